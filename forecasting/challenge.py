@@ -1,0 +1,263 @@
+"""A challenge: what is predicted, from which source, under which rules. One TOML file each.
+
+Loading checks everything that can be checked without the network. A mistake is told with the file, the key, what was
+expected and what was found. Durations carry their unit in the key; all times are UTC.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+SeriesId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$")]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[int, Meta(ge=1)]
+PositiveFloat = Annotated[float, Meta(gt=0.0)]
+NotNegative = Annotated[int, Meta(ge=0)]
+Statistic = Literal["mean", "std", "min", "max"]
+Cycle = Literal["hour_of_day", "day_of_week", "day_of_year"]
+
+
+class ChallengeError(Exception):
+    """A challenge file is missing or wrong; the message names file, key, expected and found."""
+
+
+class Target(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is predicted: a variable, its unit, the step of its grid, and how many steps ahead."""
+
+    variable: Name
+    unit: str
+    step_minutes: Positive
+    horizons: Annotated[tuple[Positive, ...], Meta(min_length=1)]
+    loss: Literal["squared_error", "absolute_error"] = "squared_error"
+    baseline: Literal["persistence"] = "persistence"
+
+    @property
+    def step(self) -> timedelta:
+        return timedelta(minutes=self.step_minutes)
+
+
+class SourceVariable(Struct, frozen=True, forbid_unknown_fields=True):
+    """A column of the observations as its source calls it, with the unit in which it must come."""
+
+    name: str
+    unit: str
+
+
+class Series(Struct, frozen=True, forbid_unknown_fields=True):
+    """One series and what the source needs to find it (coordinates, a symbol, …)."""
+
+    unique_id: SeriesId
+    query: dict[str, str | int | float]
+
+
+class Source(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where observations come from and how much of the past is kept."""
+
+    kind: Literal["open-meteo", "openweathermap"]
+    history_days: Positive
+    variables: Annotated[dict[Name, SourceVariable], Meta(min_length=1)]
+    series: Annotated[tuple[Series, ...], Meta(min_length=1)]
+    page_days: Positive = 92
+    revision_hours: NotNegative = 24
+    timeout_seconds: PositiveFloat = 30.0
+    attempts: Positive = 5
+
+
+class Quality(Struct, frozen=True, forbid_unknown_fields=True):
+    """The rules of the data gate. Shares are of rows; the recent window is judged by the same limits on its own."""
+
+    key_columns: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    stuck_columns: tuple[Name, ...]
+    ranges: dict[Name, tuple[float, float]]
+    max_null_share: Share = 0.01
+    max_out_of_range_share: Share = 0.001
+    max_conflicting_share: Share = 0.01
+    recent_hours: Positive = 168
+    max_gap_hours: Positive = 12
+    max_age_hours: Positive = 6
+    max_stuck_hours: Positive = 24
+    min_rows: Positive = 1000
+
+
+class Lags(Struct, frozen=True, forbid_unknown_fields=True):
+    """The variable itself, that many steps before the forecast's origin (0 is the origin)."""
+
+    variable: Name
+    steps: Annotated[tuple[NotNegative, ...], Meta(min_length=1)]
+
+
+class Rolling(Struct, frozen=True, forbid_unknown_fields=True):
+    """Statistics of the variable over the last ``windows`` steps, the origin included."""
+
+    variable: Name
+    windows: Annotated[tuple[Annotated[int, Meta(ge=2)], ...], Meta(min_length=1)]
+    statistics: Annotated[tuple[Statistic, ...], Meta(min_length=1)]
+
+
+class Differences(Struct, frozen=True, forbid_unknown_fields=True):
+    """The variable at the origin minus itself ``steps`` earlier."""
+
+    variable: Name
+    steps: Annotated[tuple[Positive, ...], Meta(min_length=1)]
+
+
+class Features(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model is told about the past, and the calendar of the predicted hour."""
+
+    lags: tuple[Lags, ...] = ()
+    rolling: tuple[Rolling, ...] = ()
+    differences: tuple[Differences, ...] = ()
+    calendar: tuple[Cycle, ...] = ()
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables that any feature reads, each once, in the order of first use."""
+        return tuple(dict.fromkeys(group.variable for group in (*self.lags, *self.rolling, *self.differences)))
+
+
+class Learner(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a model is fitted: the learner, its parameters, and how the end of the history is split."""
+
+    kind: Literal["hist_gradient_boosting"]
+    parameters: dict[str, int | float | str | bool]
+    seed: NotNegative = 0
+    holdout_days: Positive = 28
+    calibration_days: Positive = 28
+    interval: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.9
+
+
+class Gate(Struct, frozen=True, forbid_unknown_fields=True):
+    """The policy that judges a candidate; a pull request is judged by its base branch's."""
+
+    max_regression: Share = 0.01
+    strict: bool = False
+    significance: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.05
+    max_slice_regression: Share = 0.10
+    coverage: tuple[Share, Share] = (0.85, 0.95)
+    max_bundle_bytes: Positive = 20_000_000
+    max_prediction_time_ratio: PositiveFloat = 2.0
+
+
+class Drift(Struct, frozen=True, forbid_unknown_fields=True):
+    """From where on the live signals count as drift."""
+
+    max_out_of_distribution_ratio: Share = 0.2
+    max_population_stability_index: PositiveFloat = 0.25
+    max_live_error_ratio: PositiveFloat = 1.5
+
+
+class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
+    """When the pipeline runs by itself, and how a passing fault is retried."""
+
+    cron: str
+    retries: NotNegative = 3
+    retry_delay_seconds: Positive = 10
+    stage_timeout_minutes: Positive = 30
+
+
+class Challenge(Struct, frozen=True, forbid_unknown_fields=True):
+    """One prediction problem, whole."""
+
+    name: Name
+    title: str
+    target: Target
+    source: Source
+    quality: Quality
+    features: Features
+    learner: Learner
+    gate: Gate
+    drift: Drift
+    schedule: Schedule
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The value columns of the observations, in the order of the file."""
+        return tuple(self.source.variables)
+
+    @property
+    def series_ids(self) -> tuple[str, ...]:
+        return tuple(series.unique_id for series in self.source.series)
+
+
+def load_challenge(path: Path) -> Challenge:
+    """Read and check one challenge file. Raises ChallengeError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        known = ", ".join(sorted(other.stem for other in path.parent.glob("*.toml"))) or "none"
+        raise ChallengeError(f"{path}: no such challenge; expected a TOML file there; found: {known}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ChallengeError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ChallengeError(f"{path}: not valid TOML: {error}") from error
+    try:
+        challenge = msgspec.convert(table, Challenge)
+    except msgspec.ValidationError as error:
+        raise ChallengeError(_located(path, table, str(error))) from error
+    for key, expected, found in _inconsistencies(challenge, path.stem):
+        raise ChallengeError(f"{path}: {key}: expected {expected}; found {found}")
+    return challenge
+
+
+def _located(path: Path, table: dict[str, Any], message: str) -> str:
+    """Turn msgspec's ``Expected … - at `$.a.b``` into file, key, expected and found."""
+    expected, _, location = message.partition(" - at `")
+    key = location.rstrip("`").removeprefix("$").lstrip(".") or "(top level)"
+    value: Any = table
+    for part in key.replace("[", ".[").split(".") if location else ():
+        if part.startswith("[") and part != "[...]":
+            value = value[int(part[1:-1])] if isinstance(value, list) else None
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        value = ", ".join(value) or "nothing"
+        found = f"; found the keys {value}"
+    else:
+        found = "" if value is None else f"; found {value!r}"
+    return f"{path}: {key}: {expected[:1].lower()}{expected[1:]}{found}"
+
+
+def _inconsistencies(challenge: Challenge, stem: str) -> list[tuple[str, str, str]]:
+    """What no single type can say: (key, expected, found), most basic first."""
+    columns = challenge.columns
+    target, quality, features = challenge.target, challenge.quality, challenge.features
+    problems: list[tuple[str, str, str]] = []
+    if challenge.name != stem:
+        problems.append(("name", f"the file's own name, {stem!r}", repr(challenge.name)))
+    if list(target.horizons) != sorted(set(target.horizons)):
+        problems.append(("target.horizons", "each horizon once, ascending", repr(list(target.horizons))))
+    if len(set(challenge.series_ids)) != len(challenge.series_ids):
+        problems.append(("source.series", "each unique_id once", repr(list(challenge.series_ids))))
+    known = f"one of source.variables ({', '.join(columns)})"
+    used = [("target.variable", target.variable)]
+    used += [("quality.key_columns", column) for column in quality.key_columns]
+    used += [("quality.stuck_columns", column) for column in quality.stuck_columns]
+    used += [(f"quality.ranges.{column}", column) for column in quality.ranges]
+    used += [("features", variable) for variable in features.variables]
+    problems += [(key, known, repr(column)) for key, column in used if column not in columns]
+    if target.variable in columns and challenge.source.variables[target.variable].unit != target.unit:
+        unit = challenge.source.variables[target.variable].unit
+        problems.append(("target.unit", f"the unit of source.variables.{target.variable}, {unit!r}", repr(target.unit)))
+    for column, (low, high) in quality.ranges.items():
+        if not low < high:
+            problems.append((f"quality.ranges.{column}", "[low, high] with low < high", repr([low, high])))
+    if challenge.gate.coverage[0] >= challenge.gate.coverage[1]:
+        problems.append(("gate.coverage", "[low, high] with low < high", repr(list(challenge.gate.coverage))))
+    if not features.variables and not features.calendar:
+        problems.append(("features", "at least one feature", "none"))
+    lookback_days = challenge.learner.holdout_days + challenge.learner.calibration_days
+    if lookback_days >= challenge.source.history_days:
+        expected = f"less than source.history_days ({challenge.source.history_days}) left for training"
+        problems.append(("learner.holdout_days + calibration_days", expected, str(lookback_days)))
+    if len(challenge.schedule.cron.split()) != 5:
+        problems.append(("schedule.cron", "a cron expression of five fields", repr(challenge.schedule.cron)))
+    return problems

@@ -1,0 +1,104 @@
+"""One run of the pipeline on one challenge: who asked for it, at which commit, as of when, and where its files lie."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from forecasting.challenge import Challenge, ChallengeError, load_challenge
+from pipelines.errors import ConfigurationError, PassingFault
+from pipelines.files import Files, read_json, write_json
+
+
+class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What `run.json` holds: fixed when the first stage starts, and read by every later one."""
+
+    run_id: str
+    git_sha: str
+    as_of: datetime
+    """No observation after this moment is used (UTC)."""
+    reason: str = "manual"
+    pull_request: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage is given."""
+
+    challenge: Challenge
+    challenge_path: Path
+    files: Files
+    identity: RunIdentity
+
+
+def open_run(challenge_name: str, *, starts: bool) -> Run:
+    """The run of the current directory.
+
+    starts: whether the stage may begin a new run (`ingest`); it keeps the one that is there when `RPS_RUN_ID` names it,
+    so that a retry after a kill goes on as the same run, as of the same moment.
+    Raises ConfigurationError, or PassingFault when the clock cannot be asked.
+    """
+    path = Path("challenges") / f"{challenge_name}.toml"
+    try:
+        challenge = load_challenge(path)
+    except ChallengeError as error:
+        raise ConfigurationError(str(error)) from error
+    files = Files(Path("data") / challenge.name)
+    asked = os.environ.get("RPS_RUN_ID", "")
+    if starts and not (asked and files.run.exists() and _stored(files).run_id == asked):
+        write_json(files.run, _new_identity(asked))
+    identity = _stored(files)
+    if asked and identity.run_id != asked:
+        message = f"{files.run} belongs to run {identity.run_id!r}, but RPS_RUN_ID is {asked!r}: run 'ingest' first."
+        raise ConfigurationError(message)
+    return Run(challenge, path, files, identity)
+
+
+def utc_now() -> datetime:
+    """Now: the system's clock, or the one at `RPS_CLOCK_URL` (the replay's moves at its own speed)."""
+    url = os.environ.get("RPS_CLOCK_URL")
+    if not url:
+        return datetime.now(UTC)
+    try:
+        answer = httpx.get(url, timeout=10.0)
+        answer.raise_for_status()
+        return parse_utc(str(answer.json()["now"]), "the clock's answer")
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise PassingFault(f"RPS_CLOCK_URL={url} does not tell the time ({error}): start it, or unset it.") from error
+
+
+def parse_utc(text: str, what: str) -> datetime:
+    """An ISO 8601 time as UTC; one without an offset is UTC already. Raises ConfigurationError."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        expected = "an ISO 8601 time such as 2013-12-30T23:00:00Z"
+        raise ConfigurationError(f"{what}: expected {expected}; found {text!r}") from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _stored(files: Files) -> RunIdentity:
+    return read_json(files.run, RunIdentity, made_by="ingest")
+
+
+def _new_identity(run_id: str) -> RunIdentity:
+    as_of = os.environ.get("RPS_AS_OF", "")
+    return RunIdentity(
+        run_id=run_id or f"local__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}__{secrets.token_hex(3)}",
+        git_sha=os.environ.get("RPS_GIT_SHA") or _head(),
+        as_of=parse_utc(as_of, "RPS_AS_OF") if as_of else utc_now(),
+        reason=os.environ.get("RPS_REASON") or "manual",
+        pull_request=os.environ.get("RPS_PULL_REQUEST", ""),
+    )
+
+
+def _head() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
