@@ -119,7 +119,8 @@ class Features(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def variables(self) -> tuple[str, ...]:
         """The variables that any feature reads, each once, in the order of first use."""
-        return tuple(dict.fromkeys(group.variable for group in (*self.lags, *self.rolling, *self.differences)))
+        groups: tuple[Lags | Rolling | Differences, ...] = (*self.lags, *self.rolling, *self.differences)
+        return tuple(dict.fromkeys(group.variable for group in groups))
 
 
 class Learner(Struct, frozen=True, forbid_unknown_fields=True):
