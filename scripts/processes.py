@@ -1,0 +1,130 @@
+"""Processes that outlive the command that started them: started in their own sessions, found again, ended whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+_START_TOLERANCE_SECONDS = 1.0
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A process that was started: enough to know it again after its number may have been given to another."""
+
+    pid: int
+    created: float
+    address: str
+
+    @property
+    def alive(self) -> bool:
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.created) < _START_TOLERANCE_SECONDS
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+
+def start(command: list[str], *, log: Path, environment: Mapping[str, str], directory: Path, address: str) -> Started:
+    """Start ``command`` as the leader of a new session, its output appended to ``log``."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
+            env=dict(environment),
+            start_new_session=True,
+        )
+    return Started(process.pid, psutil.Process(process.pid).create_time(), address)
+
+
+def end(started: Iterable[Started], *, patience_seconds: float) -> list[int]:
+    """End each process and all that it started, politely first; return the numbers of those that were ended.
+
+    Children are found by descent and by session, so that those of a leader that is gone already are found too.
+    """
+    started = list(started)
+    members = _members(started)
+    leaders = {entry.pid for entry in started}
+    for process in members:
+        if process.pid in leaders:
+            _signal(process, "terminate")
+    psutil.wait_procs(members, timeout=patience_seconds)
+    # A leader's children may ignore the polite signal (idle Airflow workers do), or have come in the meantime.
+    for _ in range(3):
+        late = {process.pid: process for process in (*members, *_members(started)) if process.is_running()}
+        if not late:
+            break
+        members += [process for process in late.values() if process not in members]
+        for process in late.values():
+            _signal(process, "kill")
+        psutil.wait_procs(list(late.values()), timeout=5)
+    return sorted(process.pid for process in members)
+
+
+def _members(started: Iterable[Started]) -> list[psutil.Process]:
+    leaders = {entry.pid: entry for entry in started}
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            session = os.getsid(process.pid)
+            entry = leaders.get(session)
+            if entry is None or process.create_time() < entry.created - _START_TOLERANCE_SECONDS:
+                continue
+            if process.pid == session and not entry.alive:
+                continue
+            found[process.pid] = process
+            for child in process.children(recursive=True):
+                found[child.pid] = child
+    return [process for process in found.values() if process.pid != os.getpid()]
+
+
+def _signal(process: psutil.Process, how: str) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        getattr(process, how)()
+
+
+def port_holder(port: int) -> str | None:
+    """Who listens on a loopback port: a description, or None when it is free."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            pass
+        else:
+            return None
+    with contextlib.suppress(psutil.AccessDenied):
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
+                if connection.pid is None:
+                    break
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    command = " ".join(psutil.Process(connection.pid).cmdline())[:80]
+                    return f"process {connection.pid} ({command})"
+    return "a process that this user may not see"
+
+
+def wait_while(condition: object, *, seconds: float, pause: float = 0.1) -> bool:
+    """Wait until the callable ``condition`` gives a false value, for at most that long; whether it did."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True

@@ -1,0 +1,279 @@
+"""The services of the laptop stack: what each runs, where it listens, and how it says that it is well.
+
+A service whose address the environment already names (`MLFLOW_TRACKING_URI`, `RPS_STORE`, `OPEN_METEO_URL`,
+`AIRFLOW_API_URL`) is yours and is not started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import msgspec
+from dotenv import dotenv_values
+
+ROOT = Path(__file__).resolve().parent.parent
+S3_PORTS = 9
+"""SeaweedFS takes its S3 port and the ones that follow it."""
+
+
+class StackError(Exception):
+    """The stack cannot do what was asked; the message says what to do."""
+
+
+class Secrets(msgspec.Struct, frozen=True):
+    """Made once per stack; they never leave its state directory."""
+
+    s3_key: str
+    s3_secret: str
+    airflow_password: str
+    airflow_jwt: str
+    airflow_fernet: str
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process of the stack."""
+
+    name: str
+    command: list[str]
+    address: str
+    ports: tuple[int, ...]
+    ports_setting: str
+    healthy: Callable[[], bool]
+    environment: dict[str, str] = field(default_factory=dict)
+    prepare: list[str] | None = None
+    """A command to run to its end before the service is started."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The laptop stack as the environment asks for it."""
+
+    home: Path
+    settings: dict[str, str]
+    """The environment, completed from `.env`."""
+
+    @property
+    def secrets(self) -> Secrets:
+        path = self.home / "secrets.json"
+        if not path.exists():
+            made = Secrets(
+                secrets.token_hex(10),
+                secrets.token_hex(20),
+                secrets.token_urlsafe(12),
+                secrets.token_hex(32),
+                secrets.token_urlsafe(32)[:43] + "=",
+            )
+            scratch = path.with_suffix(".new")
+            scratch.touch(mode=0o600)
+            scratch.write_bytes(msgspec.json.encode(made))
+            scratch.replace(path)
+        return msgspec.json.decode(path.read_bytes(), type=Secrets)
+
+    def port(self, name: str, default: int) -> int:
+        text = self.settings.get(name, str(default))
+        if not text.isdigit() or not 1024 <= int(text) <= 65000:
+            raise StackError(f"{name}: expected a port between 1024 and 65000; found {text!r}")
+        return int(text)
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """What a stage, the demo or a shell needs to use the stack: the variables of `.env.example`."""
+        mine: dict[str, str] = {"RPS_HOME": str(self.home), "RPS_REPOSITORY": str(ROOT)}
+        if "OPEN_METEO_URL" not in self.settings:
+            replay = f"http://127.0.0.1:{self.port('RPS_REPLAY_PORT', 8900)}"
+            mine |= {
+                "OPEN_METEO_URL": replay,
+                "OPEN_METEO_ARCHIVE_URL": replay,
+                "RPS_CLOCK_URL": f"{replay}/replay/clock",
+            }
+        if "MLFLOW_TRACKING_URI" not in self.settings:
+            mine["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{self.port('RPS_MLFLOW_PORT', 5000)}"
+        if "RPS_STORE" not in self.settings:
+            mine |= {
+                "RPS_STORE": "s3://rps",
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port('RPS_S3_PORT', 8333)}",
+                "AWS_ACCESS_KEY_ID": self.secrets.s3_key,
+                "AWS_SECRET_ACCESS_KEY": self.secrets.s3_secret,
+                "AWS_DEFAULT_REGION": "us-east-1",
+            }
+        if "AIRFLOW_API_URL" not in self.settings:
+            mine |= {
+                "AIRFLOW_API_URL": f"http://127.0.0.1:{self.port('RPS_AIRFLOW_PORT', 8080)}",
+                "AIRFLOW_USERNAME": "rps",
+                "AIRFLOW_PASSWORD": self.secrets.airflow_password,
+            }
+        given = {name: self.settings[name] for name in _PASSED if name in self.settings}
+        return given | mine
+
+    @property
+    def services(self) -> list[Service]:
+        """The services to start, in the order in which they are."""
+        wanted: list[Service] = []
+        if "RPS_STORE" not in self.settings:
+            wanted.append(self._s3())
+        if "OPEN_METEO_URL" not in self.settings:
+            wanted.append(self._replay())
+        if "AIRFLOW_API_URL" not in self.settings:
+            wanted += self._airflow()
+        if "MLFLOW_TRACKING_URI" not in self.settings:
+            wanted.append(self._mlflow())
+        return wanted
+
+    def _s3(self) -> Service:
+        first = self.port("RPS_S3_PORT", 8333)
+        parts = ("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "filer.port", "filer.port.grpc")
+        parts += ("volume.port", "volume.port.grpc", "s3.port.iceberg")
+        ports = tuple(range(first, first + S3_PORTS))
+        return Service(
+            "s3",
+            [
+                _tool("weed"), "mini", "-dir", str(_made(self.home / "s3")), "-bucket", "rps",
+                "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-admin.ui=false", "-webdav=false", "-master.telemetry=false",
+                "-s3.port.lance=0",
+                *(f"-{part}={port}" for part, port in zip(parts, ports, strict=True)),
+            ],
+            f"http://127.0.0.1:{first}",
+            ports,
+            "RPS_S3_PORT",
+            lambda: self._bucket_is_there(f"http://127.0.0.1:{first}"),
+            {"AWS_ACCESS_KEY_ID": self.secrets.s3_key, "AWS_SECRET_ACCESS_KEY": self.secrets.s3_secret},
+        )  # fmt: skip
+
+    def _bucket_is_there(self, address: str) -> bool:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        quick = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
+        client = boto3.client(
+            "s3",
+            endpoint_url=address,
+            region_name="us-east-1",
+            aws_access_key_id=self.secrets.s3_key,
+            aws_secret_access_key=self.secrets.s3_secret,
+            config=quick,
+        )
+        try:
+            client.head_bucket(Bucket="rps")
+            client.put_object(Bucket="rps", Key=".health", Body=b"")
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+    def _replay(self) -> Service:
+        port = self.port("RPS_REPLAY_PORT", 8900)
+        address = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "scripts.replay", "--host", "127.0.0.1", "--port", str(port)]
+        return Service("replay", command, address, (port,), "RPS_REPLAY_PORT", lambda: _answers(f"{address}/health"))
+
+    def _mlflow(self) -> Service:
+        port = self.port("RPS_MLFLOW_PORT", 5000)
+        address = f"http://127.0.0.1:{port}"
+        state = _made(self.home / "mlflow")
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{state}/mlflow.db", "--artifacts-destination", str(_made(state / "artifacts")),
+        ]  # fmt: skip
+        environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+        healthy = lambda: _answers(f"{address}/health")  # noqa: E731
+        return Service("mlflow", command, address, (port,), "RPS_MLFLOW_PORT", healthy, environment)
+
+    def _airflow(self) -> list[Service]:
+        port = self.port("RPS_AIRFLOW_PORT", 8080)
+        address = f"http://127.0.0.1:{port}"
+        state = _made(self.home / "airflow")
+        passwords = state / "passwords.json"
+        passwords.touch(mode=0o600)
+        passwords.write_text(json.dumps({"rps": self.secrets.airflow_password}))
+        environment = {
+            "AIRFLOW_HOME": str(state),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__FERNET_KEY": self.secrets.airflow_fernet,
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "rps:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__BASE_URL": address,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API__SECRET_KEY": self.secrets.airflow_jwt,
+            "AIRFLOW__API_AUTH__JWT_SECRET": self.secrets.airflow_jwt,
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            "AIRFLOW__SCHEDULER__CATCHUP_BY_DEFAULT": "False",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+            **self.addresses,
+        }
+        airflow = [sys.executable, "-m", "airflow"]
+
+        def component(key: str) -> Callable[[], bool]:
+            return lambda: _component_is_healthy(address, key)
+
+        def service(
+            name: str, arguments: list[str], healthy: Callable[[], bool], ports: tuple[int, ...] = ()
+        ) -> Service:
+            prepare = [*airflow, "db", "migrate"] if name == "airflow-api" else None
+            return Service(
+                name, [*airflow, *arguments], address, ports, "RPS_AIRFLOW_PORT", healthy, environment, prepare
+            )
+
+        return [
+            service("airflow-api", ["api-server"], lambda: _answers(f"{address}/api/v2/version"), (port,)),
+            service("airflow-scheduler", ["scheduler", "--skip-serve-logs"], component("scheduler")),
+            service("airflow-dags", ["dag-processor"], component("dag_processor")),
+        ]
+
+
+_PASSED = (
+    "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "RPS_STORE", "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "OPEN_METEO_URL", "OPEN_METEO_ARCHIVE_URL",
+    "OPENWEATHERMAP_URL", "OPENWEATHERMAP_API_KEY", "RPS_CLOCK_URL", "AIRFLOW_API_URL", "AIRFLOW_USERNAME",
+    "AIRFLOW_PASSWORD", "AIRFLOW_TOKEN", "GITHUB_TOKEN",
+)  # fmt: skip
+
+
+def laptop_stack() -> Stack:
+    """The stack of this checkout; its state lies in `.rps/`, or where `RPS_HOME` says."""
+    from_file = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value}
+    settings = {**from_file, **{name: value for name, value in os.environ.items() if value}}
+    home = Path(settings.get("RPS_HOME", ROOT / ".rps")).resolve()
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Stack(home, settings)
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _tool(name: str) -> str:
+    """A program of the environment that runs this one."""
+    return str(Path(sys.executable).parent / name)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2.0).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _component_is_healthy(address: str, component: str) -> bool:
+    try:
+        answer = httpx.get(f"{address}/api/v2/monitor/health", timeout=2.0)
+        return answer.status_code == 200 and answer.json().get(component, {}).get("status") == "healthy"
+    except (httpx.HTTPError, ValueError):
+        return False

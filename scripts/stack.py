@@ -1,0 +1,187 @@
+"""The laptop stack: `python -m scripts.stack up | down | status`.
+
+All state lies under `.rps/`; running it twice, or interrupting it, does no harm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from scripts.processes import Started, end, port_holder, start
+from scripts.services import ROOT, Service, Stack, StackError, laptop_stack
+
+READY_SECONDS = 180.0
+"""How long a service may take to its first healthy answer; a cold disk and two cores need half a minute."""
+PATIENCE_SECONDS = 8.0
+
+
+def up(stack: Stack) -> None:
+    """Start what is not running and wait until all is healthy. Raises StackError."""
+    with _alone(stack):
+        waiting: list[Service] = []
+        for service in stack.services:
+            started = _recorded(stack, service.name)
+            if started and started.alive and started.address != service.address:
+                message = (
+                    f"{service.name} runs at {started.address}, but {service.ports_setting} asks for {service.address}"
+                )
+                raise StackError(f"{message}: run 'make down' first.")
+            if not (started and started.alive):
+                _refuse_taken_ports(service)
+                _start(stack, service)
+            waiting.append(service)
+        _wait_until_healthy(stack, waiting)
+        _write_environment(stack)
+
+
+def down(stack: Stack) -> int:
+    """End every process that was started, and say so; the number of processes ended."""
+    with _alone(stack):
+        ended = 0
+        records = sorted((stack.home / "processes").glob("*.json"), reverse=True)
+        found = {path.stem: msgspec.json.decode(path.read_bytes(), type=Started) for path in records}
+        pids = end(found.values(), patience_seconds=PATIENCE_SECONDS)
+        for path in records:
+            print(f"  {path.stem:<18} ended (was process {found[path.stem].pid})", flush=True)
+            path.unlink()
+        ended += len(pids)
+        if records:
+            print(f"{ended} processes ended; none is left. Data stays in {stack.home}.")
+        else:
+            print("Nothing was running.")
+        return ended
+
+
+def status(stack: Stack) -> bool:
+    """Print each service's state; whether all are healthy."""
+    well = True
+    for service in stack.services:
+        started = _recorded(stack, service.name)
+        if not (started and started.alive):
+            state = "down"
+        elif service.healthy():
+            state = f"up, process {started.pid}"
+        else:
+            state = f"process {started.pid} does not answer; see {_log(stack, service.name)}"
+        well = well and state.startswith("up")
+        print(f"  {service.name:<18} {service.address:<28} {state}")
+    return well
+
+
+def _alone(stack: Stack) -> FileLock:
+    lock = FileLock(stack.home / "stack.lock")
+    try:
+        lock.acquire(timeout=READY_SECONDS)
+    except Timeout:
+        raise StackError(
+            "another 'stack up' or 'down' is at work on this stack: wait for it, then try again."
+        ) from None
+    return lock
+
+
+def _refuse_taken_ports(service: Service) -> None:
+    for port in service.ports:
+        holder = port_holder(port)
+        if holder:
+            message = f"{service.name} needs port {port}, which is held by {holder}"
+            raise StackError(f"{message}: stop it, or set {service.ports_setting} to another port.")
+
+
+def _start(stack: Stack, service: Service) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **service.environment}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    log = _log(stack, service.name)
+    if service.prepare:
+        done = subprocess.run(
+            service.prepare, cwd=stack.home, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise StackError(f"{shlex.join(service.prepare)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    started = start(service.command, log=log, environment=environment, directory=ROOT, address=service.address)
+    record = stack.home / "processes" / f"{service.name}.json"
+    record.parent.mkdir(exist_ok=True)
+    record.write_bytes(msgspec.json.encode(started))
+
+
+def _wait_until_healthy(stack: Stack, services: list[Service]) -> None:
+    began = time.monotonic()
+    waiting = list(services)
+    while waiting:
+        for service in tuple(waiting):
+            started = _recorded(stack, service.name)
+            if service.healthy():
+                print(
+                    f"  {service.name:<18} {service.address:<28} up after {time.monotonic() - began:.0f} s", flush=True
+                )
+                waiting.remove(service)
+            elif not (started and started.alive):
+                raise StackError(f"{service.name} ended while starting:\n{_tail(_log(stack, service.name))}")
+            elif time.monotonic() - began > READY_SECONDS:
+                message = f"{service.name} gave no healthy answer within {READY_SECONDS:.0f} s"
+                raise StackError(f"{message}:\n{_tail(_log(stack, service.name))}")
+        time.sleep(0.2)
+
+
+def _write_environment(stack: Stack) -> None:
+    path = stack.home / "stack.env"
+    path.touch(mode=0o600)
+    path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in stack.addresses.items()))
+
+
+def _recorded(stack: Stack, name: str) -> Started | None:
+    path = stack.home / "processes" / f"{name}.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Started)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _log(stack: Stack, name: str) -> Path:
+    return stack.home / "logs" / f"{name}.log"
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-20:]
+    return "\n".join([*(f"    {line}" for line in lines), f"(the whole log: {log})"])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m scripts.stack", description=__doc__)
+    actions = {
+        "up": "start what is not running, wait until all is healthy",
+        "down": "end every process that was started",
+        "status": "show each service's state",
+    }
+    epilog = "\n".join(f"  {name:<8} {what}" for name, what in actions.items())
+    parser.epilog, parser.formatter_class = epilog, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("action", choices=actions, metavar="|".join(actions))
+    action = parser.parse_args().action
+    try:
+        stack = laptop_stack()
+        if action == "up":
+            up(stack)
+            print(f"The stack is up. To use it from a shell: source {stack.home / 'stack.env'}")
+        elif action == "down":
+            down(stack)
+        else:
+            return 0 if status(stack) else 1
+    except StackError as error:
+        print(f"stack: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. What was started goes on; 'make down' ends it.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
