@@ -106,6 +106,8 @@ def open_store() -> Store:
         retries={"mode": "standard", "total_max_attempts": 3},
         s3={"addressing_style": "path"},
     )
-    client = boto3.client("s3", config=config, region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"))
+    # A session of its own: the default one keeps the first credentials that it saw.
+    session = boto3.session.Session()
+    client = session.client("s3", config=config, region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"))
     prefix = address.path.strip("/")
     return Store(client, address.netloc, f"{prefix}/" if prefix else "")

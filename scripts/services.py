@@ -86,7 +86,10 @@ class Stack:
     @property
     def addresses(self) -> dict[str, str]:
         """What a stage, the demo or a shell needs to use the stack: the variables of `.env.example`."""
-        mine: dict[str, str] = {"RPS_HOME": str(self.home), "RPS_REPOSITORY": str(ROOT)}
+        mine: dict[str, str] = {
+            "RPS_HOME": str(self.home),
+            "RPS_REPOSITORY": self.settings.get("RPS_REPOSITORY", str(ROOT)),
+        }
         if "OPEN_METEO_URL" not in self.settings:
             replay = f"http://127.0.0.1:{self.port('RPS_REPLAY_PORT', 8900)}"
             mine |= {
@@ -129,15 +132,15 @@ class Stack:
 
     def _s3(self) -> Service:
         first = self.port("RPS_S3_PORT", 8333)
-        parts = ("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "filer.port", "filer.port.grpc")
-        parts += ("volume.port", "volume.port.grpc", "s3.port.iceberg")
+        grpc = [f"{part}.port{kind}" for part in ("s3", "master", "filer", "volume") for kind in ("", ".grpc")]
+        parts = [*grpc, "s3.port.iceberg"]
         ports = tuple(range(first, first + S3_PORTS))
         return Service(
             "s3",
             [
                 _tool("weed"), "mini", "-dir", str(_made(self.home / "s3")), "-bucket", "rps",
-                "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-admin.ui=false", "-webdav=false", "-master.telemetry=false",
-                "-s3.port.lance=0",
+                "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-s3.port.lance=0",
+                "-admin.ui=false", "-webdav=false", "-master.telemetry=false",
                 *(f"-{part}={port}" for part, port in zip(parts, ports, strict=True)),
             ],
             f"http://127.0.0.1:{first}",
@@ -180,7 +183,8 @@ class Stack:
         state = _made(self.home / "mlflow")
         command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{state}/mlflow.db", "--artifacts-destination", str(_made(state / "artifacts")),
+            "--backend-store-uri", f"sqlite:///{state}/mlflow.db",
+            "--artifacts-destination", str(_made(state / "artifacts")),
         ]  # fmt: skip
         environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
         healthy = lambda: _answers(f"{address}/health")  # noqa: E731
@@ -219,19 +223,24 @@ class Stack:
         }
         airflow = [sys.executable, "-m", "airflow"]
 
+        def service(name: str, arguments: list[str], healthy: Callable[[], bool]) -> Service:
+            first = name == "airflow-api"
+            return Service(
+                name,
+                [*airflow, *arguments],
+                address,
+                (port,) if first else (),
+                "RPS_AIRFLOW_PORT",
+                healthy,
+                environment,
+                [*airflow, "db", "migrate"] if first else None,
+            )
+
         def component(key: str) -> Callable[[], bool]:
             return lambda: _component_is_healthy(address, key)
 
-        def service(
-            name: str, arguments: list[str], healthy: Callable[[], bool], ports: tuple[int, ...] = ()
-        ) -> Service:
-            prepare = [*airflow, "db", "migrate"] if name == "airflow-api" else None
-            return Service(
-                name, [*airflow, *arguments], address, ports, "RPS_AIRFLOW_PORT", healthy, environment, prepare
-            )
-
         return [
-            service("airflow-api", ["api-server"], lambda: _answers(f"{address}/api/v2/version"), (port,)),
+            service("airflow-api", ["api-server"], lambda: _answers(f"{address}/api/v2/version")),
             service("airflow-scheduler", ["scheduler", "--skip-serve-logs"], component("scheduler")),
             service("airflow-dags", ["dag-processor"], component("dag_processor")),
         ]

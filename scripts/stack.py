@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import msgspec
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from scripts.processes import Started, end, port_holder, start
 from scripts.services import ROOT, Service, Stack, StackError, laptop_stack
@@ -77,15 +77,13 @@ def status(stack: Stack) -> bool:
     return well
 
 
-def _alone(stack: Stack) -> FileLock:
-    lock = FileLock(stack.home / "stack.lock")
+def _alone(stack: Stack) -> AcquireReturnProxy[FileLock]:
     try:
-        lock.acquire(timeout=READY_SECONDS)
+        return FileLock(stack.home / "stack.lock").acquire(timeout=READY_SECONDS)
     except Timeout:
         raise StackError(
             "another 'stack up' or 'down' is at work on this stack: wait for it, then try again."
         ) from None
-    return lock
 
 
 def _refuse_taken_ports(service: Service) -> None:

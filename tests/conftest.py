@@ -1,0 +1,86 @@
+"""Real services for the tests, each started once, on free loopback ports, with its state in a scratch directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.processes import end, start, wait_while
+from scripts.services import ROOT, S3_PORTS, Service, Stack
+
+pytest_plugins: list[str] = []
+
+SERVICE_SECONDS = 90
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` neighbouring loopback ports of which none is taken."""
+    for first in range(20000 + os.getpid() % 20000, 60000, count):
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return first
+    raise RuntimeError("no free ports")
+
+
+@contextlib.contextmanager
+def running(service: Service, home: Path) -> Iterator[Service]:
+    """The service, healthy, until the block ends."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **service.environment}
+    log = home / f"{service.name}.log"
+    process = start(service.command, log=log, environment=environment, directory=home, address=service.address)
+    try:
+        ready = wait_while(lambda: process.alive and not service.healthy(), seconds=SERVICE_SECONDS)
+        if not (ready and process.alive):
+            pytest.fail(f"{service.name} did not come up:\n{log.read_text()[-3000:]}")
+        yield service
+    finally:
+        end([process], patience_seconds=3)
+
+
+def service_named(name: str, stack: Stack) -> Service:
+    return next(service for service in stack.services if service.name == name)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real S3 (SeaweedFS); the variables with which to reach it."""
+    home = tmp_path_factory.mktemp("s3")
+    stack = Stack(home, {"RPS_S3_PORT": str(free_ports(S3_PORTS))})
+    names = ("RPS_STORE", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+    with running(service_named("s3", stack), home):
+        yield {name: stack.addresses[name] for name in names}
+
+
+@pytest.fixture
+def store_env(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment names the real S3, under a prefix that no other test uses."""
+    own = {**s3, "RPS_STORE": f"{s3['RPS_STORE']}/{uuid.uuid4().hex[:12]}"}
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    return own
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MLflow on SQLite."""
+    home = tmp_path_factory.mktemp("mlflow")
+    stack = Stack(home, {"RPS_MLFLOW_PORT": str(free_ports(1))})
+    with running(service_named("mlflow", stack), home) as service:
+        yield service.address
+
+
+@pytest.fixture
+def tracking_env(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The environment names the real MLflow."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    return mlflow_server
