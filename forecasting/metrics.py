@@ -1,0 +1,70 @@
+"""How far predictions lie from the truth: point errors, interval coverage, and the loss a challenge names.
+
+All functions take NumPy arrays of one shape, in the target's unit, without NaN; NoRows is raised for empty ones.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+class NoRows(Exception):
+    """There is nothing to measure."""
+
+
+def rmse(truth: FloatArray, prediction: FloatArray) -> float:
+    """Root of the mean squared error, in the target's unit."""
+    return float(np.sqrt(np.mean(_errors(truth, prediction) ** 2)))
+
+
+def mae(truth: FloatArray, prediction: FloatArray) -> float:
+    """Mean absolute error, in the target's unit."""
+    return float(np.mean(np.abs(_errors(truth, prediction))))
+
+
+def r2(truth: FloatArray, prediction: FloatArray) -> float:
+    """Coefficient of determination: 1 - SS_residual / SS_total around the mean of ``truth``.
+
+    A constant truth leaves nothing to explain: 1.0 when it is met exactly, else minus infinity.
+    """
+    residual = float(np.sum(_errors(truth, prediction) ** 2))
+    total = float(np.sum((truth - np.mean(truth)) ** 2))
+    if total == 0.0:
+        return 1.0 if residual == 0.0 else -float("inf")
+    return 1.0 - residual / total
+
+
+def coverage(truth: FloatArray, low: FloatArray, high: FloatArray) -> float:
+    """The share of truths inside [low, high], bounds included."""
+    _errors(truth, low)
+    return float(np.mean((truth >= low) & (truth <= high)))
+
+
+def losses(kind: Literal["squared_error", "absolute_error"], truth: FloatArray, prediction: FloatArray) -> FloatArray:
+    """The loss of each prediction, in the target's unit (absolute) or its square (squared)."""
+    errors = _errors(truth, prediction)
+    return errors**2 if kind == "squared_error" else np.abs(errors)
+
+
+def skill(loss: float, baseline_loss: float) -> float:
+    """1 - loss / baseline_loss: 1 is perfect, 0 is no better than the baseline, below 0 is worse.
+
+    Against a baseline without any loss nothing can be won: 0.0 when equal, else minus infinity.
+    Source: Murphy (1988), "Skill scores based on the mean square error", eq. 4.
+    """
+    if baseline_loss == 0.0:
+        return 0.0 if loss == 0.0 else -float("inf")
+    return 1.0 - loss / baseline_loss
+
+
+def _errors(truth: FloatArray, prediction: FloatArray) -> FloatArray:
+    if truth.shape != prediction.shape:
+        raise ValueError(f"expected one prediction per truth; found {prediction.shape} for {truth.shape}")
+    if truth.size == 0:
+        raise NoRows("there are no rows to measure")
+    return prediction - truth
