@@ -79,6 +79,7 @@ def _refresh(mirror: Path, repository: str) -> None:
         "--prune",
         "--force",
         "--no-tags",
+        "--update-shallow",
         repository,
         "+refs/heads/*:refs/heads/*",
         directory=mirror,

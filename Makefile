@@ -1,0 +1,55 @@
+# Everything a person does here. `make help` lists it; `make demo` and `make test` need nothing but Python, git and make.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := UV_COMPILE_BYTECODE=1 $(VENV)/bin/uv
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPATH :=
+
+.PHONY: help demo test lint format unit down status bench requirements clean
+.DEFAULT_GOAL := help
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/ready ## start the laptop stack, run the whole pipeline on HEAD through Airflow, show what came out
+	@$(PY) -m scripts.demo
+
+test: $(VENV)/ready lint ## lint, types and all tests that this machine can run; lists what it left out
+	@$(PY) -m pytest $(TESTS)
+
+lint: $(VENV)/ready ## formatting, lint, types, import rules, challenge files
+	@$(VENV)/bin/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/mypy --no-error-summary
+	@$(VENV)/bin/lint-imports --no-cache | tail -n 3
+
+format: $(VENV)/ready ## format the code, and mend what the linter can
+	@$(VENV)/bin/ruff check --quiet --fix . ; $(VENV)/bin/ruff format .
+
+unit: $(VENV)/ready ## the tests that need no service
+	@$(PY) -m pytest tests/unit
+
+down: ## end every process that the stack started
+	@if [ -x $(PY) ]; then $(PY) -m scripts.stack down; else echo "Nothing was running."; fi
+
+status: $(VENV)/ready ## show the laptop stack's services
+	@$(PY) -m scripts.stack status
+
+bench: $(VENV)/ready ## measure, and write bench/results/
+	@$(PY) -m bench
+
+requirements: $(VENV)/ready ## pin requirements/*.in anew, with hashes and without addresses
+	@bash scripts/pin.sh
+
+clean: down ## end the stack, and remove its state, the environment and caches
+	rm -rf .rps $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis data
+
+$(VENV)/ready: requirements/uv.txt requirements/dev.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.12 …")'
+	@echo "Making the environment in $(VENV)/ (once; about half a minute)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(UV) pip sync --quiet --python $(PY) --require-hashes requirements/dev.txt
+	@touch $@

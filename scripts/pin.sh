@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Pin every requirements/*.in: exact versions with hashes, for every Python that is supported, and no registry address.
+set -euo pipefail
+cd "$(dirname "$0")/../requirements"
+pin() { # name, more flags
+  local name=$1; shift
+  uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-find-links --no-header "$name.in" -o "$name.txt" "$@"
+  echo "requirements/$name.txt: $(grep -c == "$name.txt") pinned"
+}
+PATH="$PWD/../.venv/bin:$PATH"
+pin uv
+pin dev
+pin pipelines -c dev.txt  # the same versions in the stages' environment as in development
