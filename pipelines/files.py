@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -30,6 +31,11 @@ class Files:
     @property
     def collection(self) -> Path:
         return self.root / "collection.json"
+
+    @property
+    def history(self) -> Path:
+        """Everything known of the series, the window's observations among it, and the raw answers that it came from."""
+        return self.root / "history.parquet"
 
     @property
     def observations(self) -> Path:
@@ -101,6 +107,19 @@ def whole_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             path.rename(scratch.with_name(f"{scratch.name}.old"))
         scratch.rename(path)
+
+
+@contextmanager
+def held_alone(path: Path) -> Iterator[None]:
+    """Wait until no other process holds the lock file ``path``, and hold it; a killed holder lets go by itself."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except OSError as error:
+        raise PassingFault(f"{path} could not be written: {error}. Free or mend the disk, then run again.") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

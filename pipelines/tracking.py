@@ -5,7 +5,6 @@ Works against MLflow 2.7 servers (DagsHub) as against the newest: only `MlflowCl
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipelines.errors import ConfigurationError, PassingFault, StageError
-from pipelines.files import write_json
+from pipelines.files import held_alone, write_json
 from pipelines.run import Run
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def open_tracking(run: Run) -> Tracking:
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        with _alone(run):
+        with held_alone(run.files.tracking.with_suffix(".lock")):
             found = _remembered(client, run)
             if found is None:
                 experiment_id = _experiment(client, run.challenge.name)
@@ -150,20 +149,6 @@ def _require_answer(uri: str) -> None:
         raise _down(uri, "open the run", error) from error
     except requests.RequestException:
         return  # whatever it is, MLflow's own client meets it next, with retries
-
-
-@contextmanager
-def _alone(run: Run) -> Iterator[None]:
-    """Keep stages of one workspace from making the run twice; a killed holder lets go by itself."""
-    path = run.files.tracking.with_suffix(".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
-    except OSError as error:
-        raise PassingFault(f"{path} could not be written: {error}. Free or mend the disk, then run again.") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _remembered(client: MlflowClient, run: Run) -> MlflowRun | None:
