@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import fcntl
 import importlib
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from pipelines.errors import StageError
+from pipelines.errors import PassingFault, StageError
+from pipelines.files import Files
 from pipelines.run import open_run
 
 STAGES = {
@@ -45,12 +50,35 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     try:
         run = open_run(options.challenge, starts=options.stage == "ingest")
-        importlib.import_module(f"pipelines.{options.stage}").run(run)
+        with _alone(run.files, options.stage), _disk_faults():
+            importlib.import_module(f"pipelines.{options.stage}").run(run)
     except StageError as error:
         print(f"{options.stage}: {error}", file=sys.stderr)
         return error.exit_code
     print(f"{options.stage}: done in {time.monotonic() - started:.1f} s", flush=True)
     return 0
+
+
+@contextmanager
+def _alone(files: Files, stage: str) -> Iterator[None]:
+    """Keep a retry from working beside the attempt that it follows, which may outlive the task that started it."""
+    with (files.root / f".{stage}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{stage}: an earlier attempt is still at work here; waiting for its end", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _disk_faults() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}:
+            raise
+        raise PassingFault(f"the disk failed: {error}. Free or mend it, then run again.") from error
 
 
 if __name__ == "__main__":

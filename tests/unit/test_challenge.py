@@ -1,0 +1,72 @@
+"""Every kind of mistake in a challenge file is told with file, key, expected and found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from forecasting.challenge import ChallengeError, load_challenge
+
+CHALLENGES = Path(__file__).resolve().parents[2] / "challenges"
+WEATHER = (CHALLENGES / "weather.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(CHALLENGES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_challenge_of_this_repository_loads(path: Path) -> None:
+    assert load_challenge(path).name == path.stem
+
+
+MISTAKES = [
+    ("horizons = [4, 5, 6]", 'horizons = [4, "x"]', "target.horizons[1]", "`int`", "'x'"),
+    ("horizons = [4, 5, 6]", "horizons = []", "target.horizons", "length >= 1", ""),
+    ("horizons = [4, 5, 6]", "horizons = [6, 4]", "target.horizons", "ascending", "[6, 4]"),
+    ("horizons = [4, 5, 6]", "horizons = [0]", "target.horizons[0]", ">= 1", "0"),
+    ('name = "weather"', 'name = "other"', "name", "'weather'", "'other'"),
+    ('title = "', 'titel = "', "unknown field `titel`", "", ""),
+    ("history_days = 365", "", "source", "missing required field `history_days`", ""),
+    ("history_days = 365", "history_days = 30", "learner.holdout_days + calibration_days", "30", "56"),
+    ('kind = "open-meteo"', 'kind = "tarot"', "source.kind", "", "'tarot'"),
+    ('unique_id = "JFK"', 'unique_id = "EWR"', "source.series", "each unique_id once", "EWR"),
+    ('unique_id = "JFK"', 'unique_id = "../x"', "source.series[1].unique_id", "matching regex", "'../x'"),
+    ('variable = "temperature"\nunit', 'variable = "heat"\nunit', "target.variable", "source.variables", "'heat'"),
+    ('unit = "°C"\nstep', 'unit = "°F"\nstep', "target.unit", "'°C'", "'°F'"),
+    ("max_null_share = 0.01", "max_null_share = 1.5", "quality.max_null_share", "<= 1.0", "1.5"),
+    ("temperature = [-60.0, 60.0]", "temperature = [60.0, -60.0]", "quality.ranges.temperature", "low < high", "60.0"),
+    ("temperature = [-60.0, 60.0]", "mood = [0.0, 1.0]", "quality.ranges.mood", "source.variables", "'mood'"),
+    ('statistics = ["mean"', 'statistics = ["median"', "features.rolling[0].statistics[0]", "", "'median'"),
+    ('cron = "17 */6 * * *"', 'cron = "daily"', "schedule.cron", "five fields", "'daily'"),
+    ("coverage = [0.85, 0.95]", "coverage = [0.95, 0.85]", "gate.coverage", "low < high", "0.95"),
+    ("[target]", "[target", "not valid TOML", "line", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "key", "expected", "found"), MISTAKES, ids=[m[1][:40] or m[0] for m in MISTAKES]
+)
+def test_a_mistake_is_told_with_file_key_expected_and_found(
+    tmp_path: Path, right: str, wrong: str, key: str, expected: str, found: str
+) -> None:
+    assert right in WEATHER
+    path = tmp_path / "weather.toml"
+    path.write_text(WEATHER.replace(right, wrong, 1), encoding="utf-8")
+    with pytest.raises(ChallengeError) as caught:
+        load_challenge(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert key in message
+    assert expected in message
+    assert found in message
+
+
+def test_a_missing_file_is_told_with_the_challenges_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "weather.toml").write_text(WEATHER, encoding="utf-8")
+    with pytest.raises(ChallengeError, match=r"crypto\.toml: no such challenge.*found: weather"):
+        load_challenge(tmp_path / "crypto.toml")
+
+
+def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "weather.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ChallengeError, match="UTF-8"):
+        load_challenge(path)
