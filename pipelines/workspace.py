@@ -162,8 +162,8 @@ def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         said = done.stderr.strip() or done.stdout.strip()
-        # A wrong hash will be as wrong next time; the rest (network, disk, a registry's bad hour) may pass.
-        code = USAGE if "hash mismatch" in said.lower() else PASSING_FAULT
+        # A wrong or missing hash will be so next time; the rest (network, disk, a registry's bad hour) may pass.
+        code = USAGE if re.search(r"hash mismatch|require-hashes", said, re.IGNORECASE) else PASSING_FAULT
         raise WorkspaceError(f"{' '.join(command[:6])} … failed: {said}", code)
     return done.stdout.strip()
 

@@ -1,0 +1,149 @@
+"""A workspace is a clean checkout of the commit that was asked for, and of no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def git(directory: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@rps.invalid"]
+    done = subprocess.run(["git", "-C", directory, *identity, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with two commits on `main`, whose pipeline needs no package."""
+    path = tmp_path / "repository"
+    (path / "requirements").mkdir(parents=True)
+    (path / "requirements" / "pipelines.txt").write_text("# nothing is needed\n")
+    git(path.parent, "init", "--quiet", "--initial-branch=main", str(path))
+    for content in ("first", "second"):
+        (path / "code.py").write_text(content)
+        git(path, "add", ".")
+        git(path, "commit", "--quiet", "-m", content)
+    return path
+
+
+def make(home: Path, repository: Path | str, sha: str, run_id: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "pipelines" / "workspace.py"), "--home", str(home), f"--sha={sha}"]
+    command += ["--repository", str(repository), "--run-id", run_id]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(home)})
+
+
+def made(home: Path, repository: Path, sha: str, run_id: str) -> Path:
+    done = make(home, repository, sha, run_id)
+    assert done.returncode == 0, done.stderr
+    return Path(json.loads(done.stdout.splitlines()[-1])["directory"])
+
+
+def test_the_workspace_holds_the_commit_that_was_asked_for(repository: Path, tmp_path: Path) -> None:
+    first = git(repository, "rev-parse", "HEAD~1")
+    directory = made(tmp_path / "home", repository, first, "a")
+    assert (directory / "code.py").read_text() == "first"
+    assert git(directory, "rev-parse", "HEAD") == first
+    assert git(directory, "status", "--porcelain") == ""
+    assert git(directory, "remote", "get-url", "origin") == str(repository)
+
+
+def test_two_runs_never_share_a_workspace_even_with_ids_that_look_alike(repository: Path, tmp_path: Path) -> None:
+    sha = git(repository, "rev-parse", "HEAD")
+    directories = {made(tmp_path / "home", repository, sha, run_id) for run_id in ("a/b", "a:b", "a_b", "../a b")}
+    assert len(directories) == 4
+    assert {directory.parent for directory in directories} == {tmp_path / "home" / "runs"}
+
+
+def test_a_run_finds_its_workspace_again_with_its_files(repository: Path, tmp_path: Path) -> None:
+    sha = git(repository, "rev-parse", "HEAD")
+    directory = made(tmp_path / "home", repository, sha, "a")
+    (directory / "data").mkdir()
+    assert made(tmp_path / "home", repository, sha, "a") == directory
+    assert (directory / "data").is_dir()
+
+
+def test_a_half_made_workspace_is_made_again(repository: Path, tmp_path: Path) -> None:
+    sha = git(repository, "rev-parse", "HEAD")
+    directory = made(tmp_path / "home", repository, sha, "a")
+    (directory / ".git" / "rps-complete").unlink()
+    (directory / "code.py").unlink()
+    assert (made(tmp_path / "home", repository, sha, "a") / "code.py").read_text() == "second"
+
+
+def test_head_is_the_newest_commit_of_the_repository_at_each_new_run(repository: Path, tmp_path: Path) -> None:
+    assert (made(tmp_path / "home", repository, "HEAD", "a") / "code.py").read_text() == "second"
+    (repository / "code.py").write_text("third")
+    git(repository, "commit", "--quiet", "-am", "third")
+    assert (made(tmp_path / "home", repository, "HEAD", "b") / "code.py").read_text() == "third"
+    assert (made(tmp_path / "home", repository, "HEAD", "a") / "code.py").read_text() == "second"
+
+
+@pytest.mark.parametrize("sha", ["0" * 40, "1234567", "main", "--upload-pack=x", "HEAD~1", "abc"])
+def test_a_commit_that_does_not_exist_or_is_no_commit_is_refused_for_good(
+    repository: Path, tmp_path: Path, sha: str
+) -> None:
+    done = make(tmp_path / "home", repository, sha, "a")
+    assert done.returncode == 64
+    assert sha in done.stderr
+
+
+def test_a_commit_on_no_branch_is_refused_as_a_forks_would_be(repository: Path, tmp_path: Path) -> None:
+    (repository / "code.py").write_text("from a fork")
+    git(repository, "commit", "--quiet", "-am", "from a fork")
+    fork = git(repository, "rev-parse", "HEAD")
+    git(repository, "update-ref", "refs/pull/7/head", fork)
+    git(repository, "reset", "--quiet", "--hard", "HEAD~1")
+    done = make(tmp_path / "home", repository, fork, "a")
+    assert done.returncode == 64
+    assert "is on no branch" in done.stderr
+
+
+def test_another_commit_under_a_used_run_id_is_refused(repository: Path, tmp_path: Path) -> None:
+    made(tmp_path / "home", repository, git(repository, "rev-parse", "HEAD"), "a")
+    done = make(tmp_path / "home", repository, git(repository, "rev-parse", "HEAD~1"), "a")
+    assert done.returncode == 64
+    assert "use a new id" in done.stderr
+
+
+def test_a_commit_without_pinned_requirements_is_refused(repository: Path, tmp_path: Path) -> None:
+    git(repository, "rm", "--quiet", "requirements/pipelines.txt")
+    git(repository, "commit", "--quiet", "-m", "no requirements")
+    done = make(tmp_path / "home", repository, git(repository, "rev-parse", "HEAD"), "a")
+    assert done.returncode == 64
+    assert "requirements/pipelines.txt" in done.stderr
+
+
+def test_a_repository_that_is_not_there_is_a_passing_fault(tmp_path: Path) -> None:
+    done = make(tmp_path / "home", tmp_path / "nowhere", "HEAD", "a")
+    assert done.returncode == 75
+    assert "nowhere" in done.stderr
+
+
+def test_a_requirement_without_a_hash_is_refused_and_leaves_no_environment(repository: Path, tmp_path: Path) -> None:
+    (repository / "requirements" / "pipelines.txt").write_text("six==1.16.0\n")
+    git(repository, "commit", "--quiet", "-am", "no hash")
+    done = make(tmp_path / "home", repository, git(repository, "rev-parse", "HEAD"), "a")
+    assert done.returncode == 64
+    assert "hash" in done.stderr.lower()
+    assert not list((tmp_path / "home" / "envs").glob("*/rps-complete"))
+
+
+def test_an_environment_is_built_once_per_content(repository: Path, tmp_path: Path) -> None:
+    sha = git(repository, "rev-parse", "HEAD")
+    first, second = (make(tmp_path / "home", repository, sha, run_id) for run_id in "ab")
+    assert "this is done once" in first.stdout
+    assert "this is done once" not in second.stdout
+
+
+def test_the_workspace_of_a_shallow_clone_can_be_made(repository: Path, tmp_path: Path) -> None:
+    shallow = tmp_path / "shallow"
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", f"file://{repository}", shallow], check=True)
+    sha = git(repository, "rev-parse", "HEAD")
+    assert (made(tmp_path / "home", shallow, sha, "a") / "code.py").read_text() == "second"
