@@ -1,0 +1,87 @@
+"""What a feature looked like in training, kept in the bundle, and how far what is seen now lies from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
+
+FloatArray = npt.NDArray[np.float64]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+BINS = 10
+SHARE_FLOOR = 1e-4
+"""A bin that is empty on one side counts as this share, so that one value cannot make the index infinite."""
+
+
+class FeatureReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One feature over the training rows.
+
+    edges: what divides the bins, ascending; bin i holds edges[i - 1] < x <= edges[i], the first and last are open.
+    shares: of all rows, one per bin; missing: the share of rows without a value. Together they sum to 1.
+    low, high: the smallest and largest value seen (None when there was none). A value beyond them is out of
+    distribution. They are not quantiles: with fifty features, the 0.1 % tails alone would flag every tenth ordinary
+    row, and values that cannot be true were taken out before training.
+    """
+
+    edges: tuple[float, ...]
+    shares: tuple[Share, ...]
+    missing: Share
+    low: float | None
+    high: float | None
+
+
+def feature_reference(values: FloatArray) -> FeatureReference:
+    """The reference of one feature. values: (n,), n > 0, NaN when missing. Bins hold equal shares where ties allow."""
+    seen = values[~np.isnan(values)]
+    if not seen.size:
+        return FeatureReference(edges=(), shares=(0.0,), missing=1.0, low=None, high=None)
+    quantiles = np.quantile(seen, np.arange(1, BINS) / BINS, method="inverted_cdf")
+    edges = np.unique(quantiles)
+    edges = edges[edges < seen.max()]  # nothing lies above the largest value
+    shares, missing = _shares(edges, values)
+    return FeatureReference(
+        edges=tuple(edges.tolist()),
+        shares=tuple(shares.tolist()),
+        missing=missing,
+        low=float(seen.min()),
+        high=float(seen.max()),
+    )
+
+
+def feature_references(columns: Sequence[str], matrix: FloatArray) -> dict[str, FeatureReference]:
+    """The reference of each column. matrix: (n, len(columns)), the rows that a model was fitted on."""
+    return {name: feature_reference(column) for name, column in zip(columns, matrix.T, strict=True)}
+
+
+def population_stability_index(reference: FeatureReference, values: FloatArray) -> float:
+    """How far the values lie from the reference; 0 is not at all, 0.25 and more is commonly called a shift.
+
+    values: (n,), n > 0, NaN when missing; missing values count as a bin of their own.
+    Source: Siddiqi (2006), "Credit Risk Scorecards": the sum over bins of (now - then) · ln(now / then).
+    """
+    shares, missing = _shares(np.array(reference.edges), values)
+    now = np.maximum([*shares, missing], SHARE_FLOOR)
+    then = np.maximum([*reference.shares, reference.missing], SHARE_FLOOR)
+    return float(np.sum((now - then) * np.log(now / then)))
+
+
+def out_of_distribution(reference: FeatureReference, values: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which values lie outside what training has seen: (n,). A missing value does when training missed none."""
+    beyond = np.zeros(len(values), dtype=np.bool_)
+    missing = np.isnan(values)
+    if reference.low is not None and reference.high is not None:
+        beyond = (values < reference.low) | (values > reference.high)
+    else:
+        beyond = ~missing
+    return beyond | missing if reference.missing == 0.0 else beyond
+
+
+def _shares(edges: FloatArray, values: FloatArray) -> tuple[FloatArray, float]:
+    seen = values[~np.isnan(values)]
+    counts = np.bincount(np.searchsorted(edges, seen, side="left"), minlength=len(edges) + 1)
+    return counts / len(values), 1.0 - len(seen) / len(values)
