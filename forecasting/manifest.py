@@ -179,4 +179,5 @@ def _sealed(manifest: Manifest) -> Manifest:
 
 
 def _encoded(manifest: Manifest) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
+    plain = msgspec.to_builtins(manifest, str_keys=True, order="deterministic")
+    return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
