@@ -14,7 +14,7 @@ import pytest
 from scripts.processes import end, start, wait_while
 from scripts.services import ROOT, S3_PORTS, Service, Stack
 
-pytest_plugins: list[str] = []
+pytest_plugins = ["tests.replay_fixture"]
 
 SERVICE_SECONDS = 90
 

@@ -1,0 +1,241 @@
+"""The observation history: a fold over the raw answers in which the last collection of an hour wins.
+
+Order and repeats of the answers do not matter. A snapshot in object storage saves folding them all again; it is only
+moved on by data that passed the quality gate, and any raw answer that it lacks is folded at the next ingest, so that
+two runs which write it at once lose nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forecasting.challenge import Challenge
+from pipelines.errors import ConfigurationError, DataRejected, PassingFault
+from pipelines.files import read_json, whole_file
+from pipelines.raw import RawDamaged, load_raws
+from pipelines.run import Run
+from pipelines.sources import Answer, Source
+from pipelines.store import Store, open_store
+
+KEY = ["unique_id", "ds"]
+FORMAT = 1
+_METADATA = b"rps.history"
+
+
+class Collection(msgspec.Struct, frozen=True, kw_only=True):
+    """What `collection.json` holds: what this run's ingest asked for, received and made of it."""
+
+    run_id: str
+    as_of: datetime
+    requested_since: datetime
+    requested_until: datetime
+    fingerprint: str
+    raw_keys: tuple[str, ...]
+    """The answers that this ingest stored."""
+    rows_received: int
+    rows_new: int
+    """Hours of the window that were not known before."""
+    repeats: int
+    """Rows received whose hour was received before, in the same ingest."""
+    conflicting_repeats: int
+    """Hours that were received more than once with different values."""
+    out_of_order: int
+    """Rows received that are older than the row before them."""
+    raw_folded: int
+    """Older answers that the snapshot lacked and that were folded again."""
+    raw_unreadable: tuple[str, ...]
+    """Older answers that today's parser refuses; they stay where they are."""
+    rows: int
+    rows_by_series: dict[str, int]
+
+
+class _Contents(msgspec.Struct, frozen=True, kw_only=True):
+    format: int
+    raw_keys: tuple[str, ...]
+    covered_from: datetime | None
+    run_id: str
+
+
+@dataclass(frozen=True)
+class History:
+    """Rows with the moment of their collection, the raw keys that they came from, and how far back was asked for.
+
+    rows: unique_id, ds, collected_at, then one float column per variable; sorted by unique_id, ds; the key is unique.
+    raw_keys: also those that could not be read or were not newer than what was known.
+    """
+
+    rows: pd.DataFrame
+    raw_keys: frozenset[str] = field(default_factory=frozenset)
+    covered_from: datetime | None = None
+
+    def merged(self, other: History) -> History:
+        """Both, the later collection of an hour winning; commutative and idempotent."""
+        starts = [start for start in (self.covered_from, other.covered_from) if start is not None]
+        return History(fold([self.rows, other.rows]), self.raw_keys | other.raw_keys, min(starts, default=None))
+
+    def window(self, as_of: datetime, days: int) -> pd.DataFrame:
+        """The observations in (as_of - days, as_of], as `observations.parquet` holds them."""
+        inside = (self.rows["ds"] > as_of - timedelta(days=days)) & (self.rows["ds"] <= as_of)
+        return self.rows.loc[inside].drop(columns="collected_at").reset_index(drop=True)
+
+    def watermark(self, challenge: Challenge, as_of: datetime) -> datetime | None:
+        """The newest hour that every series reaches by ``as_of``; None when one of them has none."""
+        newest = self.rows.loc[self.rows["ds"] <= as_of].groupby("unique_id")["ds"].max()
+        if not set(challenge.series_ids) <= set(newest.index):
+            return None
+        oldest: datetime = newest.loc[list(challenge.series_ids)].min().to_pydatetime()
+        return oldest
+
+
+def empty_history(challenge: Challenge) -> History:
+    columns: dict[str, str] = {
+        "unique_id": "object",
+        "ds": "datetime64[us, UTC]",
+        "collected_at": "datetime64[us, UTC]",
+    }
+    columns |= dict.fromkeys(challenge.columns, "float64")
+    return History(pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()}))
+
+
+def fold(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """One row per series and hour: of the last collection, and within one answer the last row."""
+    filled = [table for table in tables if len(table)] or tables[:1]
+    # A stable sort keeps an answer's own order where the moment of collection is the same.
+    rows = pd.concat(filled, ignore_index=True).sort_values([*KEY, "collected_at"], kind="stable")
+    return rows.drop_duplicates(KEY, keep="last").reset_index(drop=True)
+
+
+def read_answer(source: Source, answer: Answer) -> pd.DataFrame:
+    """The rows of one answer that were observations when it was collected, with that moment beside them."""
+    rows = source.parse(answer)
+    rows.insert(2, "collected_at", pd.Timestamp(answer.collected_at).as_unit("us"))
+    return rows.loc[rows["ds"] <= answer.as_of]
+
+
+@dataclass(frozen=True)
+class Refolded:
+    """A history with stored answers folded in, how many they were, and the keys of those that could not be read."""
+
+    history: History
+    folded: int
+    unreadable: tuple[str, ...]
+
+
+def fold_raws(history: History, source: Source, store: Store, keys: Iterable[str], as_of: datetime) -> Refolded:
+    """Fold stored answers into the history.
+
+    Answers of runs that looked later than ``as_of`` are left for those runs, so that a run sees what was known then.
+    """
+    tables = [history.rows]
+    folded: list[str] = []
+    unreadable: list[str] = []
+    for key, answer in load_raws(store, keys):
+        if isinstance(answer, RawDamaged):
+            unreadable.append(key)
+        elif answer.as_of <= as_of:
+            try:
+                tables.append(read_answer(source, answer))
+                folded.append(key)
+            except (DataRejected, PassingFault):
+                unreadable.append(key)
+    raw_keys = history.raw_keys.union(folded, unreadable)
+    return Refolded(replace(history, rows=fold(tables), raw_keys=raw_keys), len(folded), tuple(unreadable))
+
+
+def fingerprint(challenge: Challenge) -> str:
+    """What a snapshot depends on: the challenge's source and rules, and the code that reads and judges answers.
+
+    A change of any of them has a history of its own, folded from the raw answers, and cannot spoil another's.
+    """
+    digest = hashlib.sha256()
+    tables = {"source": challenge.source, "quality": challenge.quality}
+    digest.update(msgspec.json.encode(tables, order="deterministic"))
+    here = Path(__file__).parent
+    code = [*sorted((here / "sources").glob("*.py")), *(here / name for name in ("raw.py", "history.py", "quality.py"))]
+    for path in code:
+        if path.exists():
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def snapshot_key(challenge: Challenge) -> str:
+    return f"history/{challenge.name}/{fingerprint(challenge)}.parquet"
+
+
+def load_snapshot(store: Store, challenge: Challenge) -> History | None:
+    """The accepted history; None when there is none, or a damaged one, which is told and mended by folding again."""
+    key = snapshot_key(challenge)
+    packed = store.get(key)
+    if packed is None:
+        return None
+    try:
+        return _unpack(packed, challenge)[0]
+    except ValueError as error:
+        print(f"snapshot {key} is damaged and ignored ({error}): folding the raw answers again", flush=True)
+        return None
+
+
+def write_history(path: Path, history: History, run_id: str) -> None:
+    """Write the run's own history beside its observations; whole or not at all."""
+    with whole_file(path) as scratch:
+        scratch.write_bytes(_pack(history, run_id))
+
+
+def accept_history(run: Run) -> None:
+    """Move the snapshot on to this run's history. To be called only when its observations passed the quality gate.
+
+    Raises ConfigurationError when `ingest` has not run, and PassingFault when the store is down.
+    """
+    challenge, files = run.challenge, run.files
+    read_json(files.collection, Collection, made_by="ingest")
+    try:
+        history, run_id = _unpack(files.history.read_bytes(), challenge)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{files.history} cannot be read ({error}): run the stage 'ingest' again.") from error
+    if run_id != run.identity.run_id:
+        message = f"{files.history} belongs to run {run_id!r}, not to {run.identity.run_id!r}"
+        raise ConfigurationError(f"{message}: run the stage 'ingest' again.")
+    store = open_store()
+    # Another run may have been accepted since this one's ingest: neither may undo the other.
+    known = load_snapshot(store, challenge)
+    if known is not None:
+        if history.raw_keys <= known.raw_keys:
+            print("history: the accepted snapshot holds this run already", flush=True)
+            return
+        history = history.merged(known)
+    store.put(snapshot_key(challenge), _pack(history, run_id))
+    print(f"history: accepted {len(history.rows):,} rows from {len(history.raw_keys):,} answers", flush=True)
+
+
+def _pack(history: History, run_id: str) -> bytes:
+    keys = tuple(sorted(history.raw_keys))
+    contents = _Contents(format=FORMAT, raw_keys=keys, covered_from=history.covered_from, run_id=run_id)
+    table = pa.Table.from_pandas(history.rows, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA: msgspec.json.encode(contents)})
+    packed = io.BytesIO()
+    pq.write_table(table, packed, compression="zstd")
+    return packed.getvalue()
+
+
+def _unpack(packed: bytes, challenge: Challenge) -> tuple[History, str]:
+    """History and the run that wrote it. Raises ValueError when it is damaged or of another format."""
+    try:
+        table = pq.read_table(io.BytesIO(packed))
+        contents = msgspec.json.decode(table.schema.metadata[_METADATA], type=_Contents)
+        rows = table.to_pandas()
+    except (pa.ArrowException, OSError, KeyError, TypeError, msgspec.DecodeError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+    expected = list(empty_history(challenge).rows.columns)
+    if contents.format != FORMAT or list(rows.columns) != expected:
+        raise ValueError(f"expected format {FORMAT} with {expected}; found {contents.format} with {list(rows.columns)}")
+    return History(rows, frozenset(contents.raw_keys), contents.covered_from), contents.run_id

@@ -1,0 +1,164 @@
+"""`ingest`: ask the source for what is new, store every answer as it came, and merge it into the history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pandas as pd
+
+from forecasting.challenge import Challenge
+from pipelines.errors import DataRejected, PassingFault
+from pipelines.files import whole_file, write_json
+from pipelines.history import (
+    KEY,
+    Collection,
+    History,
+    Refolded,
+    empty_history,
+    fingerprint,
+    fold,
+    fold_raws,
+    load_snapshot,
+    read_answer,
+    write_history,
+)
+from pipelines.http import Limits, fetch, paced
+from pipelines.raw import collected_at_of, raw_keys, store_raw
+from pipelines.run import Run, utc_now
+from pipelines.sources import Answer, Source, make_source
+from pipelines.store import Store, open_store
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class _Received:
+    """The answers of this ingest: their keys, and their rows in the order in which they came."""
+
+    keys: tuple[str, ...]
+    rows: pd.DataFrame
+
+
+def run(run: Run) -> None:
+    challenge, files, as_of = run.challenge, run.files, run.identity.as_of
+    source = make_source(challenge)
+    store = open_store()
+    # What an earlier ingest left here must not pass for this one's, should it fail.
+    for output in (files.observations, files.collection, files.history):
+        output.unlink(missing_ok=True)
+    keys = raw_keys(store, challenge.name)
+    newest = _newest_collection(keys)
+    accepted = load_snapshot(store, challenge) or empty_history(challenge)
+    known = fold_raws(accepted, source, store, (key for key in keys if key not in accepted.raw_keys), as_of)
+    if known.folded or known.unreadable:
+        unread = f"; {len(known.unreadable)} cannot be read by this parser and stay" if known.unreadable else ""
+        print(f"folded {known.folded} stored answers that the accepted history lacks{unread}", flush=True)
+    since = _since(accepted, challenge, as_of)
+    received = _collect(run, source, store, since, newest)
+    # This ingest's own answers are folded from memory; they need not be fetched again.
+    merged = replace(
+        known.history,
+        rows=fold([known.history.rows, received.rows]),
+        raw_keys=known.history.raw_keys.union(received.keys),
+        covered_from=min(since, known.history.covered_from or since),
+    )
+    observations = merged.window(as_of, challenge.source.history_days)
+    if observations.empty:
+        asked = f"{challenge.source.kind} gave no observations from {_told(since)} to {_told(as_of)}"
+        raise DataRejected(f"{asked}, and none are known. The answers are stored; check the challenge's [source].")
+    collection = _counted(run, since, known, received, observations)
+    _write(run, merged, observations, collection)
+    told = f"received {collection.rows_received:,} rows in {len(received.keys)} answers, {collection.rows_new:,} new"
+    print(f"{told}; {collection.rows:,} observations of {len(collection.rows_by_series)} series", flush=True)
+
+
+def _newest_collection(keys: list[str]) -> datetime | None:
+    """When the newest answer was collected. Raises PassingFault when that is in the future: the clock went back."""
+    if not keys:
+        return None
+    newest = collected_at_of(keys[-1])
+    now = datetime.now(UTC)
+    if now < newest - CLOCK_TOLERANCE:
+        told = f"it is {_told(now)}, but {keys[-1]} was collected later"
+        raise PassingFault(f"the clock went back: {told}. Set this machine's clock, then run the stage again.")
+    return newest
+
+
+def _since(accepted: History, challenge: Challenge, as_of: datetime) -> datetime:
+    """The oldest hour to ask for: what is new, what may have been revised, and all of it at the first time."""
+    start = as_of - timedelta(days=challenge.source.history_days)
+    watermark = accepted.watermark(challenge, as_of)
+    if watermark is None or accepted.covered_from is None or accepted.covered_from > start:
+        return start
+    return max(watermark - timedelta(hours=challenge.source.revision_hours), start)
+
+
+def _collect(run: Run, source: Source, store: Store, since: datetime, newest: datetime | None) -> _Received:
+    """Ask page by page; store each answer before it is read."""
+    settings, as_of, name = run.challenge.source, run.identity.as_of, run.challenge.name
+    limits = Limits(settings.timeout_seconds, settings.attempts)
+    now = utc_now()
+    keys: list[str] = []
+    tables = [empty_history(run.challenge).rows]
+    print(f"asking {settings.kind} for {_told(since)} to {_told(as_of)}", flush=True)
+    with httpx.Client() as client:
+        for request in paced(source.requests(since, min(as_of, now), now), source.pause_seconds):
+            response = fetch(client, request, limits)
+            # A clock that went back a little must not make this answer older than one that is there already.
+            moment = datetime.now(UTC)
+            moment = moment if newest is None or moment > newest else newest + timedelta(microseconds=1)
+            answer = Answer(
+                collected_at=moment,
+                as_of=as_of,
+                url=response.url,
+                status=response.status,
+                headers=response.headers,
+                body=response.body,
+            )
+            key, answer = store_raw(store, name, answer)
+            newest = answer.collected_at
+            keys.append(key)
+            tables.append(read_answer(source, answer))
+    filled = [table for table in tables if len(table)] or tables[:1]
+    return _Received(tuple(keys), pd.concat(filled, ignore_index=True))
+
+
+def _counted(run: Run, since: datetime, known: Refolded, received: _Received, observations: pd.DataFrame) -> Collection:
+    rows = received.rows
+    values = rows.drop(columns="collected_at")
+    different = values.drop_duplicates()
+    conflicting = different.loc[different.duplicated(KEY), KEY].drop_duplicates()
+    before = pd.MultiIndex.from_frame(known.history.rows[KEY])
+    earlier = rows.groupby("unique_id", sort=False)["ds"].diff() < pd.Timedelta(0)
+    return Collection(
+        run_id=run.identity.run_id,
+        as_of=run.identity.as_of,
+        requested_since=since,
+        requested_until=run.identity.as_of,
+        fingerprint=fingerprint(run.challenge),
+        raw_keys=received.keys,
+        rows_received=len(rows),
+        rows_new=int((~pd.MultiIndex.from_frame(observations[KEY]).isin(before)).sum()),
+        repeats=int(rows.duplicated(KEY).sum()),
+        conflicting_repeats=len(conflicting),
+        out_of_order=int(earlier.sum()),
+        raw_folded=known.folded,
+        raw_unreadable=known.unreadable,
+        rows=len(observations),
+        rows_by_series={
+            str(series): int(count) for series, count in observations["unique_id"].value_counts(sort=False).items()
+        },
+    )
+
+
+def _write(run: Run, history: History, observations: pd.DataFrame, collection: Collection) -> None:
+    write_history(run.files.history, history, run.identity.run_id)
+    write_json(run.files.collection, collection)
+    with whole_file(run.files.observations) as scratch:
+        observations.to_parquet(scratch, index=False)
+
+
+def _told(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%MZ}"

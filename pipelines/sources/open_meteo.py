@@ -1,0 +1,154 @@
+"""Open-Meteo (no key): recent hours from its forecast API, older ones from its archive, all series in one request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, time, timedelta
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from forecasting.challenge import Challenge
+from pipelines.errors import ConfigurationError, DataRejected, PassingFault
+from pipelines.http import Request
+from pipelines.sources import Answer
+from pipelines.sources.places import series_by_coordinates
+
+RECENT_DAYS = 5
+"""The archive is complete up to five days ago; what is newer comes from the forecast API's own past."""
+
+# The query parameter that governs a unit, and its value; other units (%, °, hPa) cannot be chosen.
+_UNIT_PARAMETERS = {
+    "°C": ("temperature_unit", "celsius"),
+    "°F": ("temperature_unit", "fahrenheit"),
+    "km/h": ("wind_speed_unit", "kmh"),
+    "m/s": ("wind_speed_unit", "ms"),
+    "mp/h": ("wind_speed_unit", "mph"),
+    "kn": ("wind_speed_unit", "kn"),
+    "mm": ("precipitation_unit", "mm"),
+    "inch": ("precipitation_unit", "inch"),
+}
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """The parts of one place's answer that are read; a list of them comes when several places are asked for."""
+
+    hourly: dict[str, list[float | None]]
+    hourly_units: dict[str, str]
+    location_id: int = 0
+
+
+class OpenMeteo:
+    """The source kind `open-meteo`."""
+
+    # The free plan allows 600 calls a minute.
+    pause_seconds = 0.1
+
+    def __init__(self, challenge: Challenge) -> None:
+        self._source = challenge.source
+        self._series = series_by_coordinates(challenge)
+        self._units = _unit_parameters(challenge)
+
+    def requests(self, since: datetime, until: datetime, now: datetime) -> Iterator[Request]:
+        recent = datetime.combine(now.astimezone(UTC).date() - timedelta(days=RECENT_DAYS), time(), UTC)
+        first, last = since.date(), (min(until, recent - timedelta(hours=1))).date()
+        while since < recent and first <= last:
+            end = min(first + timedelta(days=self._source.page_days - 1), last)
+            yield self._archive({"start_date": first.isoformat(), "end_date": end.isoformat()})
+            first = end + timedelta(days=1)
+        if until >= recent:
+            start, end_hour = max(since, recent), until
+            yield self._forecast({"start_hour": f"{start:%Y-%m-%dT%H}:00", "end_hour": f"{end_hour:%Y-%m-%dT%H}:00"})
+
+    def parse(self, answer: Answer) -> pd.DataFrame:
+        try:
+            places = _decoded(answer.body)
+        except msgspec.ValidationError as error:
+            raise DataRejected(
+                f"{answer.url}: the answer has not the documented form: {error}.{_RAW_IS_KEPT}"
+            ) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            message = f"{answer.url}: the answer is no complete JSON ({error}); it is stored. Run the stage again."
+            raise PassingFault(message) from error
+        asked = [*zip(*(answer.query.get(name, "").split(",") for name in ("latitude", "longitude")), strict=False)]
+        if len(places) != len(asked) or any(
+            place.location_id not in {0, number} for number, place in enumerate(places)
+        ):
+            raise DataRejected(
+                f"{answer.url}: expected {len(asked)} places in that order; found {len(places)}.{_RAW_IS_KEPT}"
+            )
+        known = [(self._series[at], place) for at, place in zip(asked, places, strict=True) if at in self._series]
+        tables = [self._rows(series, place, answer.url) for series, place in known]
+        return pd.concat(tables, ignore_index=True) if tables else self._table("", np.array([], "int64"), {})
+
+    def _rows(self, series: str, place: _Place, url: str) -> pd.DataFrame:
+        times = place.hourly.get("time", [])
+        values: dict[str, np.ndarray] = {}
+        for column, variable in self._source.variables.items():
+            if variable.name not in place.hourly:
+                found = ", ".join(name for name in place.hourly if name != "time") or "no variable"
+                raise DataRejected(f"{url}: {series}: expected hourly.{variable.name}; found {found}.{_RAW_IS_KEPT}")
+            unit = place.hourly_units.get(variable.name)
+            if unit != variable.unit:
+                told = f"expected {variable.name} in {variable.unit}; found {unit}"
+                raise DataRejected(f"{url}: {series}: {told}.{_RAW_IS_KEPT}")
+            numbers = place.hourly[variable.name]
+            if len(numbers) != len(times):
+                told = f"expected as many values of {variable.name} as hours, {len(times)}; found {len(numbers)}"
+                raise DataRejected(f"{url}: {series}: {told}.{_RAW_IS_KEPT}")
+            values[column] = np.array(numbers, dtype="float64")
+        if place.hourly_units.get("time") != "unixtime" or None in times:
+            raise DataRejected(f"{url}: {series}: expected hourly.time as unixtime; found other times.{_RAW_IS_KEPT}")
+        return self._table(series, np.array(times, dtype="int64"), values)
+
+    def _table(self, series: str, seconds: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFrame:
+        ds = pd.to_datetime(seconds, unit="s", utc=True).as_unit("us")
+        filled = {column: values.get(column, np.array([], "float64")) for column in self._source.variables}
+        return pd.DataFrame({"unique_id": pd.Series([series] * len(ds), dtype="object"), "ds": ds, **filled})
+
+    def _archive(self, period: dict[str, str]) -> Request:
+        return self._request("OPEN_METEO_ARCHIVE_URL", "https://archive-api.open-meteo.com", "/v1/archive", period)
+
+    def _forecast(self, period: dict[str, str]) -> Request:
+        return self._request("OPEN_METEO_URL", "https://api.open-meteo.com", "/v1/forecast", period)
+
+    def _request(self, variable: str, default: str, path: str, period: dict[str, str]) -> Request:
+        base = (os.environ.get(variable) or default).rstrip("/")
+        latitudes, longitudes = zip(*self._series, strict=True)
+        query = {
+            "latitude": ",".join(latitudes),
+            "longitude": ",".join(longitudes),
+            "hourly": ",".join(each.name for each in self._source.variables.values()),
+            "timezone": "GMT",
+            "timeformat": "unixtime",
+            **self._units,
+            **period,
+        }
+        return Request(base + path, query, variable)
+
+
+_RAW_IS_KEPT = " The answer is stored as it came; nothing of it was used."
+
+
+def _decoded(body: bytes) -> list[_Place]:
+    """One place comes as an object of its own, several as a list. Raises msgspec's errors."""
+    if body.lstrip().startswith(b"["):
+        return msgspec.json.decode(body, type=list[_Place])
+    return [msgspec.json.decode(body, type=_Place)]
+
+
+def _unit_parameters(challenge: Challenge) -> dict[str, str]:
+    """The units to ask for. Raises ConfigurationError when two variables want one kind of value in two units."""
+    chosen: dict[str, str] = {}
+    for column, variable in challenge.source.variables.items():
+        if variable.unit not in _UNIT_PARAMETERS:
+            continue
+        parameter, value = _UNIT_PARAMETERS[variable.unit]
+        if chosen.setdefault(parameter, value) != value:
+            key = f"challenges/{challenge.name}.toml: source.variables.{column}.unit"
+            raise ConfigurationError(
+                f"{key}: expected one {parameter} for all variables; found {value} besides {chosen[parameter]}"
+            )
+    return chosen
