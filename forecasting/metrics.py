@@ -1,4 +1,4 @@
-"""How far predictions lie from the truth: point errors, interval coverage, and the loss a challenge names.
+"""How far predictions lie from the truth: point errors, and the loss that a challenge names.
 
 All functions take NumPy arrays of one shape, in the target's unit, without NaN; NoRows is raised for empty ones.
 """
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+Loss = Literal["squared_error", "absolute_error"]
 
 
 class NoRows(Exception):
@@ -30,35 +31,29 @@ def mae(truth: FloatArray, prediction: FloatArray) -> float:
 def r2(truth: FloatArray, prediction: FloatArray) -> float:
     """Coefficient of determination: 1 - SS_residual / SS_total around the mean of ``truth``.
 
-    A constant truth leaves nothing to explain: 1.0 when it is met exactly, else minus infinity.
+    A constant truth leaves nothing to explain: 1.0 when it is met exactly, else 0.0, as scikit-learn has it.
     """
     residual = float(np.sum(_errors(truth, prediction) ** 2))
     total = float(np.sum((truth - np.mean(truth)) ** 2))
     if total == 0.0:
-        return 1.0 if residual == 0.0 else -float("inf")
+        return 1.0 if residual == 0.0 else 0.0
     return 1.0 - residual / total
 
 
-def coverage(truth: FloatArray, low: FloatArray, high: FloatArray) -> float:
-    """The share of truths inside [low, high], bounds included."""
-    _errors(truth, low)
-    return float(np.mean((truth >= low) & (truth <= high)))
-
-
-def losses(kind: Literal["squared_error", "absolute_error"], truth: FloatArray, prediction: FloatArray) -> FloatArray:
+def losses(kind: Loss, truth: FloatArray, prediction: FloatArray) -> FloatArray:
     """The loss of each prediction, in the target's unit (absolute) or its square (squared)."""
     errors = _errors(truth, prediction)
     return errors**2 if kind == "squared_error" else np.abs(errors)
 
 
-def skill(loss: float, baseline_loss: float) -> float:
+def skill(loss: float, baseline_loss: float) -> float | None:
     """1 - loss / baseline_loss: 1 is perfect, 0 is no better than the baseline, below 0 is worse.
 
-    Against a baseline without any loss nothing can be won: 0.0 when equal, else minus infinity.
+    None against a baseline without any loss: no number says how much worse than perfect a model is.
     Source: Murphy (1988), "Skill scores based on the mean square error", eq. 4.
     """
     if baseline_loss == 0.0:
-        return 0.0 if loss == 0.0 else -float("inf")
+        return None
     return 1.0 - loss / baseline_loss
 
 

@@ -1,0 +1,72 @@
+"""The learner: one scikit-learn model per horizon, on the change of the target, and the same model as plain trees."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import treelite
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.utils._param_validation import InvalidParameterError
+
+from forecasting.challenge import Challenge
+from pipelines.errors import ConfigurationError
+
+FloatArray = NDArray[np.float64]
+
+SET_ELSEWHERE = frozenset({"self", "loss", "quantile", "random_state", "warm_start", "verbose"})
+"""Given by target.loss and learner.seed, or without a meaning here."""
+PARITY = 1e-9
+"""How far the trees' prediction may lie from the training library's, in the target's unit."""
+
+
+class TreesDiffer(Exception):
+    """The tree runtime does not give the training library's predictions; a bug in one of them."""
+
+
+def new_model(challenge: Challenge, challenge_path: Path) -> HistGradientBoostingRegressor:
+    """An unfitted model with the challenge's loss, seed and parameters; all of `max_iter` is fitted unless it says so.
+
+    Raises ConfigurationError naming the file and the key of a parameter that the learner does not have.
+    """
+    given = challenge.learner.parameters
+    known = sorted(set(inspect.signature(HistGradientBoostingRegressor.__init__).parameters) - SET_ELSEWHERE)
+    for name in given:
+        if name not in known:
+            expected = f"a parameter of {challenge.learner.kind} ({', '.join(known)})"
+            raise ConfigurationError(
+                f"{challenge_path}: learner.parameters.{name}: expected {expected}; found {name!r}"
+            )
+    parameters = {"early_stopping": False, **given}
+    return HistGradientBoostingRegressor(loss=challenge.target.loss, random_state=challenge.learner.seed, **parameters)
+
+
+def fit_change(
+    model: HistGradientBoostingRegressor, features: pd.DataFrame, change: FloatArray, challenge_path: Path
+) -> HistGradientBoostingRegressor:
+    """Fit the model to the change of the target from origin to horizon.
+
+    features: (n, columns), NaN where unknown; change: (n,), in the target's unit, all known.
+    Raises ConfigurationError with the file when a parameter's value is refused.
+    """
+    try:
+        return model.fit(features, change)
+    except InvalidParameterError as error:
+        raise ConfigurationError(f"{challenge_path}: learner.parameters: {error}") from None
+
+
+def as_trees(model: HistGradientBoostingRegressor, features: pd.DataFrame) -> treelite.Model:
+    """The fitted model in the tree runtime's form, checked on ``features`` to predict the same.
+
+    Raises TreesDiffer.
+    """
+    trees = treelite.sklearn.import_model(model)
+    theirs = model.predict(features)
+    ours = treelite.gtil.predict(trees, features.to_numpy(dtype=np.float64)).reshape(-1)
+    worst = float(np.max(np.abs(ours - theirs)))
+    if not worst <= PARITY:
+        raise TreesDiffer(f"treelite and scikit-learn differ by {worst:g} on {len(features)} rows; at most {PARITY:g}")
+    return trees
