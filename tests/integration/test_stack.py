@@ -1,0 +1,161 @@
+"""The laptop stack: started once however often it is asked, ended whole, and clear about what is in its way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scripts.processes import Started, end, start, wait_while
+from scripts.services import ROOT, S3_PORTS
+from tests.conftest import free_ports
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A stack of the two services that start in a second; Airflow and MLflow are named as being elsewhere."""
+    first = free_ports(S3_PORTS + 1)
+    environment = {
+        **os.environ,
+        "RPS_HOME": str(tmp_path / "home"),
+        "RPS_S3_PORT": str(first),
+        "RPS_REPLAY_PORT": str(first + S3_PORTS),
+        "AIRFLOW_API_URL": "http://127.0.0.1:9",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+    }
+    yield environment
+    stack("down", environment)
+
+
+def stack(action: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scripts.stack", action]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def pids(environment: dict[str, str]) -> set[int]:
+    """The processes that hold this stack's ports or work below its state directory."""
+    home = environment["RPS_HOME"]
+    found = set()
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        command = " ".join(process.info["cmdline"] or ())
+        mine = home in command or ("scripts.replay" in command and environment["RPS_REPLAY_PORT"] in command)
+        if mine and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.add(process.info["pid"])
+    return found
+
+
+def test_up_twice_starts_each_service_once_and_down_ends_all(environment: dict[str, str]) -> None:
+    first = stack("up", environment)
+    assert first.returncode == 0, first.stderr
+    running = pids(environment)
+    assert len(running) == 2
+    assert stack("up", environment).returncode == 0
+    assert pids(environment) == running
+    assert stack("status", environment).returncode == 0
+    ended = stack("down", environment)
+    assert "2 processes ended; none is left" in ended.stdout
+    assert not pids(environment)
+    assert stack("status", environment).returncode == 1
+    assert "Nothing was running" in stack("down", environment).stdout
+
+
+def test_a_port_in_use_is_told_with_who_holds_it_and_how_to_choose_another(environment: dict[str, str]) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", int(environment["RPS_REPLAY_PORT"])))
+        holder.listen()
+        refused = stack("up", environment)
+    assert refused.returncode == 1
+    for told in (environment["RPS_REPLAY_PORT"], f"process {os.getpid()}", "RPS_REPLAY_PORT"):
+        assert told in refused.stderr
+
+
+def test_a_service_that_was_killed_is_started_again_with_its_data(environment: dict[str, str]) -> None:
+    assert stack("up", environment).returncode == 0
+    before = pids(environment)
+    victim = next(pid for pid in before if "weed" in " ".join(psutil.Process(pid).cmdline()))
+    os.kill(victim, signal.SIGKILL)
+    assert stack("up", environment).returncode == 0
+    assert len(pids(environment)) == 2
+    assert pids(environment) & before == before - {victim}
+
+
+def test_an_interrupted_start_can_be_carried_on_and_ended(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "scripts.stack", "up"]
+    starting = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    assert wait_while(lambda: not pids(environment), seconds=60, pause=0.01)
+    starting.send_signal(signal.SIGINT)
+    starting.wait(timeout=30)
+    assert stack("up", environment).returncode == 0
+    assert len(pids(environment)) == 2
+    stack("down", environment)
+    assert not pids(environment)
+
+
+def test_another_port_for_a_running_service_is_refused(environment: dict[str, str]) -> None:
+    assert stack("up", environment).returncode == 0
+    moved = {**environment, "RPS_REPLAY_PORT": str(free_ports(1))}
+    refused = stack("up", moved)
+    assert refused.returncode == 1
+    assert "make down" in refused.stderr
+
+
+@pytest.mark.parametrize("port", ["http", "80", "70000"])
+def test_a_port_that_is_none_is_told(environment: dict[str, str], port: str) -> None:
+    refused = stack("up", {**environment, "RPS_S3_PORT": port})
+    assert refused.returncode == 1
+    assert "RPS_S3_PORT: expected a port" in refused.stderr
+
+
+def test_the_secrets_are_for_the_owner_alone_and_on_no_command_line(environment: dict[str, str]) -> None:
+    assert stack("up", environment).returncode == 0
+    home = Path(environment["RPS_HOME"])
+    for name in ("secrets.json", "stack.env"):
+        assert (home / name).stat().st_mode & 0o077 == 0
+    secret = (home / "stack.env").read_text().split("AWS_SECRET_ACCESS_KEY=")[1].split()[0]
+    assert not any(secret in " ".join(psutil.Process(pid).cmdline()) for pid in pids(environment))
+
+
+def test_children_that_ignore_the_polite_signal_end_with_their_leader_or_without_it(tmp_path: Path) -> None:
+    child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    leader = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(600)"
+    started = [
+        start(
+            [sys.executable, "-c", leader], log=tmp_path / "log", environment=os.environ, directory=tmp_path, address=""
+        )
+        for _ in range(2)
+    ]
+    assert wait_while(lambda: sum(_in_session(entry) for entry in started) < 4, seconds=20)
+    os.kill(started[1].pid, signal.SIGKILL)
+    ended = end(started, patience_seconds=1)
+    assert len(ended) == 3
+    time.sleep(0.2)
+    assert sum(_in_session(entry) for entry in started) == 0
+
+
+def test_a_process_that_was_given_an_old_number_is_left_alone(tmp_path: Path) -> None:
+    bystander = start(["sleep", "600"], log=tmp_path / "log", environment=os.environ, directory=tmp_path, address="")
+    old = Started(bystander.pid, bystander.created - 1000, "")
+    assert not old.alive
+    assert end([old], patience_seconds=1) == []
+    assert bystander.alive
+    assert end([bystander], patience_seconds=1) == [bystander.pid]
+
+
+def _in_session(entry: Started) -> int:
+    count = 0
+    for process in psutil.process_iter(["status"]):
+        try:
+            count += os.getsid(process.pid) == entry.pid and process.info["status"] != psutil.STATUS_ZOMBIE
+        except OSError:
+            continue
+    return count
