@@ -214,7 +214,7 @@ def recent_windows(spec: FeatureSpec, table: Table) -> dict[str, SeriesWindow]:
         start, stop = np.searchsorted(table.codes, [code, code + 1])
         start += np.searchsorted(steps[start:stop], steps[stop - 1] - reach) if stop > start else 0
         seconds = table.ds[start:stop].astype("datetime64[s]").astype(np.int64)
-        rows = np.stack([table.values[variable][start:stop] for variable in spec.variables], axis=1)
+        rows = np.stack([table.variables[variable][start:stop] for variable in spec.variables], axis=1)
         windows[unique_id] = SeriesWindow(
             tuple(datetime.fromtimestamp(second, UTC) for second in seconds.tolist()),
             tuple(tuple(value if np.isfinite(value) else None for value in row) for row in rows.tolist()),

@@ -27,13 +27,13 @@ class Table:
     """Observations of several series, sorted by series and then by time.
 
     unique_ids: the series' names; codes: (n,), each row's place in them; ds: (n,) datetime64 of any unit, UTC;
-    values: (n,) per variable. A time may repeat within a series: the last row counts, for all of its repeats.
+    variables: (n,) each. A time may repeat within a series: the last row counts, for all of its repeats.
     """
 
     unique_ids: Sequence[str]
     codes: npt.NDArray[np.integer]
     ds: npt.NDArray[np.datetime64]
-    values: Mapping[str, FloatArray]
+    variables: Mapping[str, FloatArray]
 
 
 def table_features(spec: FeatureSpec, table: Table) -> FloatArray:
@@ -41,9 +41,9 @@ def table_features(spec: FeatureSpec, table: Table) -> FloatArray:
 
     Raises FeatureError when a variable is missing, the rows are not in order, or a time is off the grid.
     """
-    absent = [variable for variable in spec.variables if variable not in table.values]
+    absent = [variable for variable in spec.variables if variable not in table.variables]
     if absent:
-        raise FeatureError(f"values: expected {', '.join(spec.variables)}; {', '.join(absent)} missing")
+        raise FeatureError(f"variables: expected {', '.join(spec.variables)}; {', '.join(absent)} missing")
     steps = grid_steps(table, spec.step_minutes)
     places = _places(table.codes, steps, spec.lookback + 1)
     columns = np.empty((len(spec.definitions), len(places)))
@@ -58,7 +58,7 @@ def table_targets(spec: FeatureSpec, table: Table) -> FloatArray:
     """The target at each row's origin plus each horizon: (n, len(spec.horizons)); NaN where it is not known."""
     steps = grid_steps(table, spec.step_minutes)
     places = _places(table.codes, steps, max(spec.horizons) + 1)
-    values = _finite(table.values[spec.target])
+    values = _finite(table.variables[spec.target])
     targets = np.full((len(spec.horizons), len(places)), np.nan)
     for column, horizon in zip(targets, spec.horizons, strict=True):
         later = np.searchsorted(places, places + horizon, side="right") - 1
@@ -152,6 +152,6 @@ class Cells:
     def _grid(self, variable: str) -> FloatArray:
         if variable not in self._grids:
             grid = np.full(self._count, np.nan)
-            grid[self._filled_places] = _finite(self._table.values[variable][self._filled])
+            grid[self._filled_places] = _finite(self._table.variables[variable][self._filled])
             self._grids[variable] = grid
         return self._grids[variable]

@@ -1,0 +1,97 @@
+"""The stage that turns observations into features and targets, one row per forecast origin.
+
+A value outside its allowed range counts as missing: the quality gate lets a tiny share of them pass.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forecasting.challenge import Challenge
+from forecasting.features import FeatureError, FeatureSpec, feature_spec, target_column
+from forecasting.table_features import Table, table_features, table_targets
+from pipelines.errors import ConfigurationError, DataRejected
+from pipelines.files import whole_file
+from pipelines.run import Run
+
+
+def run(run: Run) -> None:
+    """Write `features.parquet`. Raises ConfigurationError when the observations are missing or do not fit."""
+    spec = feature_spec(run.challenge)
+    table = read_observations(run.files.observations, run.challenge)
+    try:
+        features = feature_frame(spec, table)
+    except FeatureError as error:
+        message = f"{run.files.observations}: {error}. Check target.step_minutes, or run the stage 'ingest' again."
+        raise ConfigurationError(message) from error
+    origins = features.loc[features["y"].notna()].reset_index(drop=True)
+    if origins.empty:
+        message = (
+            f"{run.files.observations}: expected observations of {spec.target}; found none in {len(features)} rows."
+        )
+        raise DataRejected(message)
+    with whole_file(run.files.features) as scratch:
+        origins.to_parquet(scratch, index=False)
+    print(f"observations: {len(features):,} of {origins['unique_id'].nunique()} series", flush=True)
+    print(f"left out: {len(features) - len(origins):,} rows without {spec.target} at the origin", flush=True)
+    print(f"features: {len(spec.columns)} in {len(origins):,} rows", flush=True)
+    for horizon in spec.horizons:
+        known = int(origins[target_column(horizon)].notna().sum())
+        print(f"targets {horizon} steps ahead: {known:,} known", flush=True)
+
+
+def read_observations(path: Path, challenge: Challenge) -> Table:
+    """The observations with what is out of range made missing, which is told.
+
+    Raises ConfigurationError when the file is missing, damaged, or not of this challenge.
+    """
+    try:
+        frame = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path} is missing: run the stage 'ingest' first.") from None
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise ConfigurationError(f"{path} cannot be read ({error}): run the stage 'ingest' again.") from error
+    wanted = ["unique_id", "ds", *challenge.columns]
+    lacking = [column for column in wanted if column not in frame]
+    if lacking:
+        raise ConfigurationError(f"{path}: expected the columns {', '.join(wanted)}; {', '.join(lacking)} missing.")
+    unknown = sorted(set(frame["unique_id"].unique()) - set(challenge.series_ids))
+    if unknown:
+        message = f"{path}: expected the series {', '.join(challenge.series_ids)}; found {', '.join(unknown)}"
+        raise ConfigurationError(f"{message}: run the stage 'ingest' again.")
+    for column, (low, high) in challenge.quality.ranges.items():
+        beyond = (frame[column] < low) | (frame[column] > high)
+        if beyond.any():
+            frame[column] = frame[column].mask(beyond)
+            print(f"{column}: {int(beyond.sum()):,} values outside {low:g} to {high:g} count as missing", flush=True)
+    return observation_table(frame, challenge.columns)
+
+
+def observation_table(frame: pd.DataFrame, variables: tuple[str, ...]) -> Table:
+    """A frame with ``unique_id``, ``ds`` (UTC) and the variables, sorted by the first two, as arrays."""
+    codes, unique_ids = pd.factorize(frame["unique_id"])
+    times = frame["ds"]
+    ds = (times.dt.tz_convert("UTC").dt.tz_localize(None) if times.dt.tz is not None else times).to_numpy()
+    columns = {variable: frame[variable].to_numpy(dtype=np.float64) for variable in variables}
+    return Table(tuple(map(str, unique_ids)), codes, ds, columns)
+
+
+def feature_frame(spec: FeatureSpec, table: Table) -> pd.DataFrame:
+    """One row per observation: ``unique_id``, ``ds`` (the origin), ``y``, the features, the targets.
+
+    Raises FeatureError when the observations are not in order or not on the grid.
+    """
+    features = pd.DataFrame(table_features(spec, table), columns=list(spec.columns), copy=False)
+    targets = table_targets(spec, table)
+    keys = pd.DataFrame(
+        {
+            "unique_id": np.asarray(table.unique_ids, dtype=object)[table.codes],
+            "ds": pd.DatetimeIndex(table.ds).tz_localize("UTC"),
+            "y": table.variables[spec.target],
+        }
+    )
+    known = pd.DataFrame(targets, columns=[target_column(horizon) for horizon in spec.horizons])
+    return pd.concat([keys, features, known], axis=1)
