@@ -1,0 +1,208 @@
+"""The whole pipeline through a real Airflow, MLflow and S3, on recorded weather served over HTTP."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import boto3
+import psutil
+import pytest
+from airflow_client import client as airflow
+from mlflow.tracking import MlflowClient
+
+from scripts.services import ROOT
+from tests.conftest import wait_while
+from tests.e2e.conftest import Laptop, python
+
+STAGES = ["ingest", "validate", "transform", "profile", "version", "train", "evaluate", "register"]
+AFTER_VALIDATE = STAGES[2:]
+
+
+def mlflow_of(laptop: Laptop) -> MlflowClient:
+    address = laptop.stack.addresses["MLFLOW_TRACKING_URI"]
+    return MlflowClient(tracking_uri=address, registry_uri=address)
+
+
+def mlflow_run(laptop: Laptop, run_id: str):
+    client = mlflow_of(laptop)
+    experiment = client.get_experiment_by_name("weather")
+    runs = client.search_runs([experiment.experiment_id], f"tags.`rps.run_id` = '{run_id}'")
+    assert len(runs) == 1
+    return runs[0]
+
+
+def objects(laptop: Laptop, prefix: str) -> list[str]:
+    addresses = laptop.stack.addresses
+    s3 = boto3.session.Session().client(
+        "s3",
+        endpoint_url=addresses["AWS_ENDPOINT_URL"],
+        aws_access_key_id=addresses["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=addresses["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+    )
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket="rps", Prefix=prefix)
+    return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+
+@pytest.fixture(scope="module")
+def demo(laptop: Laptop) -> str:
+    """The output of the demo, as a newcomer's log shows it; leaves a first registered version."""
+    done = python("-m", "scripts.demo", environment=laptop.environment, directory=ROOT)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def demo_run_id(demo: str) -> str:
+    found = re.search(r"runs/(demo__\S+)", demo)
+    assert found
+    return found[1]
+
+
+def test_the_demo_shows_each_task_and_ends_with_the_figures(demo: str) -> None:
+    for stage in ["workspace", *STAGES]:
+        assert re.search(rf"{stage}\s+running", demo)
+        assert re.search(rf"{stage}\s+done in \d", demo)
+    for horizon in "456":
+        for model in ("candidate", "persistence"):
+            assert re.search(rf"{horizon}\s*│\s*{model}\s*│\s*\d+\.\d+", demo)
+    for told in ("rows in", "violations", "features", "coverage", "dataset", "MLflow run", "profile", "gate=pending"):
+        assert told in demo
+
+
+def test_the_tasks_of_airflow_did_the_work(demo: str, laptop: Laptop) -> None:
+    run_id = demo_run_id(demo)
+    logs = laptop.stack.home / "airflow" / "logs" / "dag_id=retrain_weather" / f"run_id={run_id}"
+    for stage in STAGES:
+        text = "".join(path.read_text() for path in (logs / f"task_id={stage}").glob("*.log"))
+        assert f"{stage}: done in" in text
+
+
+def test_mlflow_holds_the_run_with_all_metrics_profile_bundle_and_a_pending_version(demo: str, laptop: Laptop) -> None:
+    run_id = demo_run_id(demo)
+    run, client = mlflow_run(laptop, run_id), mlflow_of(laptop)
+    for tag in ("run_id", "git_sha", "pull_request", "reason", "dataset_md5", "dataset_rev"):
+        assert f"rps.{tag}" in run.data.tags
+    assert run.data.tags["rps.git_sha"] == laptop.git("rev-parse", "HEAD")
+    for model in ("", "persistence."):
+        for measure in ("rmse", "mae", "r2"):
+            assert {f"{model}{measure}{horizon}" for horizon in ("", "_h4", "_h5", "_h6")} <= set(run.data.metrics)
+    assert run.data.metrics["rmse"] < run.data.metrics["persistence.rmse"]
+    assert 0.85 <= run.data.metrics["coverage_90"] <= 0.95
+    assert run.info.status == "FINISHED"
+    for path, name in (("profile", "profile/profile.html"), ("bundle", "bundle/manifest.json")):
+        assert name in {artifact.path for artifact in client.list_artifacts(run.info.run_id, path)}
+    (version,) = client.search_model_versions(f"run_id = '{run.info.run_id}'")
+    assert version.tags["gate"] == "pending"
+    assert version.tags["git_sha"] == run.data.tags["rps.git_sha"]
+    assert not client.get_registered_model("weather").aliases
+
+
+def test_s3_holds_the_raw_answers_with_their_collection_time_and_the_dataset(demo: str, laptop: Laptop) -> None:
+    raw = objects(laptop, "raw/weather/")
+    assert raw
+    for key in raw:
+        assert re.fullmatch(r"raw/weather/\d{4}/\d\d/\d\d/\d{4}-\d\d-\d\dT[\d:.]+Z\.json\.gz", key)
+    assert objects(laptop, "dvc/")
+
+
+def test_the_dataset_comes_back_by_its_revision_with_the_same_hash(demo: str, laptop: Laptop, tmp_path: Path) -> None:
+    tags = mlflow_run(laptop, demo_run_id(demo)).data.tags
+    assert tags["rps.dataset_rev"] in laptop.git("log", "--format=%H", "data/weather").split()
+    dvc = Path(sys.executable).with_name("dvc")
+    command = [dvc, "get", str(laptop.repository), "dataset", "--rev", tags["rps.dataset_rev"], "--out", "dataset"]
+    subprocess.run(command, cwd=tmp_path, env=laptop.environment, check=True, capture_output=True)
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    for arguments in (["init", "--quiet"], ["add", "--quiet", "dataset"]):
+        subprocess.run([dvc, *arguments], cwd=tmp_path, env=laptop.environment, check=True, capture_output=True)
+    assert f"md5: {tags['rps.dataset_md5']}" in (tmp_path / "dataset.dvc").read_text()
+
+
+def test_the_branch_that_is_built_is_not_touched(demo: str, laptop: Laptop) -> None:
+    assert laptop.git("status", "--porcelain") == ""
+    assert laptop.git("rev-parse", "HEAD") == mlflow_run(laptop, demo_run_id(demo)).data.tags["rps.git_sha"]
+
+
+def test_two_runs_at_once_on_different_commits_do_not_touch_each_other(demo: str, laptop: Laptop) -> None:
+    commits = {
+        leaves: laptop.commit(
+            f"leaves-{leaves}", {"challenges/weather.toml": ("max_leaf_nodes = ", f"max_leaf_nodes = {leaves} # was ")}
+        )
+        for leaves in (7, 9)
+    }
+    runs = {leaves: laptop.start(git_sha=sha) for leaves, sha in commits.items()}
+    for leaves, started in runs.items():
+        _, tasks = laptop.wait(started)
+        assert {task.state for task in tasks.values()} == {"success"}
+        run = mlflow_run(laptop, started.run_id)
+        assert run.data.tags["rps.git_sha"] == commits[leaves]
+        assert run.data.params["learner.max_leaf_nodes"] == str(leaves)
+    revisions = [mlflow_run(laptop, started.run_id).data.tags["rps.dataset_rev"] for started in runs.values()]
+    assert len(set(revisions)) == 2
+    assert set(revisions) <= set(laptop.git("log", "--format=%H", "data/weather").split())
+
+
+def test_data_that_fails_the_quality_gate_stops_everything_after_it_without_a_retry(
+    demo: str, laptop: Laptop, fault: Callable[..., None]
+) -> None:
+    fault("null_burst", hours=48)
+    run, tasks = laptop.run()
+    assert (tasks["validate"].state, tasks["validate"].attempt) == ("failed", 1)
+    assert {tasks[stage].state for stage in AFTER_VALIDATE} == {"upstream_failed"}
+    assert any("temperature" in line for line in run.log(tasks["validate"]))
+
+
+def test_the_same_data_without_the_fault_passes_the_next_time(demo: str, laptop: Laptop) -> None:
+    _, tasks = laptop.run()
+    assert {task.state for task in tasks.values()} == {"success"}
+
+
+def test_a_passing_fault_is_retried_until_it_has_passed(demo: str, laptop: Laptop, fault: Callable[..., None]) -> None:
+    fault("server_error", times=5)
+    _, tasks = laptop.run()
+    assert tasks["ingest"].attempt == 2
+    assert {task.state for task in tasks.values()} == {"success"}
+
+
+def test_a_commit_that_does_not_exist_fails_at_once(laptop: Laptop) -> None:
+    run, tasks = laptop.run(git_sha="0" * 40)
+    assert (tasks["workspace"].state, tasks["workspace"].attempt) == ("failed", 1)
+    assert tasks["ingest"].state == "upstream_failed"
+    assert any("is on no branch" in line for line in run.log(tasks["workspace"]))
+
+
+def test_a_cancelled_run_ends_the_stage_that_is_at_work(demo: str, laptop: Laptop, fault: Callable[..., None]) -> None:
+    fault("slow", seconds=300)
+    run = laptop.start()
+
+    def stage_processes() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter(["cmdline", "cwd"]):
+            if "ingest" in (process.info["cmdline"] or ()) and run.run_id in (process.info["cwd"] or ""):
+                found.append(process)
+        return found
+
+    assert wait_while(lambda: not stage_processes(), seconds=120)
+    body = airflow.DAGRunPatchBody(state=airflow.DAGRunPatchStates.FAILED)
+    airflow.DagRunApi(run.api).patch_dag_run(run.dag_id, run.run_id, body)
+    assert wait_while(lambda: bool(stage_processes()), seconds=60)
+
+
+def test_raw_answers_are_kept_as_they_came(demo: str, laptop: Laptop) -> None:
+    addresses = laptop.stack.addresses
+    s3 = boto3.session.Session().client(
+        "s3",
+        endpoint_url=addresses["AWS_ENDPOINT_URL"],
+        aws_access_key_id=addresses["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=addresses["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+    )
+    key = objects(laptop, "raw/weather/")[0]
+    envelope = json.loads(gzip.decompress(s3.get_object(Bucket="rps", Key=key)["Body"].read()))
+    assert envelope["collected_at"] in key
+    assert json.loads(envelope["body"])[0]["hourly"]["temperature_2m"]
