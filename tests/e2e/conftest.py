@@ -1,4 +1,4 @@
-"""The whole laptop stack, started once: Airflow, MLflow, S3 and the replay, running a clone of this repository's HEAD."""
+"""The whole laptop stack, started once: Airflow, MLflow, S3, the replay; it runs a clone of this repository."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ class Laptop:
 
     @staticmethod
     def wait(run: DagRun) -> tuple[DagRun, dict[str, TaskState]]:
-        tasks: list[TaskState] = []
-        for tasks in run.changes(DEADLINE_SECONDS):
-            pass
+        *_, tasks = run.changes(DEADLINE_SECONDS)
         return run, {task.name: task for task in tasks}
 
 

@@ -181,11 +181,12 @@ def test_a_cancelled_run_ends_the_stage_that_is_at_work(demo: str, laptop: Lapto
     run = laptop.start()
 
     def stage_processes() -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter(["cmdline", "cwd"]):
-            if "ingest" in (process.info["cmdline"] or ()) and run.run_id in (process.info["cwd"] or ""):
-                found.append(process)
-        return found
+        mine = run.run_id.partition("__")[2]
+        return [
+            process
+            for process in psutil.process_iter(["cmdline", "cwd"])
+            if "ingest" in (process.info["cmdline"] or ()) and mine in (process.info["cwd"] or "")
+        ]
 
     assert wait_while(lambda: not stage_processes(), seconds=120)
     body = airflow.DAGRunPatchBody(state=airflow.DAGRunPatchStates.FAILED)
