@@ -1,5 +1,6 @@
 # Everything a person does here. `make help` lists it; `make demo` and `make test` need nothing but Python, git and make.
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python

@@ -6,6 +6,7 @@ import argparse
 import errno
 import fcntl
 import importlib
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -55,8 +56,14 @@ def main(arguments: list[str] | None = None) -> int:
     except StageError as error:
         print(f"{options.stage}: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{options.stage}: done in {time.monotonic() - started:.1f} s", flush=True)
+    took = time.monotonic() - started
+    print(f"{options.stage}: done in {took:.1f} s, peak memory {_peak_mebibytes():.0f} MiB", flush=True)
     return 0
+
+
+def _peak_mebibytes() -> float:
+    """The most memory that this process, or any that it started, has held; Linux counts it in KiB."""
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
 
 
 @contextmanager

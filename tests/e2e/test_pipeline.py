@@ -194,6 +194,21 @@ def test_a_cancelled_run_ends_the_stage_that_is_at_work(demo: str, laptop: Lapto
     assert wait_while(lambda: bool(stage_processes()), seconds=60)
 
 
+def test_nothing_of_the_stack_listens_beyond_loopback(laptop: Laptop) -> None:
+    ports = {service.name: set() for service in laptop.stack.services}
+    for process in psutil.process_iter():
+        try:
+            mine = str(laptop.stack.home) in " ".join(process.environ().values())
+            listening = [each.laddr for each in process.net_connections() if each.status == psutil.CONN_LISTEN]
+        except psutil.Error:
+            continue
+        if mine:
+            assert {address.ip for address in listening} <= {"127.0.0.1", "::1"}, process.cmdline()
+            for service in laptop.stack.services:
+                ports[service.name] |= {address.port for address in listening} & set(service.ports)
+    assert all(ports[service.name] for service in laptop.stack.services if service.ports)
+
+
 def test_raw_answers_are_kept_as_they_came(demo: str, laptop: Laptop) -> None:
     addresses = laptop.stack.addresses
     s3 = boto3.session.Session().client(
