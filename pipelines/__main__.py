@@ -6,11 +6,11 @@ import argparse
 import errno
 import fcntl
 import importlib
-import resource
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pipelines.errors import PassingFault, StageError
 from pipelines.files import Files
@@ -62,8 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _peak_mebibytes() -> float:
-    """The most memory that this process, or any that it started, has held; Linux counts it in KiB."""
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    """The most memory that this process has held; `getrusage` would count the one that started it too."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return float(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 @contextmanager
