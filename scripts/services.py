@@ -6,9 +6,11 @@ A service whose address the environment already names (`MLFLOW_TRACKING_URI`, `R
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -261,6 +263,28 @@ def laptop_stack() -> Stack:
     home = Path(settings.get("RPS_HOME", ROOT / ".rps")).resolve()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Stack(home, settings)
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` neighbouring loopback ports of which none is taken, for a stack beside the usual one."""
+    for first in range(20000 + os.getpid() % 20000, 60000, count):
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return first
+    raise StackError(f"no {count} neighbouring ports are free on 127.0.0.1")
+
+
+def separate_stack(home: Path, repository: Path) -> Stack:
+    """A stack of its own beside the usual one: all services, on free ports, running another checkout's commits."""
+    first = free_ports(S3_PORTS + 3)
+    names = ("RPS_REPLAY_PORT", "RPS_MLFLOW_PORT", "RPS_AIRFLOW_PORT")
+    ports = {name: str(first + S3_PORTS + offset) for offset, name in enumerate(names)}
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Stack(home, {"RPS_S3_PORT": str(first), "RPS_REPOSITORY": str(repository), **ports})
 
 
 def _made(path: Path) -> Path:

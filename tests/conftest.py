@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,24 +11,11 @@ from pathlib import Path
 import pytest
 
 from scripts.processes import end, start, wait_while
-from scripts.services import ROOT, S3_PORTS, Service, Stack
+from scripts.services import ROOT, S3_PORTS, Service, Stack, free_ports
 
 pytest_plugins = ["tests.replay_fixture"]
 
 SERVICE_SECONDS = 90
-
-
-def free_ports(count: int) -> int:
-    """The first of ``count`` neighbouring loopback ports of which none is taken."""
-    for first in range(20000 + os.getpid() % 20000, 60000, count):
-        with contextlib.ExitStack() as held:
-            try:
-                for port in range(first, first + count):
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return first
-    raise RuntimeError("no free ports")
 
 
 @contextlib.contextmanager

@@ -14,9 +14,8 @@ import httpx
 import pytest
 
 from scripts.dag_run import DagRun, TaskState, trigger
-from scripts.services import ROOT, S3_PORTS, Stack
+from scripts.services import ROOT, Stack, separate_stack
 from scripts.stack import down, up
-from tests.conftest import free_ports
 
 DEADLINE_SECONDS = 400.0
 IDENTITY = ["-c", "user.name=Test", "-c", "user.email=test@rps.invalid"]
@@ -69,10 +68,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     home = tmp_path_factory.mktemp("laptop")
     repository = home / "repository"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(repository)], check=True)
-    first = free_ports(S3_PORTS + 3)
-    names = ("RPS_REPLAY_PORT", "RPS_MLFLOW_PORT", "RPS_AIRFLOW_PORT")
-    ports = {name: str(first + S3_PORTS + offset) for offset, name in enumerate(names)}
-    stack = Stack(home, {"RPS_S3_PORT": str(first), "RPS_REPOSITORY": str(repository), **ports})
+    stack = separate_stack(home, repository)
     try:
         up(stack)
         yield Laptop(stack, repository)

@@ -15,8 +15,7 @@ import psutil
 import pytest
 
 from scripts.processes import Started, end, start, wait_while
-from scripts.services import ROOT, S3_PORTS
-from tests.conftest import free_ports
+from scripts.services import ROOT, S3_PORTS, free_ports
 
 
 @pytest.fixture

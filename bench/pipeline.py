@@ -1,0 +1,143 @@
+"""The whole DAG run on the bundled year: seconds in all and per stage, peak memory, and Airflow's own share.
+
+On a laptop stack of its own, with the services running and the environment made: the first run makes it and is not
+counted. `python -m bench.pipeline [--runs N]` prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import boto3
+import httpx
+
+from scripts.dag_run import TaskState, trigger
+from scripts.outcome import find_outcome
+from scripts.services import ROOT, StackError, separate_stack
+from scripts.stack import down, up
+
+DEADLINE_SECONDS = 900.0
+GOAL_SECONDS = 60.0
+GOAL_MEBIBYTES = 1024.0
+RECORDING_ENDS = "2013-12-30T23:00:00Z"
+DONE = re.compile(r"done in [\d.]+ s, peak memory (\d+) MiB")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One whole run: seconds from the trigger to the end as a caller of the API sees it, and its tasks."""
+
+    seconds: float
+    rows: int
+    tasks: dict[str, TaskState]
+    peaks: dict[str, float]
+
+    @property
+    def outside_tasks(self) -> float:
+        """Seconds in which no task was at work: Airflow's own delays, and ours in asking."""
+        spans = sorted(
+            (task.started, task.started.timestamp() + task.seconds) for task in self.tasks.values() if task.started
+        )
+        busy, until = 0.0, 0.0
+        for start, end in spans:
+            busy += max(0.0, end - max(until, start.timestamp()))
+            until = max(until, end)
+        return self.seconds - busy
+
+
+def measure(runs: int) -> list[Measured]:
+    """That many runs, one after the other, after one that makes the environment. Each sees the whole year as new."""
+    with tempfile.TemporaryDirectory(prefix="rps-bench-") as scratch:
+        repository = Path(scratch) / "repository"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(repository)], check=True)
+        stack = separate_stack(Path(scratch) / "home", repository)
+        try:
+            up(stack)
+            clock = stack.addresses["RPS_CLOCK_URL"]
+            httpx.put(clock, json={"now": RECORDING_ENDS, "speed": 0.0}).raise_for_status()
+            _run(stack.addresses, "warm-up")
+            measured = []
+            for number in range(runs):
+                _forget(stack.addresses)
+                measured.append(_run(stack.addresses, str(number)))
+            return measured
+        finally:
+            down(stack)
+
+
+def _forget(addresses: dict[str, str]) -> None:
+    """Remove what earlier runs collected, so that the next one collects the whole year."""
+    keys = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY"}
+    credentials = {name: addresses[variable] for name, variable in keys.items()}
+    s3 = boto3.session.Session(region_name="us-east-1", **credentials).resource(
+        "s3", endpoint_url=addresses["AWS_ENDPOINT_URL"]
+    )
+    bucket = s3.Bucket(addresses["RPS_STORE"].removeprefix("s3://"))
+    for prefix in ("raw/", "history/"):
+        bucket.objects.filter(Prefix=prefix).delete()
+
+
+def _run(addresses: dict[str, str], name: str) -> Measured:
+    run_id = f"bench__{datetime.now(UTC):%H%M%S}__{name}"
+    began = time.monotonic()
+    run = trigger(addresses, "retrain_weather", run_id, {"run_id": run_id, "reason": "bench"})
+    *_, tasks = run.changes(DEADLINE_SECONDS)
+    took = time.monotonic() - began
+    if any(task.state != "success" for task in tasks):
+        failed = next(task for task in tasks if task.state == "failed")
+        raise StackError(f"the task {failed.name} failed:\n" + "\n".join(run.log(failed)[-20:]))
+    peaks = {}
+    for task in tasks:
+        found = DONE.search("\n".join(run.log(task)))
+        if found:
+            peaks[task.name] = float(found[1])
+    outcome = find_outcome(addresses, "weather", run_id)
+    print(f"{run_id}: {took:.1f} s", file=sys.stderr, flush=True)
+    return Measured(took, outcome.rows, {task.name: task for task in tasks}, peaks)
+
+
+def report(measured: list[Measured]) -> str:
+    """The Markdown: medians over the runs, goals beside them."""
+    seconds = [each.seconds for each in measured]
+    outside = statistics.median(each.outside_tasks for each in measured)
+    spread = f"lowest {min(seconds):.1f}, highest {max(seconds):.1f}; goal {GOAL_SECONDS:.0f}"
+    lines = [
+        f"The DAG `retrain_weather` on {measured[0].rows:,} rows, all of them new to each run; {len(measured)} runs after",
+        f"one that made the environment: median {statistics.median(seconds):.1f} s from the trigger to the end ({spread}),",
+        f"of which {outside:.1f} s no task was at work.",
+        "",
+        f"| stage | seconds (median) | peak memory, MiB (highest; goal {GOAL_MEBIBYTES:.0f}) |",
+        "| --- | ---: | ---: |",
+    ]
+    for name in sorted(
+        measured[0].tasks, key=lambda name: measured[0].tasks[name].started or datetime.max.replace(tzinfo=UTC)
+    ):
+        median = statistics.median(each.tasks[name].seconds for each in measured)
+        peaks = [each.peaks[name] for each in measured if name in each.peaks]
+        lines.append(f"| {name} | {median:.1f} | {f'{max(peaks):.0f}' if peaks else '–'} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.pipeline", description=__doc__)
+    parser.add_argument("--runs", type=int, default=3, help="how many runs are counted (default: %(default)s)")
+    options = parser.parse_args()
+    try:
+        print(report(measure(options.runs)))
+    except StackError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
