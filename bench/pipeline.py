@@ -76,11 +76,11 @@ def measure(runs: int) -> list[Measured]:
 
 def _forget(addresses: dict[str, str]) -> None:
     """Remove what earlier runs collected, so that the next one collects the whole year."""
-    keys = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY"}
-    credentials = {name: addresses[variable] for name, variable in keys.items()}
-    s3 = boto3.session.Session(region_name="us-east-1", **credentials).resource(
-        "s3", endpoint_url=addresses["AWS_ENDPOINT_URL"]
-    )
+    s3 = boto3.session.Session(
+        aws_access_key_id=addresses["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=addresses["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+    ).resource("s3", endpoint_url=addresses["AWS_ENDPOINT_URL"])
     bucket = s3.Bucket(addresses["RPS_STORE"].removeprefix("s3://"))
     for prefix in ("raw/", "history/"):
         bucket.objects.filter(Prefix=prefix).delete()
@@ -111,9 +111,9 @@ def report(measured: list[Measured]) -> str:
     outside = statistics.median(each.outside_tasks for each in measured)
     spread = f"lowest {min(seconds):.1f}, highest {max(seconds):.1f}; goal {GOAL_SECONDS:.0f}"
     lines = [
-        f"The DAG `retrain_weather` on {measured[0].rows:,} rows, all of them new to each run; {len(measured)} runs after",
-        f"one that made the environment: median {statistics.median(seconds):.1f} s from the trigger to the end ({spread}),",
-        f"of which {outside:.1f} s no task was at work.",
+        f"The DAG `retrain_weather` on {measured[0].rows:,} rows, all of them new to each of {len(measured)} runs, the",
+        f"environment made: median {statistics.median(seconds):.1f} s from the trigger to the end ({spread}),",
+        f"in {outside:.1f} s of which no task was at work.",
         "",
         f"| stage | seconds (median) | peak memory, MiB (highest; goal {GOAL_MEBIBYTES:.0f}) |",
         "| --- | ---: | ---: |",
