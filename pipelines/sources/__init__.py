@@ -29,6 +29,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
     @property
+    def address(self) -> str:
+        """Where it came from, without the query."""
+        return urlsplit(self.url)._replace(query="").geturl()
+
+    @property
     def path(self) -> str:
         return urlsplit(self.url).path
 

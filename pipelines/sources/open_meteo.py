@@ -67,40 +67,44 @@ class OpenMeteo:
             places = _decoded(answer.body)
         except msgspec.ValidationError as error:
             raise DataRejected(
-                f"{answer.url}: the answer has not the documented form: {error}.{_RAW_IS_KEPT}"
+                f"{answer.address}: the answer has not the documented form: {error}.{_RAW_IS_KEPT}"
             ) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            message = f"{answer.url}: the answer is no complete JSON ({error}); it is stored. Run the stage again."
+            message = f"{answer.address}: the answer is no complete JSON ({error}); it is stored. Run the stage again."
             raise PassingFault(message) from error
         asked = [*zip(*(answer.query.get(name, "").split(",") for name in ("latitude", "longitude")), strict=False)]
         if len(places) != len(asked) or any(
             place.location_id not in {0, number} for number, place in enumerate(places)
         ):
             raise DataRejected(
-                f"{answer.url}: expected {len(asked)} places in that order; found {len(places)}.{_RAW_IS_KEPT}"
+                f"{answer.address}: expected {len(asked)} places in that order; found {len(places)}.{_RAW_IS_KEPT}"
             )
         known = [(self._series[at], place) for at, place in zip(asked, places, strict=True) if at in self._series]
-        tables = [self._rows(series, place, answer.url) for series, place in known]
+        tables = [self._rows(series, place, answer.address) for series, place in known]
         return pd.concat(tables, ignore_index=True) if tables else self._table("", np.array([], "int64"), {})
 
-    def _rows(self, series: str, place: _Place, url: str) -> pd.DataFrame:
+    def _rows(self, series: str, place: _Place, address: str) -> pd.DataFrame:
         times = place.hourly.get("time", [])
         values: dict[str, np.ndarray] = {}
         for column, variable in self._source.variables.items():
             if variable.name not in place.hourly:
                 found = ", ".join(name for name in place.hourly if name != "time") or "no variable"
-                raise DataRejected(f"{url}: {series}: expected hourly.{variable.name}; found {found}.{_RAW_IS_KEPT}")
+                raise DataRejected(
+                    f"{address}: {series}: expected hourly.{variable.name}; found {found}.{_RAW_IS_KEPT}"
+                )
             unit = place.hourly_units.get(variable.name)
             if unit != variable.unit:
                 told = f"expected {variable.name} in {variable.unit}; found {unit}"
-                raise DataRejected(f"{url}: {series}: {told}.{_RAW_IS_KEPT}")
+                raise DataRejected(f"{address}: {series}: {told}.{_RAW_IS_KEPT}")
             numbers = place.hourly[variable.name]
             if len(numbers) != len(times):
                 told = f"expected as many values of {variable.name} as hours, {len(times)}; found {len(numbers)}"
-                raise DataRejected(f"{url}: {series}: {told}.{_RAW_IS_KEPT}")
+                raise DataRejected(f"{address}: {series}: {told}.{_RAW_IS_KEPT}")
             values[column] = np.array(numbers, dtype="float64")
         if place.hourly_units.get("time") != "unixtime" or None in times:
-            raise DataRejected(f"{url}: {series}: expected hourly.time as unixtime; found other times.{_RAW_IS_KEPT}")
+            raise DataRejected(
+                f"{address}: {series}: expected hourly.time as unixtime; found other times.{_RAW_IS_KEPT}"
+            )
         return self._table(series, np.array(times, dtype="int64"), values)
 
     def _table(self, series: str, seconds: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFrame:

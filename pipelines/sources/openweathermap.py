@@ -75,32 +75,32 @@ class OpenWeatherMap:
         try:
             weather = msgspec.json.decode(answer.body, type=dict[str, Any])
         except msgspec.ValidationError as error:
-            raise DataRejected(f"{answer.url}: the answer has not the documented form: {error}.") from error
+            raise DataRejected(f"{answer.address}: the answer has not the documented form: {error}.") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            message = f"{answer.url}: the answer is no complete JSON ({error}); it is stored. Run the stage again."
+            message = f"{answer.address}: the answer is no complete JSON ({error}); it is stored. Run the stage again."
             raise PassingFault(message) from error
         series = self._series.get((answer.query.get("lat", ""), answer.query.get("lon", "")))
         rows = []
         if series is not None and answer.path.endswith(CURRENT):
-            values = {column: _value(weather, each.name, answer.url) for column, each in self._variables.items()}
-            rows.append({"unique_id": series, "ds": _hour(weather, answer.url), **values})
+            values = {column: _value(weather, each.name, answer.address) for column, each in self._variables.items()}
+            rows.append({"unique_id": series, "ds": _hour(weather, answer.address), **values})
         table = pd.DataFrame(rows, columns=["unique_id", "ds", *self._variables])
         seconds = pd.to_datetime(table["ds"].astype("int64"), unit="s", utc=True)
         columns = {column: table[column].astype("float64") for column in self._variables}
         return table.assign(ds=seconds.dt.as_unit("us"), **columns)
 
 
-def _hour(weather: dict[str, Any], url: str) -> int:
+def _hour(weather: dict[str, Any], address: str) -> int:
     """The full hour (epoch seconds) that the measurement belongs to: the one that it was made in."""
     measured = weather.get("dt")
     if not isinstance(measured, int):
         raise DataRejected(
-            f"{url}: expected dt, the time of the measurement; found {measured!r}. The answer is stored."
+            f"{address}: expected dt, the time of the measurement; found {measured!r}. The answer is stored."
         )
     return measured // 3600 * 3600
 
 
-def _value(weather: dict[str, Any], name: str, url: str) -> float:
+def _value(weather: dict[str, Any], name: str, address: str) -> float:
     value: Any = weather
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -109,5 +109,5 @@ def _value(weather: dict[str, Any], name: str, url: str) -> float:
     if value is None and name in _ABSENT_IS_MISSING:
         return float("nan")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DataRejected(f"{url}: expected a number in {name}; found {value!r}. The answer is stored.")
+        raise DataRejected(f"{address}: expected a number in {name}; found {value!r}. The answer is stored.")
     return float(value)
