@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -90,13 +90,19 @@ def statistic_of(summary: Summary, statistic: Statistic, window: int) -> float:
 class Summaries:
     """The summaries of every window of one size in a column: element j is of cells j … j + size - 1."""
 
+    size: int
     count: FloatArray
     mean: FloatArray
     squares: FloatArray
     low: FloatArray
     high: FloatArray
 
-    def statistic(self, statistic: Statistic, window: int) -> FloatArray:
+    @cached_property
+    def too_few(self) -> npt.NDArray[np.bool_]:
+        """Which windows have fewer than half of their values."""
+        return 2.0 * self.count < self.size
+
+    def statistic(self, statistic: Statistic) -> FloatArray:
         """As ``statistic_of``, of every window."""
         if statistic == "mean":
             values = self.mean
@@ -104,7 +110,7 @@ class Summaries:
             values = np.sqrt(self.squares / np.maximum(self.count, 1.0))
         else:
             values = self.low if statistic == "min" else self.high
-        return np.where(2.0 * self.count < window, np.nan, values)
+        return np.where(self.too_few, np.nan, values)
 
 
 def summaries(cells: FloatArray, windows: Iterable[int]) -> dict[int, Summaries]:
@@ -113,6 +119,7 @@ def summaries(cells: FloatArray, windows: Iterable[int]) -> dict[int, Summaries]
     values = np.where(missing, 0.0, cells)
     by_size = {
         1: Summaries(
+            size=1,
             count=np.where(missing, 0.0, 1.0),
             mean=values,
             squares=np.zeros_like(values),
@@ -138,6 +145,7 @@ def _merged_columns(newer: Summaries, older: Summaries, shift: int) -> Summaries
     apart *= weight
     apart += newer.squares[shift:] + older.squares[:length]
     return Summaries(
+        size=newer.size + older.size,
         count=count,
         mean=mean,
         squares=apart,

@@ -20,6 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 CELLS_PER_PIECE = 8192
+_TICKS_PER_MINUTE = {"s": 60, "ms": 60_000, "us": 60_000_000, "ns": 60_000_000_000}
 
 
 @dataclass(frozen=True)
@@ -57,21 +58,29 @@ def table_features(spec: FeatureSpec, table: Table) -> FloatArray:
 def table_targets(spec: FeatureSpec, table: Table) -> FloatArray:
     """The target at each row's origin plus each horizon: (n, len(spec.horizons)); NaN where it is not known."""
     steps = grid_steps(table, spec.step_minutes)
-    places = _places(table.codes, steps, max(spec.horizons) + 1)
-    values = _finite(table.variables[spec.target])
-    targets = np.full((len(spec.horizons), len(places)), np.nan)
-    for column, horizon in zip(targets, spec.horizons, strict=True):
-        later = np.searchsorted(places, places + horizon, side="right") - 1
-        known = places[later] == places + horizon if len(places) else np.zeros(0, dtype=bool)
-        column[known] = values[later[known]]
+    reach = max(spec.horizons)
+    places = _places(table.codes, steps, reach + 1)
+    values = table.variables[spec.target]
+    targets = np.empty((len(spec.horizons), len(places)))
+    for rows in _pieces(places):
+        last = int(places[rows.stop - 1])
+        ahead = slice(rows.start, int(np.searchsorted(places, last + reach, side="right")))
+        origins = places[rows] - places[rows.start]
+        grid = np.full(int(origins[-1]) + reach + 1, np.nan)
+        grid[places[ahead] - places[rows.start]] = _finite(values[ahead])
+        for column, horizon in zip(targets, spec.horizons, strict=True):
+            column[rows] = grid[origins + horizon]
     return targets.T
 
 
 def grid_steps(table: Table, step_minutes: int) -> IntArray:
     """Each row's time in whole steps since 1970-01-01T00:00Z: (n,). Raises FeatureError when one is not whole."""
-    minutes = table.ds.astype("datetime64[m]")
-    steps, rest = np.divmod(minutes.astype(np.int64), step_minutes)
-    off = np.flatnonzero((rest != 0) | (minutes != table.ds))
+    unit, count = np.datetime_data(table.ds.dtype)
+    known = unit in _TICKS_PER_MINUTE and count == 1
+    ticks = table.ds if known else table.ds.astype("datetime64[s]")
+    ticks_per_step = step_minutes * _TICKS_PER_MINUTE[unit if known else "s"]
+    steps, rest = np.divmod(ticks.astype(np.int64), ticks_per_step)
+    off = np.flatnonzero(rest)
     if off.size:
         row = int(off[0])
         where = f"series {table.unique_ids[int(table.codes[row])]}, {table.ds[row]}"
@@ -137,8 +146,7 @@ class Cells:
         """The statistic of the window that ends at each row's cell: (rows,)."""
         if variable not in self._summaries:
             self._summaries[variable] = summaries(self._grid(variable), self._spec.windows[variable])
-        windows = self._summaries[variable][window]
-        return windows.statistic(statistic, window)[self._ending(window - 1)]
+        return self._summaries[variable][window].statistic(statistic)[self._ending(window - 1)]
 
     def minutes_after_origins(self, horizon: int) -> IntArray:
         """The moment ``horizon`` steps after each row's, in minutes since 1970: (rows,)."""

@@ -84,14 +84,11 @@ def feature_frame(spec: FeatureSpec, table: Table) -> pd.DataFrame:
 
     Raises FeatureError when the observations are not in order or not on the grid.
     """
-    features = pd.DataFrame(table_features(spec, table), columns=list(spec.columns), copy=False)
-    targets = table_targets(spec, table)
-    keys = pd.DataFrame(
-        {
-            "unique_id": np.asarray(table.unique_ids, dtype=object)[table.codes],
-            "ds": pd.DatetimeIndex(table.ds).tz_localize("UTC"),
-            "y": table.variables[spec.target],
-        }
-    )
-    known = pd.DataFrame(targets, columns=[target_column(horizon) for horizon in spec.horizons])
-    return pd.concat([keys, features, known], axis=1)
+    frame = pd.DataFrame(table_features(spec, table), columns=list(spec.columns), copy=False)
+    # Inserting keeps the features where they are; concatenating would copy them all.
+    frame.insert(0, "unique_id", np.asarray(table.unique_ids, dtype=object)[table.codes])
+    frame.insert(1, "ds", pd.DatetimeIndex(table.ds).tz_localize("UTC"))
+    frame.insert(2, "y", table.variables[spec.target])
+    for horizon, target in zip(spec.horizons, table_targets(spec, table).T, strict=True):
+        frame[target_column(horizon)] = target
+    return frame
