@@ -75,6 +75,11 @@ class Files:
         return self.root / "sklearn"
 
     @property
+    def production(self) -> Path:
+        """The released model's bundle, fetched for comparison."""
+        return self.root / "production"
+
+    @property
     def evaluation(self) -> Path:
         return self.root / "evaluation.json"
 
@@ -149,7 +154,8 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write a msgspec-encodable value as indented JSON."""
     with whole_file(path) as scratch:
-        scratch.write_bytes(msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2) + b"\n")
+        plain = msgspec.to_builtins(value, str_keys=True)  # keys that are numbers cannot be put in order
+        scratch.write_bytes(msgspec.json.format(msgspec.json.encode(plain, order="deterministic"), indent=2) + b"\n")
 
 
 def read_json(path: Path, kind: type[T], *, made_by: str) -> T:

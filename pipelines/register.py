@@ -1,0 +1,107 @@
+"""Add the candidate to the model registry, tagged `gate=pending` and without an alias, and end the MLflow run."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from forecasting.evaluation import Evaluation
+from pipelines.errors import ConfigurationError, PassingFault
+from pipelines.files import read_json, write_json
+from pipelines.run import Run
+from pipelines.tracking import Tracking, open_tracking
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+READY_SECONDS = 60
+
+
+class Registered(msgspec.Struct, frozen=True, kw_only=True):
+    """What `registered.json` holds: the version that this run added."""
+
+    name: str
+    version: str
+    run_id: str
+    mlflow_run_id: str
+    source: str
+    url: str
+
+
+def run(run: Run) -> None:
+    """Register the bundle that is logged to this run; again, it finds the version that is there and leaves it alone.
+
+    Raises ConfigurationError (not evaluated yet, MLflow refuses) or PassingFault.
+    """
+    evaluation = read_json(run.files.evaluation, Evaluation, made_by="evaluate")
+    if evaluation.run_id != run.identity.run_id:
+        told = f"{run.files.evaluation} is of run {evaluation.run_id!r}, this is {run.identity.run_id!r}"
+        raise ConfigurationError(f"{told}: run the stage 'evaluate'.")
+    tracking = open_tracking(run)
+    name = run.challenge.name
+    _require_model(name, run.challenge.title, tracking)
+    version = _ready(_existing(name, tracking) or _created(run, tracking), tracking)
+    _complete_tags(version, run, tracking)
+    tracking.finish()
+    registered = Registered(
+        name=name,
+        version=str(version.version),
+        run_id=run.identity.run_id,
+        mlflow_run_id=tracking.run_id,
+        source=str(version.source),
+        url=f"{tracking.uri.rstrip('/')}/#/models/{name}/versions/{version.version}",
+    )
+    write_json(run.files.registered, registered)
+    print(f"registered as version {registered.version} of {name}: {registered.url}", flush=True)
+
+
+def _require_model(name: str, title: str, tracking: Tracking) -> None:
+    from mlflow.exceptions import MlflowException
+
+    with tracking.faults(f"make the registered model {name}"):
+        try:
+            tracking.client.create_registered_model(name, description=title)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+
+def _existing(name: str, tracking: Tracking) -> ModelVersion | None:
+    """The version that this MLflow run has added already; the oldest, should a lost answer ever have made two."""
+    with tracking.faults(f"search the versions of {name}"):
+        found = tracking.client.search_model_versions(f"name = '{name}' and run_id = '{tracking.run_id}'")
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def _created(run: Run, tracking: Tracking) -> ModelVersion:
+    with tracking.faults("add a model version"):
+        source = f"{tracking.client.get_run(tracking.run_id).info.artifact_uri}/bundle"
+        return tracking.client.create_model_version(
+            run.challenge.name, source=source, run_id=tracking.run_id, tags=_tags(run), await_creation_for=0
+        )
+
+
+def _ready(version: ModelVersion, tracking: Tracking) -> ModelVersion:
+    deadline = time.monotonic() + READY_SECONDS
+    while version.status != "READY":
+        if version.status == "FAILED_REGISTRATION" or time.monotonic() > deadline:
+            what = f"version {version.version} of {version.name} is {version.status}: {version.status_message}"
+            raise PassingFault(f"{what}. Look at it at {tracking.uri}, delete it there if need be, then run again.")
+        time.sleep(0.5)
+        with tracking.faults("read a model version"):
+            version = tracking.client.get_model_version(version.name, version.version)
+    return version
+
+
+def _complete_tags(version: ModelVersion, run: Run, tracking: Tracking) -> None:
+    """Set what is missing; a verdict that is there already is the gate's, and stays."""
+    with tracking.faults("tag a model version"):
+        for key, value in _tags(run).items():
+            if key not in version.tags:
+                tracking.client.set_model_version_tag(version.name, version.version, key, value)
+
+
+def _tags(run: Run) -> dict[str, str]:
+    return {"gate": "pending", "git_sha": run.identity.git_sha, "run_id": run.identity.run_id}
