@@ -137,6 +137,8 @@ class RecordBranch:
     def _was_overtaken(self, tip: str | None, error: GitFailed) -> bool:
         """Whether the push failed because of somebody else's, which another attempt mends."""
         said = str(error)
+        if "exists; cannot create" in said:
+            return False  # a branch `data` leaves no room for `data/…`
         if "cannot lock ref" in said or "failed to update ref" in said or "reference already exists" in said:
             return True
         return "rejected" in said and self.fetch() != tip
