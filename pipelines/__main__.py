@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     try:
         run = open_run(options.challenge, starts=options.stage == "ingest")
-        with _alone(run.files, options.stage), _disk_faults():
+        with _disk_faults(), _alone(run.files, options.stage):
             importlib.import_module(f"pipelines.{options.stage}").run(run)
     except StageError as error:
         print(f"{options.stage}: {error}", file=sys.stderr)
