@@ -1,7 +1,8 @@
 """Statistics of a window, built from those of its halves, over whole columns or one moment at a time.
 
-A window of w values costs about log2(w) merges. Merging is as stable as two passes over the values, and the mean and
-deviation of equal values are exact. Both forms do the same operations in the same order, so they agree to the bit.
+A window of w values costs about log2(w) merges. Both forms do the same operations in the same order, so they agree to
+the bit. Nothing cancels as in a mean of squares: the mean and deviation of equal values are exact, and the relative
+error of a deviation stays near 1e-16 times mean / deviation, 1e-11 for pressure in Pa that varies by one.
 Source: Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance", equation 2.1.
 """
 

@@ -132,7 +132,7 @@ class Cells:
         self._filled_places = places[self._filled] - self._base
         self._count = int(places[rows.stop - 1]) - self._base + 1
         origins = places[rows] - self._base
-        contiguous = int(origins[-1] - origins[0]) + 1 == len(origins)
+        contiguous = bool((np.diff(origins) == 1).all())  # a gap and a repeat may cancel out in the span
         self._origins: slice | IntArray = slice(int(origins[0]), int(origins[-1]) + 1) if contiguous else origins
         self._steps = steps[rows]
         self._grids: dict[str, FloatArray] = {}
