@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,19 @@ def test_a_run_as_of_an_earlier_moment_sees_what_was_known_then(
     assert len(observations()) == 26115
 
 
+def test_answers_that_a_later_run_collected_are_left_to_it(
+    workspace: Path, replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_challenge(workspace, "history_days = 365", "history_days = 60")
+    assert ingest() == 0
+    monkeypatch.setenv("RPS_AS_OF", "2013-12-10T00:30:00Z")
+    assert ingest() == 0
+    assert collection().raw_folded == 0
+    monkeypatch.delenv("RPS_AS_OF")
+    assert ingest() == 0
+    assert collection().raw_folded == 3
+
+
 def test_a_longer_history_is_asked_for_when_the_window_reaches_further_back(replay: Replay) -> None:
     # The fingerprint is the same, only the moment is earlier, so the accepted history starts too late.
     change_challenge(Path(), "history_days = 365", "history_days = 60")
@@ -186,6 +200,29 @@ def test_a_longer_history_is_asked_for_when_the_window_reaches_further_back(repl
     assert ingest() == 0
     assert collection().requested_since == hour("2013-09-21T00:00:00Z")
     assert observations()["ds"].min() == pd.Timestamp("2013-09-21T01:00Z")
+
+
+def test_a_run_accepted_late_does_not_undo_a_newer_one(
+    workspace: Path, replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_challenge(workspace, "history_days = 365", "history_days = 60")
+    replay.move_clock("2013-12-20T00:00:00Z")
+    assert ingest() == 0
+    accept()
+    replay.move_clock("2013-12-20T06:00:00Z")
+    assert ingest() == 0
+    late, newer = Path.cwd(), workspace / "newer"
+    shutil.copytree(workspace / "challenges", newer / "challenges")
+    monkeypatch.chdir(newer)
+    replay.move_clock("2013-12-21T00:00:00Z")
+    assert ingest() == 0
+    accept()
+    monkeypatch.chdir(late)
+    accept()
+    replay.move_clock("2013-12-21T06:00:00Z")
+    assert ingest() == 0
+    assert collection().raw_folded == 0
+    assert collection().requested_since == hour("2013-12-20T00:00:00Z")
 
 
 def test_two_runs_accepted_at_once_lose_nothing(workspace: Path, replay: Replay) -> None:
