@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pipelines.errors import ConfigurationError, PassingFault
-from pipelines.files import Files, write_json
+from pipelines.errors import ConfigurationError, DataRejected, PassingFault
+from pipelines.files import Files, read_json, write_json
 from pipelines.git import RecordBranch, data_repository, open_branch
 from pipelines.run import Run
 from pipelines.store import Store, open_store
@@ -55,6 +55,13 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
 
 
+class _Verdict(msgspec.Struct, frozen=True):
+    """What is read of `quality.json`."""
+
+    as_of: datetime
+    passed: bool
+
+
 class _Stored(NamedTuple):
     md5: str
     bytes: int
@@ -65,7 +72,7 @@ def run(run: Run) -> None:
 
     Raises ConfigurationError (refused), or PassingFault (unreachable, lost half-way).
     """
-    contents = _contents(run.files)
+    contents = _contents(run)
     store = open_store()
     remote = data_repository()
     store.get("dvc/writable")  # keys or an address that are wrong are told here, before any work
@@ -82,11 +89,18 @@ def run(run: Run) -> None:
     open_tracking(run).set_tags({"rps.dataset_md5": record.md5, "rps.dataset_rev": rev})
 
 
-def _contents(files: Files) -> list[Path]:
+def _contents(run: Run) -> list[Path]:
+    """The files of the dataset; only data that passed the gate is recorded."""
+    files = run.files
     made_by = {files.observations: "ingest", files.features: "transform", files.quality: "validate"}
     for path, stage in made_by.items():
         if not path.exists():
             raise ConfigurationError(f"{path} is missing: run the stage {stage!r} first.")
+    verdict = read_json(files.quality, _Verdict, made_by="validate")
+    if verdict.as_of != run.identity.as_of:
+        raise ConfigurationError(f"{files.quality} is of another run: run the stage 'validate' first.")
+    if not verdict.passed:
+        raise DataRejected(f"the observations failed the quality gate ({files.quality_report}): nothing is recorded.")
     return list(made_by)
 
 

@@ -1,0 +1,80 @@
+"""The data gate: judge the observations, tell everything that is wrong with them, and let only good data go on."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pipelines.errors import ConfigurationError, DataRejected
+from pipelines.files import read_json, write_json, write_text
+from pipelines.history import Collection, accept_history
+from pipelines.quality import QualityReport, Violation, judge
+from pipelines.run import Run
+
+
+def run(run: Run) -> None:
+    """Write `quality.json` and `quality.md`; then accept the data, or raise DataRejected with every error."""
+    files = run.files
+    collection = read_json(files.collection, Collection, made_by="ingest")
+    try:
+        observations = pd.read_parquet(files.observations)
+    except FileNotFoundError:
+        raise ConfigurationError(f"{files.observations} is missing: run the stage 'ingest' first.") from None
+    except (OSError, ValueError) as error:
+        message = f"{files.observations} cannot be read ({error}): run the stage 'ingest' again."
+        raise ConfigurationError(message) from error
+    report = judge(
+        observations,
+        run.challenge,
+        run.identity.as_of,
+        rows_received=collection.rows_received,
+        conflicting_repeats=collection.conflicting_repeats,
+    )
+    write_json(files.quality, report)
+    write_text(files.quality_report, as_markdown(report))
+    for violation in report.violations:
+        print(f"{violation.severity}: {_line(violation)}", flush=True)
+    if not report.passed:
+        told = "\n".join(f"  - {_line(violation)}" for violation in report.errors)
+        raise DataRejected(
+            f"{len(report.errors)} quality rules are broken:\n{told}\n"
+            f"The data stays in {files.root}, the source's answers in the store; the report is {files.quality_report}."
+        )
+    accept_history(run)
+    print(f"{report.rows:,} rows of {len(report.series)} series passed", flush=True)
+
+
+def as_markdown(report: QualityReport) -> str:
+    """The report for people: verdict first, then a table of every violation."""
+    warnings = len(report.violations) - len(report.errors)
+    verdict = "passed" if report.passed else "**rejected**"
+    counts = ", ".join(f"{series} {rows:,}" for series, rows in report.series.items())
+    totals = f"{report.rows:,} rows ({_escaped(counts)}) as of {report.as_of:%Y-%m-%d %H:%M} UTC"
+    lines = [
+        f"### Data quality of `{report.challenge}`: {verdict}",
+        "",
+        f"{totals}; {len(report.errors)} errors, {warnings} warnings.",
+    ]
+    if report.violations:
+        lines += ["", "| | rule | series | column | what | from | to |", "| --- | --- | --- | --- | --- | --- | --- |"]
+        lines += [_row(violation) for violation in report.violations]
+    return "\n".join(lines) + "\n"
+
+
+def _row(violation: Violation) -> str:
+    times = [f"{moment:%Y-%m-%d %H:%M}" if moment else "" for moment in (violation.first, violation.last)]
+    cells = [violation.severity, violation.rule, violation.series, violation.column, violation.message, *times]
+    return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Text that cannot break out of its cell, or be read as HTML, whatever the source put into it."""
+    plain = " ".join(text.split())
+    for character, replacement in (("&", "&amp;"), ("<", "&lt;"), ("\\", "\\\\"), ("|", "\\|"), ("`", "\\`")):
+        plain = plain.replace(character, replacement)
+    return plain
+
+
+def _line(violation: Violation) -> str:
+    where = " ".join(part for part in (violation.series, violation.column) if part)
+    moment = f" (since {violation.first:%Y-%m-%d %H:%M} UTC)" if violation.first else ""
+    return f"{violation.rule}: {where + ': ' if where else ''}{violation.message}{moment}"
