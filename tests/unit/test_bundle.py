@@ -1,0 +1,336 @@
+"""The bundle: what is written comes back and predicts as the training library does; what is damaged is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import treelite
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from forecasting.bundle import (
+    Bundle,
+    filled_buffer,
+    read_bundle,
+    recent_windows,
+    record_holdout,
+    write_bundle,
+)
+from forecasting.challenge import Differences, Features, Lags, Rolling
+from forecasting.drift import feature_references
+from forecasting.features import FeatureError, FeatureSpec
+from forecasting.intervals import Offsets
+from forecasting.manifest import BundleError, Description, SeriesWindow
+from forecasting.table_features import Table, table_features, table_targets
+
+SPEC = FeatureSpec(
+    target="temperature",
+    step_minutes=60,
+    horizons=(2, 4),
+    features=Features(
+        lags=(Lags("temperature", (1, 5)), Lags("pressure", (0,))),
+        rolling=(Rolling("temperature", (3, 6), ("mean", "std")),),
+        differences=(Differences("temperature", (1,)),),
+        calendar=("hour_of_day",),
+    ),
+)
+HOURS = 400
+
+
+def observations() -> Table:
+    random = np.random.default_rng(0)
+    hours = np.concatenate([np.sort(random.choice(HOURS + 20, HOURS, replace=False)) for _ in range(2)])
+    temperature = 10 + 5 * np.sin(hours / 24 * 2 * np.pi) + random.normal(0, 1, 2 * HOURS)
+    pressure = np.where(random.random(2 * HOURS) < 0.1, np.nan, random.normal(1015, 5, 2 * HOURS))
+    temperature[random.random(2 * HOURS) < 0.02] = np.nan
+    return Table(
+        unique_ids=("EWR", "JFK"),
+        codes=np.repeat([0, 1], HOURS),
+        ds=np.datetime64("2013-01-01T00", "us") + hours.astype("timedelta64[h]"),
+        variables={"temperature": temperature, "pressure": pressure},
+    )
+
+
+class Trained:
+    """Models fitted by the training library, and the parts of a bundle made of them."""
+
+    def __init__(self) -> None:
+        self.table = observations()
+        self.matrix = table_features(SPEC, self.table)
+        self.origin = self.table.variables["temperature"]
+        targets = table_targets(SPEC, self.table)
+        self.models = {}
+        for horizon, target in zip(SPEC.horizons, targets.T, strict=True):
+            change = target - self.origin
+            known = ~np.isnan(change)
+            model = HistGradientBoostingRegressor(max_iter=30, random_state=0)
+            self.models[horizon] = model.fit(self.inputs(horizon)[known], change[known])
+        self.trees = {
+            horizon: treelite.sklearn.import_model(model).serialize_bytes() for horizon, model in self.models.items()
+        }
+        self.windows = recent_windows(SPEC, self.table)
+        self.description = Description(
+            challenge="weather",
+            unit="°C",
+            features=SPEC,
+            series=("EWR", "JFK"),
+            train_start=datetime(2013, 1, 1, tzinfo=UTC),
+            train_end=datetime(2013, 1, 18, tzinfo=UTC),
+            rows={"train": 700},
+            dataset_md5="0" * 32,
+            git_sha="a" * 40,
+            mlflow_run="b" * 32,
+            interval=0.9,
+            offsets={2: Offsets(-1.5, 1.25), 4: Offsets(-2.5, 2.0)},
+            references=feature_references(SPEC.columns, self.matrix),
+        )
+
+    def inputs(self, horizon: int) -> np.ndarray:
+        return self.matrix[:, [SPEC.columns.index(name) for name in SPEC.columns_for(horizon)]]
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    return Trained()
+
+
+@pytest.fixture
+def directory(trained: Trained, tmp_path: Path) -> Path:
+    path = tmp_path / "bundle"
+    write_bundle(path, trained.description, trained.trees, trained.windows)
+    return path
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def test_what_is_written_comes_back(trained: Trained, directory: Path) -> None:
+    bundle = read_bundle(directory)
+    assert names(directory) == {"manifest.json", "observations.json", "h2.treelite", "h4.treelite"}
+    for field in Description.__struct_fields__:
+        assert getattr(bundle.manifest, field) == getattr(trained.description, field)
+    assert bundle.observations == trained.windows
+    assert bundle.spec.columns == SPEC.columns
+    bundle.check_example()
+
+
+def test_predictions_equal_the_training_librarys(trained: Trained, directory: Path) -> None:
+    bundle = read_bundle(directory)
+    for horizon, model in trained.models.items():
+        inputs = trained.inputs(horizon)
+        assert np.isnan(inputs).any()
+        expected = trained.origin + model.predict(inputs)
+        np.testing.assert_allclose(bundle.predict(horizon, inputs), expected, rtol=0, atol=1e-9)
+
+
+def test_a_value_just_beside_a_threshold_takes_the_same_branch(trained: Trained, directory: Path) -> None:
+    """Which it would not if anything on the way were of single precision."""
+    bundle = read_bundle(directory)
+    model = trained.models[2]
+    inputs = np.repeat(trained.inputs(2)[~np.isnan(trained.inputs(2)).any(axis=1)][:1], 60, axis=0)
+    nodes = np.concatenate([tree[0].nodes for tree in model._predictors])
+    splits = nodes[(nodes["is_leaf"] == 0) & (nodes["feature_idx"] != SPEC.origin_column)][:30]
+    for row, (node, towards) in enumerate((node, towards) for node in splits for towards in (-np.inf, np.inf)):
+        inputs[row, node["feature_idx"]] = np.nextafter(node["num_threshold"], towards)
+    expected = inputs[:, SPEC.origin_column] + model.predict(inputs)
+    np.testing.assert_allclose(bundle.predict(2, inputs), expected, rtol=0, atol=1e-9)
+
+
+def test_a_forecast_from_a_stream_is_that_of_the_table(trained: Trained, directory: Path) -> None:
+    bundle = read_bundle(directory)
+    window = trained.windows["JFK"]
+    rows = np.flatnonzero((trained.table.codes == 1) & ~np.isnan(trained.origin))
+    known = [number for number, values in enumerate(window.values) if values[0] is not None][-1] + 1
+    forecasts = bundle.forecast_window(SeriesWindow(window.ds[:known], window.values[:known]))
+    for forecast, horizon in zip(forecasts, SPEC.horizons, strict=True):
+        offsets = trained.description.offsets[horizon]
+        assert forecast.horizon == horizon
+        assert (forecast.ds - window.ds[known - 1]).total_seconds() == 3600 * horizon
+        assert forecast.value == bundle.predict(horizon, trained.inputs(horizon)[rows[-1:]])[0]
+        assert (forecast.lower, forecast.upper) == (forecast.value + offsets.lower, forecast.value + offsets.upper)
+
+
+def test_a_cold_start_knows_as_much_as_the_whole_history(trained: Trained, directory: Path) -> None:
+    last_row = np.flatnonzero(trained.table.codes == 0)[-1]
+    warm = read_bundle(directory).buffer("EWR").vector()
+    np.testing.assert_array_equal(warm, trained.matrix[last_row, : len(SPEC.shared_columns)])
+    assert read_bundle(directory).buffer("BOS").newest is None
+
+
+def test_the_same_inputs_give_the_same_bytes(trained: Trained, directory: Path, tmp_path: Path) -> None:
+    backwards = dict(reversed(trained.windows.items()))
+    trees = dict(reversed(trained.trees.items()))
+    write_bundle(tmp_path / "again", trained.description, trees, backwards)
+    for name in names(directory):
+        assert (directory / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_holdout_metrics_are_added_later(directory: Path) -> None:
+    record_holdout(directory, {2: {"rmse": 1.5}, 4: {"rmse": 2.5}})
+    record_holdout(directory, {2: {"rmse": 1.25}, 4: {"rmse": 2.25}})
+    bundle = read_bundle(directory)
+    assert bundle.manifest.holdout == {2: {"rmse": 1.25}, 4: {"rmse": 2.25}}
+    bundle.check_example()
+    assert names(directory.parent) == {"bundle"}
+
+
+@pytest.mark.parametrize("holdout", [{2: {"rmse": 1.0}}, {2: {"rmse": float("nan")}, 4: {"rmse": 1.0}}])
+def test_holdout_metrics_that_do_not_fit_change_nothing(directory: Path, holdout: dict[int, dict[str, float]]) -> None:
+    before = (directory / "manifest.json").read_bytes()
+    with pytest.raises(BundleError, match="holdout"):
+        record_holdout(directory, holdout)
+    assert (directory / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "observations.json", "h2.treelite", "h4.treelite"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_file_cut_short_is_refused(directory: Path, name: str, share: float) -> None:
+    content = (directory / name).read_bytes()
+    (directory / name).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(BundleError, match=name):
+        read_bundle(directory)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "observations.json", "h2.treelite", "h4.treelite"])
+def test_a_flipped_bit_is_refused_or_means_the_same(directory: Path, name: str) -> None:
+    content = (directory / name).read_bytes()
+    whole = read_bundle(directory).manifest
+    random = np.random.default_rng(0)
+    for place in random.integers(0, len(content), 100):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(random.integers(0, 8))
+        (directory / name).write_bytes(flipped)
+        try:
+            assert read_bundle(directory).manifest == whole  # such as another kind of white space
+            assert name == "manifest.json"
+        except BundleError:
+            continue
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "observations.json", "h2.treelite"])
+def test_a_missing_file_is_named(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    with pytest.raises(
+        BundleError, match=f"expected.* {name}.*; found h4" if name == "h2.treelite" else f"expected.*{name}"
+    ):
+        read_bundle(directory)
+
+
+def test_a_file_too_many_a_link_and_a_folder_are_refused(directory: Path) -> None:
+    (directory / "run.sh").write_text("echo")
+    with pytest.raises(BundleError, match=r"expected h2\.treelite, .*; found .*run\.sh"):
+        read_bundle(directory)
+    (directory / "run.sh").unlink()
+    (directory / "h2.treelite").rename(directory.parent / "elsewhere")
+    (directory / "h2.treelite").symlink_to(directory.parent / "elsewhere")
+    with pytest.raises(BundleError, match=r"expected plain files only; found h2\.treelite"):
+        read_bundle(directory)
+    (directory / "h2.treelite").unlink()
+    (directory / "h2.treelite").mkdir()
+    with pytest.raises(BundleError, match=r"expected plain files only; found h2\.treelite"):
+        read_bundle(directory)
+
+
+def test_no_directory_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nowhere: expected a bundle's directory"):
+        read_bundle(tmp_path / "nowhere")
+
+
+def edited(directory: Path, *keys: str, value: object) -> None:
+    """Change one value of the manifest, and make its own checksum fit again."""
+    manifest = json.loads((directory / "manifest.json").read_bytes())
+    place = manifest
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "told"),
+    [
+        (("format_version",), 2, "expected format version 1; found 2"),
+        (("format_version",), "1", r"format_version"),
+        (("train_end",), "yesterday", r"train_end"),
+        (("offsets",), {"2": {"lower": -1, "upper": 1}}, "offsets: expected 2, 4; found 2"),
+        (("offsets", "2"), {"lower": None, "upper": 1}, "lower"),
+        (("references",), {}, "references: expected .*temperature_lag_0"),
+        (("checksums", "../h9.treelite"), "0" * 64, r"checksums: expected .*; found \.\./h9\.treelite"),
+        (("checksums", "h2.treelite"), "0" * 63, "checksums"),
+        (("git_sha",), "c" * 40, r"manifest\.json: expected SHA-256"),
+        (("surprise",), 1, "surprise"),
+        (("features", "horizons"), [2, 400], "expected 2, 400; found 2, 4"),
+        (("example", "observations", "values"), [[1.0]], r"example\.observations: expected \d+ rows of 2 values"),
+    ],
+)
+def test_a_manifest_that_is_not_right_is_refused(
+    directory: Path, keys: tuple[str, ...], value: object, told: str
+) -> None:
+    edited(directory, *keys, value=value)
+    with pytest.raises(BundleError, match=told):
+        read_bundle(directory)
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"[]", b'"text"', b"\xff\xfe", b'{"format_version": 1}'])
+def test_a_manifest_that_is_none_is_refused(directory: Path, content: bytes) -> None:
+    (directory / "manifest.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"manifest\.json: expected a bundle's manifest"):
+        read_bundle(directory)
+
+
+def test_the_example_shows_a_model_that_computes_something_else(directory: Path) -> None:
+    bundle = read_bundle(directory)
+    first, *others = bundle.manifest.example.forecasts
+    changed = msgspec.structs.replace(first, value=first.value + 1e-6)
+    example = msgspec.structs.replace(bundle.manifest.example, forecasts=(changed, *others))
+    manifest = msgspec.structs.replace(bundle.manifest, example=example)
+    with pytest.raises(BundleError, match=r"example\.forecasts: expected .*; found "):
+        Bundle(manifest, bundle.observations, bundle.forecaster).check_example()
+
+
+def test_parts_that_do_not_fit_are_not_written(trained: Trained, tmp_path: Path) -> None:
+    swapped = {2: trained.trees[2]}
+    with pytest.raises(BundleError, match="expected one for each horizon of 2, 4; found 2"):
+        write_bundle(tmp_path / "one", trained.description, swapped, trained.windows)
+    narrow = HistGradientBoostingRegressor(max_iter=2).fit(trained.inputs(2)[:, 1:4], np.arange(2.0 * HOURS))
+    trees = trained.trees | {4: treelite.sklearn.import_model(narrow).serialize_bytes()}
+    with pytest.raises(BundleError, match=r"h4\.treelite: expected a model of 11 features of float64; found 3"):
+        write_bundle(tmp_path / "two", trained.description, trees, trained.windows)
+    with pytest.raises(BundleError, match=r"h4\.treelite: expected a model that treelite .* reads"):
+        write_bundle(tmp_path / "three", trained.description, trained.trees | {4: b"junk"}, trained.windows)
+    (tmp_path / "full").mkdir()
+    shutil.copy(__file__, tmp_path / "full")
+    with pytest.raises(BundleError, match=r"expected an empty directory; found test_bundle\.py"):
+        write_bundle(tmp_path / "full", trained.description, trained.trees, trained.windows)
+    assert not any(list((tmp_path / name).iterdir()) for name in ("one", "two", "three"))
+
+
+def test_no_forecast_without_the_target_at_the_origin(trained: Trained, directory: Path) -> None:
+    bundle = read_bundle(directory)
+    window = SeriesWindow((datetime(2013, 1, 1, tzinfo=UTC),), ((None, 1000.0),))
+    with pytest.raises(FeatureError, match=r"temperature: expected its value .* found none at 2013-01-01T00:00:00Z"):
+        bundle.forecast(filled_buffer(SPEC, window))
+    with pytest.raises(FeatureError, match="found no observation"):
+        bundle.forecast(bundle.buffer("BOS"))
+
+
+def test_a_matrix_of_another_shape_is_refused(directory: Path) -> None:
+    bundle = read_bundle(directory)
+    with pytest.raises(FeatureError, match=r"matrix: expected \(n, 11\) for horizon 2; found \(3, 4\)"):
+        bundle.predict(2, np.zeros((3, 4)))
+    with pytest.raises(FeatureError, match=r"horizon: expected one of \[2, 4\]; found 3"):
+        bundle.predict(3, np.zeros((3, 11)))
+    assert bundle.predict(2, np.zeros((0, 11))).shape == (0,)
+
+
+def test_observations_are_numbers_exactly(trained: Trained, directory: Path) -> None:
+    read = read_bundle(directory).observations["EWR"].values[0][0]
+    written = trained.windows["EWR"].values[0][0]
+    assert struct.pack("d", read) == struct.pack("d", written)

@@ -1,0 +1,67 @@
+"""What is kept of each feature, and how a shift shows against it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from forecasting.drift import (
+    feature_reference,
+    feature_references,
+    out_of_distribution,
+    population_stability_index,
+)
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_ten_bins_hold_equal_shares_and_missing_values_their_own() -> None:
+    values = RANDOM.normal(0, 1, 10_000)
+    values[:1000] = math.nan
+    reference = feature_reference(values)
+    assert len(reference.edges) == 9
+    assert reference.missing == pytest.approx(0.1)
+    assert reference.shares == pytest.approx([0.09] * 10, abs=1e-3)
+    assert sum(reference.shares) + reference.missing == pytest.approx(1.0)
+    assert (reference.low, reference.high) == (np.nanmin(values), np.nanmax(values))
+
+
+def test_many_equal_values_share_one_bin() -> None:
+    rain = np.where(np.arange(1000) % 10 == 0, np.arange(1000) / 100, 0.0)
+    reference = feature_reference(rain)
+    assert reference.edges[0] == 0.0
+    assert reference.shares[0] == pytest.approx(0.901)
+    constant = feature_reference(np.full(50, 3.0))
+    assert (constant.edges, constant.shares) == ((), (1.0,))
+
+
+def test_nothing_seen_is_all_missing() -> None:
+    reference = feature_reference(np.full(10, math.nan))
+    assert (reference.missing, reference.low, reference.high) == (1.0, None, None)
+    assert out_of_distribution(reference, np.array([1.0, math.nan])).tolist() == [True, False]
+
+
+def test_index_is_near_zero_for_the_same_and_large_for_a_shift() -> None:
+    reference = feature_reference(RANDOM.normal(0, 1, 20_000))
+    assert population_stability_index(reference, RANDOM.normal(0, 1, 20_000)) < 0.01
+    assert population_stability_index(reference, RANDOM.normal(1, 1, 20_000)) > 0.25
+    gone = np.where(RANDOM.random(20_000) < 0.3, math.nan, RANDOM.normal(0, 1, 20_000))
+    assert population_stability_index(reference, gone) > 0.25
+
+
+def test_index_is_the_sum_of_the_formula() -> None:
+    reference = feature_reference(np.array([0.0] * 8 + [1.0] * 2))
+    now = np.array([0.0] * 5 + [1.0] * 5)
+    expected = (0.5 - 0.8) * math.log(0.5 / 0.8) + (0.5 - 0.2) * math.log(0.5 / 0.2)
+    assert population_stability_index(reference, now) == pytest.approx(expected)
+
+
+def test_only_what_training_never_saw_is_out_of_distribution() -> None:
+    seen = RANDOM.normal(0, 1, 1000)
+    references = feature_references(("full", "holed"), np.column_stack([seen, np.where(seen > 1, math.nan, seen)]))
+    assert not out_of_distribution(references["full"], seen).any()
+    odd = np.array([seen.max() + 0.01, seen.min() - 0.01, math.nan, 0.0])
+    assert out_of_distribution(references["full"], odd).tolist() == [True, True, True, False]
+    assert out_of_distribution(references["holed"], np.array([math.nan])).tolist() == [False]

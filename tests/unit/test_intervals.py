@@ -1,0 +1,51 @@
+"""Split-conformal offsets: the order statistics, and the coverage that they promise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from forecasting.intervals import Offsets, TooFewResiduals, calibrate, coverage
+
+
+def test_offsets_are_the_order_statistics_of_the_finite_sample_correction() -> None:
+    residuals = np.random.default_rng(0).permutation(np.arange(1.0, 100.0))  # n = 99: ranks 5 and 95
+    assert calibrate(residuals, 0.9) == Offsets(lower=5.0, upper=95.0)
+
+
+def test_nineteen_residuals_are_just_enough_for_ninety_percent() -> None:
+    assert calibrate(np.arange(19.0), 0.9) == Offsets(lower=0.0, upper=18.0)
+    with pytest.raises(TooFewResiduals, match=r"at least 19 for a level of 0\.9; found 18"):
+        calibrate(np.arange(18.0), 0.9)
+
+
+def test_coverage_is_kept_on_average_for_small_and_skewed_samples() -> None:
+    random = np.random.default_rng(1)
+    covered = []
+    for _ in range(4000):
+        residuals = random.exponential(1.0, 26)
+        offsets = calibrate(residuals[:25], 0.9)
+        covered.append(offsets.lower <= residuals[25] <= offsets.upper)
+    # 25 residuals: the ranks 1 and 25 cover 24/26; plain quantiles would cover less than 0.9.
+    assert 0.9 <= np.mean(covered) == pytest.approx(24 / 26, abs=0.02)
+
+
+def test_a_skewed_error_gets_a_skewed_interval() -> None:
+    offsets = calibrate(np.random.default_rng(2).exponential(1.0, 5000) - 1.0, 0.9)
+    assert -offsets.lower == pytest.approx(1.0 + math.log(0.95), abs=0.05)
+    assert offsets.upper == pytest.approx(-math.log(0.05) - 1.0, abs=0.2)
+
+
+def test_residuals_that_are_not_finite_and_odd_levels_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected finite numbers; found 1 others"):
+        calibrate(np.array([*range(30), math.nan]), 0.9)
+    with pytest.raises(ValueError, match="between 0 and 1; found 90"):
+        calibrate(np.arange(30.0), 90)
+
+
+def test_coverage_counts_known_truths_and_both_ends() -> None:
+    truth = np.array([0.0, 1.0, 2.0, math.nan])
+    assert coverage(truth, np.zeros(4), np.ones(4)) == pytest.approx(2 / 3)
+    assert math.isnan(coverage(np.array([math.nan]), np.zeros(1), np.ones(1)))
