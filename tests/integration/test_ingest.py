@@ -202,19 +202,17 @@ def test_a_longer_history_is_asked_for_when_the_window_reaches_further_back(repl
     assert observations()["ds"].min() == pd.Timestamp("2013-09-21T01:00Z")
 
 
-def test_a_run_accepted_late_does_not_undo_a_newer_one(
+def test_a_run_accepted_late_does_not_undo_another(
     workspace: Path, replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_challenge(workspace, "history_days = 365", "history_days = 60")
-    replay.move_clock("2013-12-20T00:00:00Z")
-    assert ingest() == 0
-    accept()
     replay.move_clock("2013-12-20T06:00:00Z")
     assert ingest() == 0
-    late, newer = Path.cwd(), workspace / "newer"
-    shutil.copytree(workspace / "challenges", newer / "challenges")
-    monkeypatch.chdir(newer)
-    replay.move_clock("2013-12-21T00:00:00Z")
+    late, other = Path.cwd(), workspace / "other"
+    shutil.copytree(workspace / "challenges", other / "challenges")
+    monkeypatch.chdir(other)
+    # As of an earlier moment, so that this one does not know the late run's answers, nor that one these.
+    replay.move_clock("2013-12-20T03:00:00Z")
     assert ingest() == 0
     accept()
     monkeypatch.chdir(late)
@@ -222,7 +220,7 @@ def test_a_run_accepted_late_does_not_undo_a_newer_one(
     replay.move_clock("2013-12-21T06:00:00Z")
     assert ingest() == 0
     assert collection().raw_folded == 0
-    assert collection().requested_since == hour("2013-12-20T00:00:00Z")
+    assert collection().requested_since == hour("2013-12-19T06:00:00Z")
 
 
 def test_two_runs_accepted_at_once_lose_nothing(workspace: Path, replay: Replay) -> None:
