@@ -1,0 +1,327 @@
+"""Training, evaluation and registration against a real MLflow, on made-up weather."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from forecasting.bundle import read_bundle
+from forecasting.evaluation import Evaluation
+from forecasting.features import feature_spec
+from pipelines import evaluate, register, train
+from pipelines.errors import ConfigurationError, PassingFault
+from pipelines.feature_table import read_features
+from pipelines.run import Run
+from tests.modelling import evaluated, featured_run, registered, trained, with_learner
+from tests.runs import AS_OF, made_up_weather
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A challenge of the test's own: experiment and registered model are named after it."""
+    return request.node.originalname[:55].lower()
+
+
+@pytest.fixture
+def client(tracking_env: str) -> MlflowClient:
+    return MlflowClient(tracking_env, registry_uri=tracking_env)
+
+
+def logged(client: MlflowClient, run: Run, path: str, to: Path) -> Path:
+    """Download what the run logged under ``path``."""
+    found = client.search_runs(
+        [client.get_experiment_by_name(run.challenge.name).experiment_id],
+        f"tags.`rps.run_id` = '{run.identity.run_id}'",
+    )
+    assert len(found) == 1
+    to.mkdir(exist_ok=True)
+    return Path(client.download_artifacts(found[0].info.run_id, path, str(to)))
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in directory.iterdir()}
+
+
+def promote(client: MlflowClient, name: str, version: str) -> None:
+    client.set_registered_model_alias(name, "production", version)
+
+
+def test_the_bundle_predicts_what_the_training_librarys_model_predicts(tmp_path, name, client):
+    run = trained(featured_run(tmp_path, name))
+    bundle = read_bundle(run.files.bundle)
+    bundle.check_example()
+    features = read_features(run.files.features, bundle.spec)
+    for horizon in run.challenge.target.horizons:
+        columns = list(bundle.spec.columns_for(horizon))
+        model = mlflow.sklearn.load_model(str(logged(client, run, f"sklearn/h{horizon}", tmp_path / f"h{horizon}")))
+        expected = features["y"].to_numpy() + model.predict(features[columns])
+        assert np.abs(bundle.predict(horizon, features[columns].to_numpy()) - expected).max() <= 1e-9
+
+
+def test_training_again_gives_the_same_bundle_and_it_is_logged_whole(tmp_path, name, client):
+    run = trained(featured_run(tmp_path, name))
+    first = contents(run.files.bundle)
+    trained(run)
+    assert contents(run.files.bundle) == first
+    assert contents(logged(client, run, "bundle", tmp_path / "fetched")) == first
+
+
+def test_training_logs_parameters_and_the_challenge(tmp_path, name, client):
+    run = trained(featured_run(tmp_path, name))
+    experiment = client.get_experiment_by_name(name)
+    (tracked,) = client.search_runs([experiment.experiment_id])
+    assert tracked.data.params["learner.parameters.max_iter"] == "20"
+    assert tracked.data.params["target.horizons"] == "4 5 6"
+    assert int(tracked.data.params["rows.train"]) > 1000
+    assert logged(client, run, f"challenge/{name}.toml", tmp_path / "c").read_text() == run.challenge_path.read_text()
+    assert tracked.info.status == "RUNNING"
+
+
+def test_the_bundle_says_what_it_has_seen_and_no_more(tmp_path, name, client):
+    run = trained(featured_run(tmp_path, name))
+    manifest = read_bundle(run.files.bundle).manifest
+    newest_allowed = AS_OF - timedelta(days=run.challenge.learner.holdout_days)
+    assert newest_allowed - timedelta(hours=2) < manifest.train_end < newest_allowed
+    assert manifest.dataset_md5 == "0" * 32 + ".dir"
+    assert manifest.git_sha == "a" * 40
+    assert set(manifest.offsets) == {4, 5, 6}
+    assert all(offsets.lower < 0 < offsets.upper for offsets in manifest.offsets.values())
+
+
+def test_observations_of_the_hold_out_do_not_reach_the_model(tmp_path, name, client):
+    weather = made_up_weather()
+    run = trained(featured_run(tmp_path / "a", name, observations=weather))
+    models = {key: value for key, value in contents(run.files.bundle).items() if key.endswith(".treelite")}
+    later = weather["ds"] >= pd.Timestamp(AS_OF) - timedelta(days=28)
+    weather.loc[later, "temperature"] += 10.0
+    other = trained(featured_run(tmp_path / "b", name, "manual__2", observations=weather))
+    assert {key: contents(other.files.bundle)[key] for key in models} == models
+    manifests = [read_bundle(one.files.bundle).manifest for one in (run, other)]
+    assert manifests[0].offsets == manifests[1].offsets
+    assert manifests[0].references == manifests[1].references
+
+
+def test_without_production_the_candidate_meets_persistence(tmp_path, name, client):
+    run = featured_run(tmp_path, name)
+    evaluation = evaluated(run)
+    assert evaluation.production is None
+    assert evaluation.fair
+    assert evaluation.candidate.measured.overall.rmse < evaluation.persistence.overall.rmse
+    assert 0.8 < evaluation.candidate.measured.overall.coverage < 0.97
+    assert evaluation.window.start > evaluation.candidate.train_end
+    table = read_features(run.files.features, feature_spec(run.challenge))
+    own = table[(table["ds"] >= evaluation.window.start) & table["target_h4"].notna()]
+    change = (own["target_h4"] - own["y"]).to_numpy()
+    assert evaluation.persistence.horizons[4].rmse == pytest.approx(math.sqrt(np.mean(change**2)), rel=1e-12)
+    assert evaluation.persistence.horizons[4].rows == len(own)
+
+
+def test_every_figure_is_logged_and_the_manifest_carries_the_hold_out(tmp_path, name, client):
+    run = featured_run(tmp_path, name)
+    evaluation = evaluated(run)
+    (tracked,) = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+    metrics = tracked.data.metrics
+    measured = evaluation.candidate.measured
+    assert metrics["rmse"] == measured.overall.rmse
+    assert metrics["coverage_90_h5"] == measured.horizons[5].coverage
+    assert metrics["mae_JFK"] == measured.series["JFK"].mae
+    assert metrics["persistence.r2_h6"] == evaluation.persistence.horizons[6].r2
+    assert metrics["skill"] == pytest.approx(1 - measured.overall.loss / evaluation.persistence.overall.loss)
+    assert metrics["bundle_bytes"] == sum(map(len, contents(run.files.bundle).values()))
+    assert 0 < metrics["prediction_seconds_per_row"] < 1
+    assert tracked.data.tags["rps.fair"] == "true"
+    manifest = read_bundle(run.files.bundle).manifest
+    assert manifest.holdout[4]["rmse"] == measured.horizons[4].rmse
+    assert contents(logged(client, run, "bundle", tmp_path / "fetched")) == contents(run.files.bundle)
+    evaluation_file = logged(client, run, "evaluation/evaluation.json", tmp_path / "evaluation")
+    assert evaluation_file.read_bytes() == run.files.evaluation.read_bytes()
+
+
+def test_every_prediction_is_kept_and_gives_the_reported_error(tmp_path, name, client):
+    run = featured_run(tmp_path, name)
+    evaluation = evaluated(run)
+    rows = pd.read_parquet(run.files.losses)
+    assert len(rows) == evaluation.window.rows
+    assert not rows.duplicated(["unique_id", "ds", "horizon"]).any()
+    error = rows["candidate"] - rows["truth"]
+    assert math.sqrt((error**2).mean()) == pytest.approx(evaluation.candidate.measured.overall.rmse)
+    assert rows["production"].isna().all()
+    assert (rows["candidate_lower"] < rows["candidate_upper"]).all()
+
+
+def test_all_three_stages_again_change_nothing(tmp_path, name, client):
+    run = featured_run(tmp_path, name)
+    first = registered(run)
+    client.set_model_version_tag(name, first.version, "gate", "passed")
+    assert registered(run) == first
+    (version,) = client.search_model_versions(f"name = '{name}'")
+    assert version.tags["gate"] == "passed"
+    (tracked,) = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+    assert tracked.info.status == "FINISHED"
+    assert len(client.get_metric_history(tracked.info.run_id, "rmse")) == 1
+
+
+def test_a_version_is_pending_without_alias_and_holds_the_bundle(tmp_path, name, client):
+    run = featured_run(tmp_path, name)
+    made = registered(run)
+    version = client.get_model_version(name, made.version)
+    assert (version.tags["gate"], version.tags["git_sha"]) == ("pending", "a" * 40)
+    assert version.tags["run_id"] == "manual__1"
+    assert client.get_registered_model(name).aliases == {}
+    source = client.get_model_version_download_uri(name, made.version)
+    fetched = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(tmp_path / "fetched"))
+    assert contents(Path(fetched)) == contents(run.files.bundle)
+
+
+def test_a_production_model_of_other_features_is_measured_on_its_own(tmp_path, name, client):
+    weather = made_up_weather()
+    other_features = {'calendar = ["hour_of_day", "day_of_year"]': 'calendar = ["hour_of_day"]'}
+    before = featured_run(tmp_path / "a", name, "manual__1", observations=weather, edits=other_features)
+    version = registered(before).version
+    alone = evaluated(before)
+    promote(client, name, version)
+    evaluation = evaluated(featured_run(tmp_path / "b", name, "manual__2", observations=weather))
+    assert evaluation.fair
+    assert evaluation.production is not None
+    assert (evaluation.production_version, evaluation.production.version) == (version, version)
+    assert evaluation.production.measured == alone.candidate.measured
+    assert evaluation.candidate.measured != alone.candidate.measured
+    tracked = client.get_run(evaluation.candidate.mlflow_run)
+    assert tracked.data.metrics["production.rmse_h4"] == alone.candidate.measured.horizons[4].rmse
+
+
+def evaluated_after_production(tmp_path: Path, name: str, client: MlflowClient, as_of: datetime, **edits) -> Evaluation:
+    """A candidate as of ``as_of`` against a production model as of AS_OF."""
+    before = featured_run(tmp_path / "before", name, "manual__1")
+    promote(client, name, registered(before).version)
+    return evaluated(featured_run(tmp_path / "after", name, "manual__2", as_of=as_of, **edits))
+
+
+def test_no_model_has_seen_the_window(tmp_path, name, client):
+    evaluation = evaluated_after_production(tmp_path, name, client, AS_OF - timedelta(days=15))
+    assert evaluation.production is not None
+    assert evaluation.production.train_end > evaluation.candidate.train_end
+    assert evaluation.window.start > evaluation.production.train_end
+    assert evaluation.fair
+    assert evaluation.persistence.overall.rows == evaluation.window.rows == evaluation.candidate.measured.overall.rows
+
+
+def test_a_short_window_is_measured_and_called_unfair(tmp_path, name, client):
+    evaluation = evaluated_after_production(tmp_path, name, client, AS_OF - timedelta(days=25))
+    assert evaluation.production is not None
+    assert not evaluation.fair
+    assert "days long" in evaluation.reasons[0]
+    tracked = client.get_run(evaluation.candidate.mlflow_run)
+    assert tracked.data.metrics["fair"] == 0.0
+    assert "at least 7 days" in tracked.data.tags["rps.unfair_reasons"]
+
+
+def test_a_production_model_that_has_seen_everything_is_told_and_the_candidate_measured(tmp_path, name, client):
+    evaluation = evaluated_after_production(tmp_path, name, client, AS_OF - timedelta(days=30))
+    assert evaluation.production is None
+    assert evaluation.production_version == "1"
+    assert not evaluation.fair
+    assert "it has seen data until" in evaluation.reasons[0]
+    assert evaluation.candidate.measured.overall.rows > 1000
+
+
+def test_a_production_model_of_another_unit_is_not_compared(tmp_path, name, client):
+    kelvin = {'unit = "°C"': 'unit = "K"', '"temperature_2m", unit = "°C"': '"temperature_2m", unit = "K"'}
+    before = featured_run(tmp_path / "a", name, "manual__1", edits=kelvin)
+    promote(client, name, registered(before).version)
+    evaluation = evaluated(featured_run(tmp_path / "b", name, "manual__2"))
+    assert evaluation.production is None
+    assert not evaluation.fair
+    assert "its unit is K, here °C" in evaluation.reasons[0]
+
+
+def test_a_horizon_that_production_lacks_is_measured_apart(tmp_path, name, client):
+    before = featured_run(tmp_path / "a", name, "manual__1", edits={"horizons = [4, 5, 6]": "horizons = [4, 5]"})
+    promote(client, name, registered(before).version)
+    evaluation = evaluated(featured_run(tmp_path / "b", name, "manual__2"))
+    assert evaluation.production is not None
+    assert set(evaluation.production.measured.horizons) == {4, 5}
+    assert set(evaluation.candidate.measured.horizons) == {4, 5, 6}
+    shared = [evaluation.candidate.measured.horizons[horizon].rows for horizon in (4, 5)]
+    assert evaluation.candidate.measured.overall.rows == sum(shared) == evaluation.production.measured.overall.rows
+
+
+def test_a_production_bundle_that_cannot_be_read_is_told(tmp_path, name, client):
+    before = featured_run(tmp_path / "a", name, "manual__1")
+    made = registered(before)
+    client.log_text(made.mlflow_run_id, "{}", "bundle/manifest.json")
+    promote(client, name, made.version)
+    evaluation = evaluated(featured_run(tmp_path / "b", name, "manual__2"))
+    assert evaluation.production is None
+    assert not evaluation.fair
+    assert "its bundle cannot be read" in evaluation.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"max_itre": 10}, r"learner\.parameters\.max_itre: expected a parameter of hist_gradient_boosting .*max_iter"),
+        ({"loss": "poisson"}, r"learner\.parameters\.loss: expected a parameter"),
+        ({"max_iter": -1}, r"learner\.parameters: The 'max_iter' parameter .* must be"),
+    ],
+)
+def test_a_wrong_parameter_is_told_with_file_and_key(tmp_path, name, client, parameters, told):
+    run = with_learner(featured_run(tmp_path, name), parameters=parameters)
+    with pytest.raises(ConfigurationError, match=rf"{name}\.toml: {told}"):
+        train.run(run)
+    assert not run.files.bundle.exists()
+
+
+def test_other_settings_within_one_run_are_refused_before_anything_is_logged(tmp_path, name, client):
+    run = trained(featured_run(tmp_path, name))
+    with pytest.raises(ConfigurationError, match=r"learner\.seed from 20131 to 7.*'ingest'"):
+        train.run(with_learner(run, seed=7))
+
+
+def test_stages_in_the_wrong_order_name_the_one_to_run(tmp_path, name, client):
+    run = featured_run(tmp_path, name)
+    with pytest.raises(ConfigurationError, match="run the stage 'train'"):
+        evaluate.run(run)
+    with pytest.raises(ConfigurationError, match="run the stage 'evaluate'"):
+        register.run(run)
+    run.files.features.unlink()
+    with pytest.raises(ConfigurationError, match="run the stage 'transform' first"):
+        train.run(run)
+
+
+def test_a_bundle_of_another_run_is_not_evaluated(tmp_path, name, client):
+    run = trained(featured_run(tmp_path, name))
+    later = featured_run(tmp_path, name, "manual__2")
+    assert later.files.bundle == run.files.bundle
+    with pytest.raises(ConfigurationError, match="run the stage 'train'"):
+        evaluate.run(later)
+
+
+def test_an_evaluation_of_another_run_is_not_registered(tmp_path, name, client):
+    evaluated(featured_run(tmp_path, name))
+    with pytest.raises(ConfigurationError, match="run the stage 'evaluate'"):
+        register.run(featured_run(tmp_path, name, "manual__2"))
+
+
+def test_a_damaged_candidate_is_refused(tmp_path, name, client):
+    run = trained(featured_run(tmp_path, name))
+    with (run.files.bundle / "h4.treelite").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ConfigurationError, match=r"h4\.treelite: expected SHA-256"):
+        evaluate.run(run)
+
+
+def test_an_mlflow_that_is_down_passes_and_leaves_no_bundle(tmp_path, name, monkeypatch):
+    run = featured_run(tmp_path, name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(PassingFault, match="Is it up"):
+        train.run(run)
+    assert not run.files.bundle.exists()

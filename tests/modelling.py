@@ -1,0 +1,78 @@
+"""What the tests of training, evaluation and registration share: a run up to its features, and the stages after it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+
+from forecasting.challenge import load_challenge
+from forecasting.evaluation import Evaluation
+from pipelines import evaluate, register, train, transform
+from pipelines.files import Files, read_json, write_json
+from pipelines.run import Run, RunIdentity
+from pipelines.version import Dataset
+from tests.runs import AS_OF, ROOT, made_up_weather, write_observations
+
+NO_EDITS: Mapping[str, str] = {}
+
+
+def featured_run(
+    root: Path,
+    name: str,
+    run_id: str = "manual__1",
+    *,
+    as_of: datetime = AS_OF,
+    edits: Mapping[str, str] = NO_EDITS,
+    observations: pd.DataFrame | None = None,
+) -> Run:
+    """A run whose features are made, on weather that is made up to ``as_of``, with a model that is quick to fit.
+
+    name: of the challenge, one's own, so that tests that share an MLflow do not meet; edits: of the challenge's text.
+    """
+    text = (ROOT / "challenges" / "weather.toml").read_text(encoding="utf-8")
+    for old, new in {'name = "weather"': f'name = "{name}"', **edits}.items():
+        assert old in text, f"the challenge has no {old!r} to change"
+        text = text.replace(old, new, 1)
+    path = root / "challenges" / f"{name}.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(re.sub(r"max_iter = \d+", "max_iter = 20", text), encoding="utf-8")
+    identity = RunIdentity(run_id=run_id, git_sha="a" * 40, as_of=as_of, reason="test", pull_request="7")
+    run = Run(load_challenge(path), path, Files(root / "data" / name), identity)
+    table = made_up_weather() if observations is None else observations
+    write_json(run.files.run, identity)
+    write_observations(run, table[table["ds"] <= as_of])
+    transform.run(run)
+    write_json(
+        run.files.dataset,
+        Dataset(md5="0" * 32 + ".dir", rev="b" * 40, branch=f"data/{name}", rows=len(table), bytes=1, run_id=run_id),
+    )
+    return run
+
+
+def trained(run: Run) -> Run:
+    train.run(run)
+    return run
+
+
+def evaluated(run: Run) -> Evaluation:
+    train.run(run)
+    evaluate.run(run)
+    return read_json(run.files.evaluation, Evaluation, made_by="evaluate")
+
+
+def registered(run: Run) -> register.Registered:
+    evaluated(run)
+    register.run(run)
+    return read_json(run.files.registered, register.Registered, made_by="register")
+
+
+def with_learner(run: Run, **changes: object) -> Run:
+    """The run with other settings of its learner."""
+    learner = msgspec.structs.replace(run.challenge.learner, **changes)
+    challenge = msgspec.structs.replace(run.challenge, learner=learner)
+    return Run(challenge, run.challenge_path, run.files, run.identity)
