@@ -21,6 +21,8 @@ import msgspec
 from dotenv import dotenv_values
 
 ROOT = Path(__file__).resolve().parent.parent
+REPLAY_STARTS = "2013-12-23T00:00:00Z"
+"""A week before the recording ends, so that its clock can move on while the stack is up."""
 S3_PORTS = 9
 """SeaweedFS takes its S3 port and the ones that follow it."""
 
@@ -176,7 +178,7 @@ class Stack:
     def _replay(self) -> Service:
         port = self.port("RPS_REPLAY_PORT", 8900)
         address = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "scripts.replay", "--host", "127.0.0.1", "--port", str(port)]
+        command = [sys.executable, "-m", "scripts.replay", "--port", str(port), "--as-of", REPLAY_STARTS]
         return Service("replay", command, address, (port,), "RPS_REPLAY_PORT", lambda: _answers(f"{address}/health"))
 
     def _mlflow(self) -> Service:
