@@ -1,0 +1,56 @@
+"""A page about the observations for people (distributions, missing values, correlations), logged to MLflow."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import pandas as pd
+
+from pipelines.errors import ConfigurationError
+from pipelines.files import write_text
+from pipelines.run import Run
+from pipelines.tracking import open_tracking
+
+_ARTIFACTS = "profile"
+
+
+def run(run: Run) -> None:
+    """Write `profile.html`; log it and the quality report to MLflow under `profile/`."""
+    files = run.files
+    for path, stage in (
+        (files.observations, "ingest"),
+        (files.quality, "validate"),
+        (files.quality_report, "validate"),
+    ):
+        if not path.exists():
+            raise ConfigurationError(f"{path} is missing: run the stage {stage!r} first.")
+    write_text(files.profile, profile_page(files.observations, title=run.challenge.title))
+    print(f"profiled the observations in {files.profile}", flush=True)
+    tracking = open_tracking(run)
+    for path in (files.profile, files.quality, files.quality_report):
+        tracking.log_artifacts(path, _ARTIFACTS)
+    print(f"logged it to {tracking.run_url}", flush=True)
+
+
+def profile_page(observations: Path, *, title: str) -> str:
+    """One self-contained HTML page about a Parquet table; it loads nothing from the network."""
+    os.environ["YDATA_PROFILING_NO_ANALYTICS"] = "1"  # it would report the table's size to its makers otherwise
+    os.environ["MPLBACKEND"] = "Agg"
+    os.environ["TQDM_DISABLE"] = "1"  # one of its bars is shown whatever its own setting says
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        from ydata_profiling import ProfileReport
+
+        report = ProfileReport(
+            pd.read_parquet(observations),
+            title=title,
+            # The cheap parts of the report, for tables of any length; what is added below costs little.
+            minimal=True,
+            correlations={"pearson": {"calculate": True}},
+            missing_diagrams={"bar": True},
+            progress_bar=False,
+            html={"inline": True, "use_local_assets": True},
+        )
+        return str(report.to_html())
