@@ -49,6 +49,7 @@ class Outcome:
 def find_outcome(addresses: Mapping[str, str], challenge: str, run_id: str) -> Outcome:
     """Read it from the MLflow server that the addresses name. Raises StackError."""
     os.environ.update({name: value for name, value in addresses.items() if name.startswith("MLFLOW_")})
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
@@ -62,6 +63,7 @@ def find_outcome(addresses: Mapping[str, str], challenge: str, run_id: str) -> O
         run = found[0]
         versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
         quality = _artifact(client, run.info.run_id, "profile/quality.json")
+        evaluation = _artifact(client, run.info.run_id, "evaluation/evaluation.json")
     except MlflowException as error:
         raise StackError(f"MLflow at {address} would not tell what came out: {error}") from error
     run_url = f"{address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
@@ -69,10 +71,10 @@ def find_outcome(addresses: Mapping[str, str], challenge: str, run_id: str) -> O
     warnings = sum(violation["severity"] == "warning" for violation in violations)
     return Outcome(
         challenge=challenge,
-        unit=run.data.params["target.unit"],
+        unit=evaluation["unit"],
         rows=int(quality["rows"]),
         violations=f"{len(violations) - warnings} ({warnings} tolerated)",
-        features=int(run.data.params["feature_count"]),
+        features=int(run.data.params["features"]),
         scores=_scores(run.data.metrics),
         coverage=run.data.metrics["coverage_90"],
         dataset_md5=run.data.tags["rps.dataset_md5"],

@@ -141,7 +141,7 @@ def test_two_runs_at_once_on_different_commits_do_not_touch_each_other(demo: str
         assert {task.state for task in tasks.values()} == {"success"}
         run = mlflow_run(laptop, started.run_id)
         assert run.data.tags["rps.git_sha"] == commits[leaves]
-        assert run.data.params["learner.max_leaf_nodes"] == str(leaves)
+        assert run.data.params["learner.parameters.max_leaf_nodes"] == str(leaves)
     revisions = [mlflow_run(laptop, started.run_id).data.tags["rps.dataset_rev"] for started in runs.values()]
     assert len(set(revisions)) == 2
     assert set(revisions) <= set(laptop.git("log", "--format=%H", "data/weather").split())
