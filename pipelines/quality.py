@@ -130,7 +130,9 @@ def _broken(table: pd.DataFrame, challenge: Challenge, as_of: datetime) -> pd.Da
     }
     schema = pandera.DataFrameSchema(
         {
-            "unique_id": pandera.Column(str, pandera.Check.isin(challenge.series_ids, name="unknown_series")),
+            "unique_id": pandera.Column(
+                str, pandera.Check(lambda ids: ids.isin(challenge.series_ids), name="unknown_series")
+            ),
             "ds": pandera.Column(
                 pd.DatetimeTZDtype("ns", "UTC"),
                 [

@@ -60,7 +60,7 @@ def _gap(unique_id: str, series: pd.DataFrame, challenge: Challenge, now: pd.Tim
         return
     # The step that holds `now` may not have been measured yet: it is not missing.
     ends = past.append(pd.DatetimeIndex([max(now.floor(step), past[-1] + step)]))
-    missing = (ends[1:] - ends[:-1]) / step - 1
+    missing = np.asarray((ends[1:] - ends[:-1]) / step) - 1
     hours = missing * (step / pd.Timedelta(hours=1))
     limit = challenge.quality.max_gap_hours
     longest = int(np.argmax(hours))
