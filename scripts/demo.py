@@ -106,14 +106,11 @@ def _task_table(tasks: Iterable[TaskState]) -> Table:
 
 
 def _show(console: Console, run: DagRun, tasks: list[TaskState], outcome: Outcome, took: float) -> None:
-    scores = Table(
-        "horizon", "model", "RMSE", "MAE", "R²", title=f"\nHold-out errors, {outcome.unit}", title_justify="left"
-    )
+    console.print(f"\nErrors on the hold-out, {outcome.unit}:")
+    scores = Table("steps ahead", "model", "RMSE", "MAE", "R²")
     for row in outcome.scores:
         scores.add_row(row.horizon, row.model, f"{row.rmse:.3f}", f"{row.mae:.3f}", f"{row.r2:.3f}")
     console.print(scores)
-    times = " · ".join(f"{task.name} {task.seconds:.1f}" for task in tasks)
-    facts = Table(show_header=False, box=None, padding=(0, 1))
     for name, value in (
         ("rows in", f"{outcome.rows:,}"),
         ("violations", outcome.violations),
@@ -121,13 +118,13 @@ def _show(console: Console, run: DagRun, tasks: list[TaskState], outcome: Outcom
         ("coverage", f"{outcome.coverage:.1%} of the 90 % intervals hold the truth"),
         ("dataset", f"{outcome.dataset_md5} (branch data/{outcome.challenge}, {outcome.dataset_rev[:12]})"),
         ("model", f"{outcome.challenge} version {outcome.model_version}, gate={outcome.gate}"),
-        ("seconds", f"{took:.1f} in all; per task: {times}"),
+        ("seconds", f"{took:.1f} in all"),
+        ("per task", " · ".join(f"{task.name} {task.seconds:.1f}" for task in tasks)),
         ("Airflow run", run.url),
         ("MLflow run", outcome.run_url),
         ("profile", outcome.profile_url),
     ):
-        facts.add_row(name, value)
-    console.print(facts, soft_wrap=True)
+        console.print(f"{name:<12} {value}", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> int:
