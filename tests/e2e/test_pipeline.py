@@ -53,7 +53,8 @@ def objects(laptop: Laptop, prefix: str) -> list[str]:
 @pytest.fixture(scope="module")
 def demo(laptop: Laptop) -> str:
     """The output of the demo, as a newcomer's log shows it; leaves a first registered version."""
-    done = python("-m", "scripts.demo", environment=laptop.environment, directory=ROOT)
+    head = laptop.git("rev-parse", "HEAD")
+    done = python("-m", "scripts.demo", "--sha", head, environment=laptop.environment, directory=ROOT)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
 
