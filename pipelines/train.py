@@ -51,7 +51,7 @@ def run(run: Run) -> None:
     new_model(run.challenge, run.challenge_path)  # a wrong parameter is told before any work
     spec = feature_spec(run.challenge)
     table = read_features(run.files.features, spec)
-    dataset = read_json(run.files.dataset, Dataset, made_by="version")
+    dataset = _dataset(run)
     split = split_by_time(table, run.challenge, run.identity.as_of)
     tracking = open_tracking(run)
     _print_split(split)
@@ -60,6 +60,15 @@ def run(run: Run) -> None:
     _write(run, description, fitted)
     _log(run, description, tracking)
     print(f"bundle in {run.files.bundle}, logged to {tracking.run_url}", flush=True)
+
+
+def _dataset(run: Run) -> Dataset:
+    """What this run's features were recorded as. Raises ConfigurationError when that is not done yet."""
+    dataset = read_json(run.files.dataset, Dataset, made_by="version")
+    if dataset.run_id != run.identity.run_id:
+        told = f"{run.files.dataset} is of run {dataset.run_id!r}, this is {run.identity.run_id!r}"
+        raise ConfigurationError(f"{told}: run the stage 'version'.")
+    return dataset
 
 
 def _print_split(split: Split) -> None:

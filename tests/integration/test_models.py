@@ -304,6 +304,14 @@ def test_a_bundle_of_another_run_is_not_evaluated(tmp_path, name, client):
         evaluate.run(later)
 
 
+def test_a_dataset_record_of_another_run_is_not_put_into_a_bundle(tmp_path, name, client):
+    dataset = featured_run(tmp_path, name).files.dataset.read_bytes()
+    run = featured_run(tmp_path, name, "manual__2")
+    run.files.dataset.write_bytes(dataset)
+    with pytest.raises(ConfigurationError, match="run the stage 'version'"):
+        train.run(run)
+
+
 def test_an_evaluation_of_another_run_is_not_registered(tmp_path, name, client):
     evaluated(featured_run(tmp_path, name))
     with pytest.raises(ConfigurationError, match="run the stage 'evaluate'"):
