@@ -123,7 +123,7 @@ class RecordBranch:
             except GitFailed as error:
                 if not self._was_overtaken(tip, error):
                     raise self._told("take the commit", error) from error
-                time.sleep(random.uniform(0.0, 0.1 * 2**attempt))  # noqa: S311 - jitter, not a secret
+                time.sleep(random.uniform(0.0, min(2.0, 0.1 * 2**attempt)))  # noqa: S311 - jitter, not a secret
             else:
                 return commit
         raise PassingFault(f"{PUSH_ATTEMPTS} times somebody else pushed to {self.name} of {self.remote.shown} first.")
@@ -159,7 +159,7 @@ class RecordBranch:
         return _git(*arguments, directory=self.directory, settings={f"remote.{_REMOTE}.url": self.remote.url})
 
     def _told(self, doing: str, error: GitFailed) -> StageError:
-        said = str(error).replace(self.remote.url, self.remote.shown)
+        said = " ".join(str(error).replace(self.remote.url, self.remote.shown).split()).rstrip(".")
         told = f"the repository {self.remote.shown} could not {doing}: {said}."
         if any(refusal in said.lower() for refusal in _REFUSALS):
             return ConfigurationError(f"{told} Check RPS_REPOSITORY (or the remote 'origin') and GITHUB_TOKEN.")

@@ -75,10 +75,12 @@ def run(run: Run) -> None:
     contents = _contents(run)
     store = open_store()
     remote = data_repository()
-    store.get("dvc/writable")  # keys or an address that are wrong are told here, before any work
     branch_name = f"data/{run.challenge.name}"
     with _scratch_directory(run.files) as scratch:
         branch = open_branch(remote, branch_name, scratch)
+        # A wrong key or address is told here, before any work.
+        branch.fetch()
+        store.get("dvc/writable")
         stored = _store(scratch, contents, store)
         print(f"stored {stored.bytes:,} bytes as {stored.md5} in s3://{store.bucket}/{store.prefix}dvc", flush=True)
         record = _record(run, stored)
@@ -127,14 +129,14 @@ def _store(scratch: Path, contents: list[Path], store: Store) -> _Stored:
         shutil.copyfile(path, data / path.name)
     (scratch / ".dvc").mkdir()
     (scratch / ".dvc" / "config").write_text(_dvc_config(store), encoding="utf-8")
-    _keep_dvc_to_itself(scratch)
     from botocore.exceptions import BotoCoreError
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     # DVC's own look at Git would cost a second; the files are committed by `RecordBranch`.
     limits = {"connect_timeout": 5, "read_timeout": 30}
-    with Repo(str(scratch), config={"core": {"no_scm": True}, "remote": {"store": limits}}) as repo:
+    settings = {"core": {"no_scm": True}, "remote": {"store": limits}}
+    with _dvc_by_itself(scratch), Repo(str(scratch), config=settings) as repo:
         try:
             (stage,) = repo.add(str(data))
         except DvcException as error:
@@ -160,15 +162,25 @@ def _dvc_config(store: Store) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _keep_dvc_to_itself(scratch: Path) -> None:
+@contextmanager
+def _dvc_by_itself(scratch: Path) -> Iterator[None]:
     """Neither the machine's DVC settings nor its shared caches count, and nothing is reported to anybody."""
     nowhere = str(scratch / ".dvc" / "tmp" / "none")
-    os.environ.update(
-        DVC_NO_ANALYTICS="1",
-        DVC_SITE_CACHE_DIR=str(scratch / ".dvc" / "tmp" / "site"),
-        DVC_GLOBAL_CONFIG_DIR=nowhere,
-        DVC_SYSTEM_CONFIG_DIR=nowhere,
-    )
+    ours = {
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(scratch / ".dvc" / "tmp" / "site"),
+        "DVC_GLOBAL_CONFIG_DIR": nowhere,
+        "DVC_SYSTEM_CONFIG_DIR": nowhere,
+    }
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _record(run: Run, stored: _Stored) -> DatasetRecord:
