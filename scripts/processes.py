@@ -58,25 +58,26 @@ def end(started: Iterable[Started], *, patience_seconds: float) -> list[int]:
     Children are found by descent and by session, so that those of a leader that is gone already are found too.
     """
     started = list(started)
-    members = _members(started)
+    found = members(started)
     leaders = {entry.pid for entry in started}
-    for process in members:
+    for process in found:
         if process.pid in leaders:
             _signal(process, "terminate")
-    psutil.wait_procs(members, timeout=patience_seconds)
+    psutil.wait_procs(found, timeout=patience_seconds)
     # A leader's children may ignore the polite signal (idle Airflow workers do), or have come in the meantime.
     for _ in range(3):
-        late = {process.pid: process for process in (*members, *_members(started)) if process.is_running()}
+        late = {process.pid: process for process in (*found, *members(started)) if process.is_running()}
         if not late:
             break
-        members += [process for process in late.values() if process not in members]
+        found += [process for process in late.values() if process not in found]
         for process in late.values():
             _signal(process, "kill")
         psutil.wait_procs(list(late.values()), timeout=5)
-    return sorted(process.pid for process in members)
+    return sorted(process.pid for process in found)
 
 
-def _members(started: Iterable[Started]) -> list[psutil.Process]:
+def members(started: Iterable[Started]) -> list[psutil.Process]:
+    """The processes that were started and are alive, with all that they have started."""
     leaders = {entry.pid: entry for entry in started}
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import boto3
+import msgspec
 import psutil
 import pytest
 from airflow_client import client as airflow
 from mlflow.tracking import MlflowClient
 
+from scripts.processes import Started, members, wait_while
 from scripts.services import ROOT
-from tests.conftest import wait_while
 from tests.e2e.conftest import Laptop, python
 
 STAGES = ["ingest", "validate", "transform", "profile", "version", "train", "evaluate", "register"]
@@ -190,24 +191,22 @@ def test_a_cancelled_run_ends_the_stage_that_is_at_work(demo: str, laptop: Lapto
         ]
 
     assert wait_while(lambda: not stage_processes(), seconds=120)
-    body = airflow.DAGRunPatchBody(state=airflow.DAGRunPatchStates.FAILED)
+    body = airflow.DAGRunPatchBody(state=airflow.DagRunMutableStates.FAILED)
     airflow.DagRunApi(run.api).patch_dag_run(run.dag_id, run.run_id, body)
     assert wait_while(lambda: bool(stage_processes()), seconds=60)
 
 
 def test_nothing_of_the_stack_listens_beyond_loopback(laptop: Laptop) -> None:
-    ports = {service.name: set() for service in laptop.stack.services}
-    for process in psutil.process_iter():
-        try:
-            mine = str(laptop.stack.home) in " ".join(process.environ().values())
-            listening = [each.laddr for each in process.net_connections() if each.status == psutil.CONN_LISTEN]
-        except psutil.Error:
-            continue
-        if mine:
-            assert {address.ip for address in listening} <= {"127.0.0.1", "::1"}, process.cmdline()
-            for service in laptop.stack.services:
-                ports[service.name] |= {address.port for address in listening} & set(service.ports)
-    assert all(ports[service.name] for service in laptop.stack.services if service.ports)
+    records = (laptop.stack.home / "processes").glob("*.json")
+    started = [msgspec.json.decode(path.read_bytes(), type=Started) for path in records]
+    listening = [
+        connection.laddr
+        for process in members(started)
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert {port for service in laptop.stack.services for port in service.ports} <= {each.port for each in listening}
 
 
 def test_raw_answers_are_kept_as_they_came(demo: str, laptop: Laptop) -> None:
