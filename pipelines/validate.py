@@ -76,5 +76,5 @@ def _escaped(text: str) -> str:
 
 def _line(violation: Violation) -> str:
     where = " ".join(part for part in (violation.series, violation.column) if part)
-    moment = f" (since {violation.first:%Y-%m-%d %H:%M} UTC)" if violation.first else ""
+    moment = f" (first: {violation.first:%Y-%m-%d %H:%M} UTC)" if violation.first else ""
     return f"{violation.rule}: {where + ': ' if where else ''}{violation.message}{moment}"
