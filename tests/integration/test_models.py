@@ -182,7 +182,7 @@ def test_a_version_is_pending_without_alias_and_holds_the_bundle(tmp_path, name,
 
 def test_a_production_model_of_other_features_is_measured_on_its_own(tmp_path, name, client):
     weather = made_up_weather()
-    other_features = {'calendar = ["hour_of_day", "day_of_year"]': 'calendar = ["hour_of_day"]'}
+    other_features = {'calendar = ["hour_of_day", "day_of_year"]': 'calendar = ["hour_of_day", "day_of_week"]'}
     before = featured_run(tmp_path / "a", name, "manual__1", observations=weather, edits=other_features)
     version = registered(before).version
     alone = evaluated(before)
