@@ -89,7 +89,7 @@ class WorkspaceOperator(CommandOperator):
     """Makes the run's workspace; tells the later tasks where it is and which interpreter is its own."""
 
     def execute(self, context: Context) -> dict[str, str]:
-        command = [sys.executable, str(ROOT / "pipelines" / "workspace.py")]
+        command = [sys.executable, "-P", str(ROOT / "pipelines" / "workspace.py")]
         command += ["--sha", context["params"]["git_sha"] or "HEAD", "--run-id", _run_id(context)]
         made: dict[str, str] = json.loads(self.run_command(command, ROOT, {}))
         return made

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../requirements"
 pin() { # name, more flags
   local name=$1; shift
-  uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+  uv pip compile --quiet --upgrade --universal --python-version "${oldest:-3.11}" --generate-hashes \
     --no-emit-index-url --no-emit-find-links --no-header "$name.in" -o "$name.txt" "$@"
   echo "requirements/$name.txt: $(grep -c == "$name.txt") pinned"
 }
@@ -12,3 +12,5 @@ PATH="$PWD/../.venv/bin:$PATH"
 pin uv
 pin dev
 pin pipelines -c dev.txt  # the same versions in the stages' environment as in development
+pin bench
+oldest=3.10 pin dagshub

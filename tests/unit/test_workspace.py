@@ -34,7 +34,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def make(home: Path, repository: Path | str, sha: str, run_id: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "pipelines" / "workspace.py"), "--home", str(home), f"--sha={sha}"]
+    command = [sys.executable, "-P", str(ROOT / "pipelines" / "workspace.py"), "--home", str(home), f"--sha={sha}"]
     command += ["--repository", str(repository), "--run-id", run_id]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(home)})
 
