@@ -64,7 +64,8 @@ def report(sizes: dict[str, int], peer: str | None) -> str:
         "| rows | features of | rows/s | seconds | CPU a row | memory of input and features | peak memory |",
         "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    contestants = {"ours": sys.executable, **({"mlforecast": peer} if peer else {}), "weather": sys.executable}
+    contestants = {"ours": sys.executable, **({"mlforecast": peer} if peer else {})}
+    contestants |= {"weather": sys.executable, "floor": sys.executable}
     for size, series in sizes.items():
         measured: dict[str, list[dict[str, Any]]] = {}
         for _ in range(ROUNDS):
@@ -73,7 +74,11 @@ def report(sizes: dict[str, int], peer: str | None) -> str:
         fastest = {what: min(rounds, key=lambda each: float(each["seconds"])) for what, rounds in measured.items()}
         if peer:
             _check_agreement(fastest["ours"]["sample"], fastest["mlforecast"]["sample"])
-        names = {"ours": "ours", "weather": "ours, all of the weather challenge"}
+        names = {
+            "weather": "ours, all of the weather challenge",
+            "floor": "nothing: a fresh table of that size, filled",
+        }
+        names["ours"] = "ours"
         for what, best in fastest.items():
             lines.append(_line(size, names.get(what) or f"{what} {best['version']}", best))
     if not peer:
@@ -167,11 +172,33 @@ def mlforecast() -> Compute:
     return compute
 
 
-MEASURED: dict[str, Callable[[], Compute]] = {"ours": ours, "weather": weather, "mlforecast": mlforecast}
+def floor() -> Compute:
+    """No features: a fresh table as large as ours. A small one is memory that is warm, a large one is not."""
+    import numpy as np
+    import pandas as pd
+
+    columns = len(LAGS) + len(WINDOWS) * len(STATISTICS)
+
+    def compute(frame: pd.DataFrame) -> pd.DataFrame:
+        values = np.empty((columns, len(frame)))
+        values.fill(0.0)
+        return pd.concat([frame[["unique_id", "ds"]], pd.DataFrame(values.T, copy=False)], axis=1)
+
+    return compute
+
+
+MEASURED: dict[str, Callable[[], Compute]] = {
+    "ours": ours,
+    "weather": weather,
+    "floor": floor,
+    "mlforecast": mlforecast,
+}
 
 
 def _sample(features: pd.DataFrame) -> list[float]:
-    """The features of one hour in the order of LAGS, then of WINDOWS and STATISTICS."""
+    """The features of one hour in the order of LAGS, then of WINDOWS and STATISTICS; none of the floor's."""
+    if 0 in features:
+        return []
     if "temperature_lag_0" in features:
         names = [f"temperature_lag_{lag}" for lag in LAGS]
         names += [f"temperature_rolling_{kind}_{window}" for window in WINDOWS for kind in STATISTICS]
