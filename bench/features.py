@@ -182,7 +182,7 @@ def floor() -> Compute:
     def compute(frame: pd.DataFrame) -> pd.DataFrame:
         values = np.empty((columns, len(frame)))
         values.fill(0.0)
-        return pd.concat([frame[["unique_id", "ds"]], pd.DataFrame(values.T, copy=False)], axis=1)
+        return pd.DataFrame(values.T, copy=False)
 
     return compute
 

@@ -113,7 +113,8 @@ def report(measured: list[Measured]) -> str:
     spread = f"lowest {min(seconds):.1f}, highest {max(seconds):.1f}; goal {GOAL_SECONDS:.0f}"
     lines = [
         f"The DAG `retrain_weather` on {measured[0].rows:,} rows, all of them new to each of {len(measured)} runs, the",
-        f"services running and the environment made: median {statistics.median(seconds):.1f} s from the trigger to the end ({spread}),",
+        f"services running, the environment made: median {statistics.median(seconds):.1f} s from the trigger",
+        f"to the end ({spread}),",
         f"in {outside:.1f} s of which no task was at work.",
         "",
         f"| stage | seconds (median) | peak memory, MiB (highest; goal {GOAL_MEBIBYTES:.0f}) |",
