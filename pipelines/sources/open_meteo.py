@@ -32,6 +32,9 @@ _UNIT_PARAMETERS = {
 }
 
 
+_LAST_SECOND = datetime(2200, 1, 1, tzinfo=UTC).timestamp()
+
+
 class _Place(msgspec.Struct, frozen=True):
     """The parts of one place's answer that are read; a list of them comes when several places are asked for."""
 
@@ -48,6 +51,7 @@ class OpenMeteo:
 
     def __init__(self, challenge: Challenge) -> None:
         self._source = challenge.source
+        self._step_seconds = challenge.target.step_minutes * 60
         self._series = series_by_coordinates(challenge)
         self._units = _unit_parameters(challenge)
 
@@ -105,7 +109,13 @@ class OpenMeteo:
             raise DataRejected(
                 f"{address}: {series}: expected hourly.time as unixtime; found other times.{_RAW_IS_KEPT}"
             )
-        return self._table(series, np.array(times, dtype="int64"), values)
+        seconds = np.array(times, dtype="float64")
+        # An hour that no later answer repeats would stay in the history for good, so none may be impossible.
+        impossible = (seconds % self._step_seconds != 0) | (seconds < 0) | (seconds > _LAST_SECOND)
+        if impossible.any():
+            told = f"expected times every {self._step_seconds} s since 1970; found {seconds[impossible][0]:.15g}"
+            raise DataRejected(f"{address}: {series}: {told}.{_RAW_IS_KEPT}")
+        return self._table(series, seconds.astype("int64"), values)
 
     def _table(self, series: str, seconds: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFrame:
         ds = pd.to_datetime(seconds, unit="s", utc=True).as_unit("us")

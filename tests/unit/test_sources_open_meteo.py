@@ -191,3 +191,9 @@ def test_two_units_for_one_kind_of_value_are_a_configuration_error(challenge: Ch
     variables = {**challenge.source.variables, "dew_point": SourceVariable("dew_point_2m", "°F")}
     with pytest.raises(ConfigurationError, match="expected one temperature_unit for all variables"):
         OpenMeteo(with_source(challenge, variables=variables))
+
+
+@pytest.mark.parametrize("time", [1388361601, 1388361600.5, -3600, 10**17, 10**300])
+def test_an_impossible_time_is_refused_before_it_gets_into_the_history(challenge: Challenge, time: float) -> None:
+    with pytest.raises(DataRejected, match="EWR: expected times every 3600 s"):
+        make_source(challenge).parse(answer(challenge, three(time=[1388361600, time])))
