@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import fcntl
 import importlib
 import sys
 import time
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import PassingFault, StageError
-from pipelines.files import Files
+from pipelines.files import held_alone
 from pipelines.run import open_run
 
 STAGES = {
@@ -51,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     try:
         run = open_run(options.challenge, starts=options.stage == "ingest")
-        with _disk_faults(), _alone(run.files, options.stage):
+        # A retry must not work beside the attempt that it follows, which may outlive the task that started it.
+        with _disk_faults(), held_alone(run.files.root / f".{options.stage}.lock"):
             importlib.import_module(f"pipelines.{options.stage}").run(run)
     except StageError as error:
         print(f"{options.stage}: {error}", file=sys.stderr)
@@ -65,18 +65,6 @@ def _peak_mebibytes() -> float:
     """The most memory that this process has held; `getrusage` would count the one that started it too."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return float(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
-@contextmanager
-def _alone(files: Files, stage: str) -> Iterator[None]:
-    """Keep a retry from working beside the attempt that it follows, which may outlive the task that started it."""
-    with (files.root / f".{stage}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{stage}: an earlier attempt is still at work here; waiting for its end", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

@@ -116,14 +116,21 @@ def whole_directory(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def held_alone(path: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock file ``path``, and hold it; a killed holder lets go by itself."""
+    """Wait until no other process holds the lock file ``path``, and hold it; a killed holder lets go by itself.
+
+    Says so when it has to wait, since that may take as long as the other process does.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
     except OSError as error:
         raise PassingFault(f"{path} could not be written: {error}. Free or mend the disk, then run again.") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{path} is held by another process; waiting for its end", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -38,17 +38,16 @@ def mlflow_run(laptop: Laptop, run_id: str):
     return runs[0]
 
 
-def objects(laptop: Laptop, prefix: str) -> list[str]:
+def bucket_of(laptop: Laptop):
     addresses = laptop.stack.addresses
-    s3 = boto3.session.Session().client(
-        "s3",
-        endpoint_url=addresses["AWS_ENDPOINT_URL"],
-        aws_access_key_id=addresses["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=addresses["AWS_SECRET_ACCESS_KEY"],
-        region_name="us-east-1",
+    session = boto3.session.Session(
+        addresses["AWS_ACCESS_KEY_ID"], addresses["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
     )
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket="rps", Prefix=prefix)
-    return [item["Key"] for page in pages for item in page.get("Contents", ())]
+    return session.resource("s3", endpoint_url=addresses["AWS_ENDPOINT_URL"]).Bucket("rps")
+
+
+def objects(laptop: Laptop, prefix: str) -> list[str]:
+    return [found.key for found in bucket_of(laptop).objects.filter(Prefix=prefix)]
 
 
 @pytest.fixture(scope="module")
@@ -210,15 +209,7 @@ def test_nothing_of_the_stack_listens_beyond_loopback(laptop: Laptop) -> None:
 
 
 def test_raw_answers_are_kept_as_they_came(demo: str, laptop: Laptop) -> None:
-    addresses = laptop.stack.addresses
-    s3 = boto3.session.Session().client(
-        "s3",
-        endpoint_url=addresses["AWS_ENDPOINT_URL"],
-        aws_access_key_id=addresses["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=addresses["AWS_SECRET_ACCESS_KEY"],
-        region_name="us-east-1",
-    )
     key = objects(laptop, "raw/weather/")[0]
-    envelope = json.loads(gzip.decompress(s3.get_object(Bucket="rps", Key=key)["Body"].read()))
+    envelope = json.loads(gzip.decompress(bucket_of(laptop).Object(key).get()["Body"].read()))
     assert envelope["collected_at"] in key
     assert json.loads(envelope["body"])[0]["hourly"]["temperature_2m"]

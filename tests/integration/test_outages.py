@@ -10,11 +10,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
-from tests.doubles.cutting_proxy import cutting_proxy
+from tests.doubles.connection import CutConnection
 from tests.integration.conftest import STAGES, Pipeline
 
 NOBODY = "http://127.0.0.1:9"
@@ -56,13 +55,11 @@ def test_mlflow_that_is_down_stops_the_stages_that_need_it(pipeline: Pipeline) -
 
 @pytest.mark.parametrize("allowance", [2_000, 20_000, 300_000])
 def test_s3_that_is_lost_half_way_loses_nothing(pipeline: Pipeline, allowance: int) -> None:
-    port = urlsplit(pipeline.environment["AWS_ENDPOINT_URL"]).port
-    assert port
     for stage in ("ingest", "validate", "transform", "version"):
         if stage in USES_S3:
-            with cutting_proxy(port, allowance) as proxy:
-                code, output = pipeline.run(stage, AWS_ENDPOINT_URL=f"http://127.0.0.1:{proxy.port}")
-                assert (code == 75) if proxy.has_cut else (code == 0), f"{stage}: {output}"
+            with CutConnection(pipeline.environment["AWS_ENDPOINT_URL"], after_bytes=allowance) as connection:
+                code, output = pipeline.run(stage, AWS_ENDPOINT_URL=connection.url)
+                assert code == (75 if connection.was_cut else 0), f"{stage}: {output}"
                 assert "Traceback" not in output
         code, output = pipeline.run(stage)
         assert code == 0, f"{stage}: {output}"
@@ -70,13 +67,11 @@ def test_s3_that_is_lost_half_way_loses_nothing(pipeline: Pipeline, allowance: i
 
 @pytest.mark.parametrize("allowance", [3_000, 60_000])
 def test_mlflow_that_is_lost_half_way_loses_nothing(pipeline: Pipeline, allowance: int) -> None:
-    port = urlsplit(pipeline.environment["MLFLOW_TRACKING_URI"]).port
-    assert port
     for stage in STAGES:
         if stage in USES_MLFLOW:
-            with cutting_proxy(port, allowance) as proxy:
-                code, output = pipeline.run(stage, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{proxy.port}")
-                assert (code == 75) if proxy.has_cut else (code == 0), f"{stage}: {output}"
+            with CutConnection(pipeline.environment["MLFLOW_TRACKING_URI"], after_bytes=allowance) as connection:
+                code, output = pipeline.run(stage, MLFLOW_TRACKING_URI=connection.url)
+                assert code == (75 if connection.was_cut else 0), f"{stage}: {output}"
                 assert "Traceback" not in output
         code, output = pipeline.run(stage)
         assert code == 0, f"{stage}: {output}"
