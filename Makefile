@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+TESTS ?= tests/unit tests/integration tests/e2e
 UV := UV_COMPILE_BYTECODE=1 $(VENV)/bin/uv
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPATH :=
