@@ -7,11 +7,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from scripts.services import StackError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 OPPONENTS = {"": "candidate", "production.": "production", "persistence.": "persistence"}
 
@@ -62,8 +65,8 @@ def find_outcome(addresses: Mapping[str, str], challenge: str, run_id: str) -> O
             raise StackError(f"MLflow at {address} has no run tagged rps.run_id={run_id}")
         run = found[0]
         versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
-        quality = _artifact(client, run.info.run_id, "profile/quality.json")
-        evaluation = _artifact(client, run.info.run_id, "evaluation/evaluation.json")
+        quality = _artifact(address, run, "profile/quality.json")
+        evaluation = _artifact(address, run, "evaluation/evaluation.json")
     except MlflowException as error:
         raise StackError(f"MLflow at {address} would not tell what came out: {error}") from error
     run_url = f"{address}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
@@ -96,8 +99,12 @@ def _scores(metrics: Mapping[str, float]) -> list[Score]:
     ]
 
 
-def _artifact(client: Any, run_id: str, path: str) -> dict[str, Any]:  # noqa: ANN401 - MLflow's client has no types here
+def _artifact(address: str, run: Run, path: str) -> dict[str, Any]:
+    from mlflow.artifacts import download_artifacts
+
     with tempfile.TemporaryDirectory() as scratch:
-        local = Path(client.download_artifacts(run_id, path, scratch))
+        # By its artifact address: a 2.7 server does not answer what the client's newer ways ask it.
+        uri = f"{run.info.artifact_uri}/{path}"
+        local = Path(download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=address))
         content: dict[str, Any] = msgspec.json.decode(local.read_bytes())
         return content

@@ -16,7 +16,9 @@ from mlflow.tracking import MlflowClient
 
 from forecasting.bundle import read_bundle
 from pipelines.store import open_store
-from tests.conftest import free_ports, running
+from scripts.outcome import find_outcome
+from scripts.services import free_ports
+from tests.conftest import running
 from tests.doubles import dagshub
 from tests.integration.conftest import ROOT, STAGES, Pipeline
 from tests.replay_fixture import Replay
@@ -94,6 +96,10 @@ def test_the_whole_pipeline_ends_with_a_pending_version(clone: Pipeline, service
     assert open_store().keys("raw/weather/")
     assert any(key.endswith(f"{dataset['md5'][2:]}") for key in open_store().keys("dvc/"))
     assert len(clone.commits()) > 0
+
+    outcome = find_outcome(clone.environment, "weather", clone.environment["RPS_RUN_ID"])
+    assert (outcome.model_version, outcome.dataset_md5) == (registered["version"], dataset["md5"])
+    assert {score.model for score in outcome.scores} == {"candidate", "persistence"}
 
     # The next run meets it as production: the registry's alias, fetched from the same server.
     client.set_registered_model_alias("weather", "production", registered["version"])

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.raw import raw_key, raw_keys, unpack
 from pipelines.store import open_store
-from tests.conftest import free_ports
+from scripts.services import free_ports
 from tests.integration.ingesting import (
     FILES,
     accept,
