@@ -8,6 +8,7 @@ The rules about a series as a whole are in `series_rules`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Literal
 
@@ -78,7 +79,7 @@ def judge(
     if keyed:
         violations += _cell_violations(table, broken, challenge, as_of)
         mistyped = {violation.column for violation in violations if violation.rule in _SHAPE}
-        violations += series_violations(table, challenge, as_of, without=mistyped)
+        violations += series_violations(table.dropna(subset=_KEY), challenge, as_of, without=mistyped)
     violations.sort(key=lambda violation: (violation.severity, violation.rule, violation.series, violation.column))
     rows = table["unique_id"].value_counts() if keyed else pd.Series(dtype="int64")
     return QualityReport(
@@ -91,8 +92,10 @@ def judge(
     )
 
 
+_KEY = ["unique_id", "ds"]
 _SHAPE = ("columns", "types")
 _ANY_IS_AN_ERROR = {
+    "incomplete_key": "rows have no series or no time",
     "unknown_series": "rows of a series that the challenge does not name",
     "duplicates": "rows whose series and time occur more than once",
     "off_grid": "rows whose time is not a whole step of the grid",
@@ -105,7 +108,9 @@ def _in_nanoseconds(observations: pd.DataFrame) -> pd.DataFrame:
     """Any resolution of UTC times is as good as another; everything else is left for the schema to refuse."""
     ds = observations.get("ds")
     if ds is not None and isinstance(ds.dtype, pd.DatetimeTZDtype) and str(ds.dtype.tz) == "UTC":
-        observations = observations.assign(ds=ds.astype("datetime64[ns, UTC]"))
+        # A time that nanoseconds cannot hold is left as it is: its type is then told as wrong.
+        with suppress(pd.errors.OutOfBoundsDatetime):
+            observations = observations.assign(ds=ds.astype("datetime64[ns, UTC]"))
     return observations.reset_index(drop=True)
 
 
@@ -156,6 +161,7 @@ def _broken(table: pd.DataFrame, challenge: Challenge, as_of: datetime) -> pd.Da
     rule[rule.str.startswith("dtype(") | rule.str.startswith("DataFrameSchema")] = "types"
     rule[rule == "multiple_fields_uniqueness"] = "duplicates"
     column = cases["column"].where(rule != "columns", cases["failure_case"])
+    rule[(rule == "nulls") & column.isin(_KEY)] = "incomplete_key"
     return pd.DataFrame({"rule": rule, "column": column, "index": cases["index"]}).drop_duplicates()
 
 
@@ -193,8 +199,11 @@ def _cell_violations(
     cells = broken[broken["index"].notna() & ~broken["rule"].isin(_SHAPE)]
     cells = cells.assign(index=cells["index"].astype("int64"))
     # A key that occurs twice is one thing that is wrong, and pandera tells it once for each of the key's columns.
-    cells.loc[cells["rule"].isin(["duplicates", "unknown_series", "off_grid", "future"]), "column"] = ""
-    cells = cells.drop_duplicates().join(table[["unique_id", "ds"]], on="index")
+    about_rows = ["duplicates", "incomplete_key", "unknown_series", "off_grid", "future"]
+    cells.loc[cells["rule"].isin(about_rows), "column"] = ""
+    cells = cells.drop_duplicates().join(table[_KEY], on="index")
+    # What has no key is wrong whatever its values are, and cannot be counted among a series' rows.
+    cells = cells[(cells["column"] == "") | cells[_KEY].notna().all(axis=1)].fillna({"unique_id": ""})
     since = pd.Timestamp(as_of) - pd.Timedelta(hours=challenge.quality.recent_hours)
     recent = table["ds"] > since
     rows, recent_rows = (part["unique_id"].value_counts() for part in (table, table[recent]))
@@ -240,7 +249,7 @@ def _counted(
         found=float(found),
         limit=limit,
         count=len(when),
-        first=when.min().to_pydatetime(),
-        last=when.max().to_pydatetime(),
+        first=None if when.isna().all() else when.min().to_pydatetime(),
+        last=None if when.isna().all() else when.max().to_pydatetime(),
         message=message,
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -222,3 +223,19 @@ def test_the_report_for_people_cannot_be_broken_by_what_the_source_sends() -> No
 def test_the_same_data_as_of_the_same_moment_gives_the_same_report() -> None:
     table = changed("temperature", np.nan, "JFK", 0, 20)(GOOD.copy())
     assert judged(table) == judged(table.sample(frac=1.0, random_state=3))
+
+
+@pytest.mark.parametrize(("column", "series"), [("unique_id", ""), ("ds", "EWR")])
+def test_a_row_without_series_or_time_is_an_error_and_can_be_reported(column: str, series: str) -> None:
+    table = GOOD.copy()
+    table.loc[5, [column, "temperature"]] = None
+    report = judged(table)
+    assert rules(report) == {("incomplete_key", series, "")}
+    assert "no series or no time" in as_markdown(report)
+    assert msgspec.json.decode(msgspec.json.encode(report), type=QualityReport) == report
+
+
+def test_a_time_that_nanoseconds_cannot_hold_is_told_and_not_a_crash() -> None:
+    table = GOOD.assign(ds=GOOD["ds"].astype("datetime64[s, UTC]"))
+    table.loc[5, "ds"] = pd.Timestamp("3000-01-01", tz="UTC").as_unit("s")
+    assert rules(judged(table)) == {("types", "", "ds")}
