@@ -7,17 +7,18 @@ Addresses and keys come from the environment (`RPS_STORE`, `AWS_ENDPOINT_URL`, `
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from pipelines.errors import ConfigurationError, PassingFault
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
+_ADDRESS = re.compile(r"s3://(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]*)(?P<prefix>(?:/.*)?)")
 _DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "401", "NoSuchBucket"}
 
 
@@ -88,17 +89,29 @@ class Store:
 
 
 def open_store() -> Store:
-    """The store that the environment names. Raises ConfigurationError naming every variable that is missing."""
+    """The store that the environment names. Raises ConfigurationError naming what is missing or cannot be used."""
     needed = ("RPS_STORE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     missing = [name for name in needed if not os.environ.get(name)]
     if missing:
         raise ConfigurationError(f"set {', '.join(missing)} in the environment (see .env.example)")
-    address = urlsplit(os.environ["RPS_STORE"])
-    if address.scheme != "s3" or not address.netloc:
+    address = _ADDRESS.fullmatch(os.environ["RPS_STORE"])
+    if address is None:
         expected = "s3://bucket or s3://bucket/prefix"
         raise ConfigurationError(f"RPS_STORE: expected {expected}; found {os.environ['RPS_STORE']!r}")
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        endpoint = os.environ.get(name, "")
+        if "@" in endpoint:
+            raise ConfigurationError(f"{name} holds a password, and would be logged and committed: take it out.")
+        if endpoint and not endpoint.startswith(("http://", "https://")):
+            raise ConfigurationError(f"{name}: expected an http:// or https:// address; found {endpoint!r}")
+    prefix = address["prefix"].strip("/")
+    return Store(_client(), address["bucket"], f"{prefix}/" if prefix else "")
+
+
+def _client() -> S3Client:
     import boto3
     from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
 
     config = Config(
         connect_timeout=5,
@@ -106,8 +119,10 @@ def open_store() -> Store:
         retries={"mode": "standard", "total_max_attempts": 3},
         s3={"addressing_style": "path"},
     )
-    # A session of its own: the default one keeps the first credentials that it saw.
-    session = boto3.session.Session()
-    client = session.client("s3", config=config, region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"))
-    prefix = address.path.strip("/")
-    return Store(client, address.netloc, f"{prefix}/" if prefix else "")
+    try:
+        # A session of its own: the default one keeps the first credentials that it saw.
+        session = boto3.session.Session()
+        return session.client("s3", config=config, region_name=os.environ.get("AWS_DEFAULT_REGION") or "us-east-1")
+    except (BotoCoreError, ValueError) as error:
+        hint = "Check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and AWS_PROFILE."
+        raise ConfigurationError(f"S3 cannot be asked with these settings: {error}. {hint}") from error

@@ -45,3 +45,38 @@ def test_a_store_that_is_no_s3_address_is_told(store_env: dict[str, str], monkey
     monkeypatch.setenv("RPS_STORE", "/var/data")
     with pytest.raises(ConfigurationError, match="expected s3://bucket"):
         open_store()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RPS_STORE", "s3://"),
+        ("RPS_STORE", "s3://["),
+        ("RPS_STORE", "s3://no bucket/x"),
+        ("AWS_ENDPOINT_URL", "foo"),
+        ("AWS_ENDPOINT_URL", "http://["),
+        ("AWS_ENDPOINT_URL", "ftp://127.0.0.1"),
+        ("AWS_DEFAULT_REGION", "no such region!"),
+        ("AWS_PROFILE", "nobody"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_told_by_name(
+    store_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match=variable):
+        open_store()
+
+
+def test_a_password_in_the_endpoint_is_refused_and_not_repeated(
+    store_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:hunter2@127.0.0.1:9")
+    with pytest.raises(ConfigurationError, match="holds a password") as refused:
+        open_store()
+    assert "hunter2" not in str(refused.value)
+
+
+def test_an_empty_region_is_no_region(store_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "")
+    assert open_store().keys("") == []
