@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from pipelines.errors import PassingFault, StageError
@@ -47,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 64
     except SystemExit as leaving:
         return 0 if leaving.code == 0 else 64
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a unit such as °C must not end a stage in an ASCII log
     started = time.monotonic()
     try:
         run = open_run(options.challenge, starts=options.stage == "ingest")

@@ -6,7 +6,7 @@ import os
 import secrets
 import subprocess
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -15,6 +15,9 @@ import msgspec
 from forecasting.challenge import Challenge, ChallengeError, load_challenge
 from pipelines.errors import ConfigurationError, PassingFault
 from pipelines.files import Files, read_json, write_json
+
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""The grid of every challenge starts at the first, and nanoseconds since then hold little more than the last."""
 
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,10 +81,13 @@ def parse_utc(text: str, what: str) -> datetime:
     """An ISO 8601 time as UTC; one without an offset is UTC already. Raises ConfigurationError."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        expected = "an ISO 8601 time such as 2013-12-30T23:00:00Z"
-        raise ConfigurationError(f"{what}: expected {expected}; found {text!r}") from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        moment = _EARLIEST - timedelta(seconds=1)
+    if not _EARLIEST <= moment < _LATEST:
+        expected = f"an ISO 8601 time such as 2013-12-30T23:00:00Z, from {_EARLIEST.year} to before {_LATEST.year}"
+        raise ConfigurationError(f"{what}: expected {expected}; found {text!r}")
+    return moment
 
 
 def _stored(files: Files) -> RunIdentity:
@@ -100,5 +106,8 @@ def _new_identity(run_id: str) -> RunIdentity:
 
 
 def _head() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # git is not installed
+        return "unknown"
     return done.stdout.strip() if done.returncode == 0 else "unknown"
