@@ -42,10 +42,15 @@ def calibrate(residuals: FloatArray, level: float) -> Offsets:
     # Rounding must not push a rank over a whole number: (n + 1) · 0.05 is 0.9999… for n = 19.
     below = math.floor((count + 1) * tail + 1e-9)
     if below < 1:
-        needed = math.ceil(1.0 / tail - 1e-9) - 1
+        needed = residuals_needed(level)
         raise TooFewResiduals(f"residuals: expected at least {needed} for a level of {level}; found {count}")
     ordered = np.sort(residuals)
     return Offsets(lower=float(ordered[below - 1]), upper=float(ordered[count - below]))
+
+
+def residuals_needed(level: float) -> int:
+    """The fewest residuals of which ``calibrate`` can make an interval of that level: 19 for 0.9."""
+    return math.ceil(2.0 / (1.0 - level) - 1e-9) - 1
 
 
 def coverage(truth: FloatArray, lower: FloatArray, upper: FloatArray) -> float:

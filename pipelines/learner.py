@@ -17,7 +17,7 @@ from pipelines.errors import ConfigurationError
 
 FloatArray = NDArray[np.float64]
 
-SET_ELSEWHERE = frozenset({"self", "loss", "quantile", "random_state", "warm_start", "verbose"})
+SET_ELSEWHERE = frozenset({"self", "loss", "quantile", "random_state", "warm_start", "verbose", "scoring"})
 """Given by target.loss and learner.seed, or without a meaning here."""
 PARITY = 1e-9
 """How far the trees' prediction may lie from the training library's, in the target's unit."""
@@ -50,10 +50,12 @@ def fit_change(
     """Fit the model to the change of the target from origin to horizon.
 
     features: (n, columns), NaN where unknown; change: (n,), in the target's unit, all known.
+    A column without any value is fitted as a constant, which no tree divides on: scikit-learn refuses it as it is.
     Raises ConfigurationError with the file when a parameter's value is refused.
     """
+    empty = features.columns[features.isna().all()]
     try:
-        return model.fit(features, change)
+        return model.fit(features.assign(**dict.fromkeys(empty, 0.0)), change)
     except InvalidParameterError as error:
         raise ConfigurationError(f"{challenge_path}: learner.parameters: {error}") from None
 

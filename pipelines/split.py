@@ -8,10 +8,14 @@ from datetime import datetime, timedelta
 import pandas as pd
 
 from forecasting.challenge import Challenge
+from forecasting.intervals import residuals_needed
 from pipelines.errors import DataRejected
 
 MIN_ROWS = {"training": 500, "calibration": 100, "holdout": 100}
-"""Below these a fit, a 90 % quantile and a comparison say nothing; rows are origins whose targets are known."""
+"""Below these a fit, a 90 % quantile and a comparison say nothing; rows are origins whose targets are known.
+
+A wider interval than 90 % needs more calibration (see `residuals_needed`).
+"""
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,13 @@ def _require_rows(
         "calibration": f"between {calibration_from:%Y-%m-%dT%H:%MZ} and {holdout_from:%Y-%m-%dT%H:%MZ}",
         "holdout": f"from {holdout_from:%Y-%m-%dT%H:%MZ} on",
     }
+    needed = {**MIN_ROWS, "calibration": max(MIN_ROWS["calibration"], residuals_needed(challenge.learner.interval))}
     short = [
-        f"{name} ({where[name]}) has {len(part)} rows for horizon {horizon}, at least {MIN_ROWS[name]} are needed"
+        f"{name} ({where[name]}) has {len(part)} rows for horizon {horizon}, at least {needed[name]} are needed"
         for name, part in (("training", split.training), ("calibration", split.calibration), ("holdout", split.holdout))
         for horizon in challenge.target.horizons
         for part in [part[part[f"target_h{horizon}"].notna()]]
-        if len(part) < MIN_ROWS[name]
+        if len(part) < needed[name]
     ]
     if short:
         days = f"learner.holdout_days ({challenge.learner.holdout_days}) and "

@@ -55,6 +55,7 @@ def run(run: Run) -> None:
     split = split_by_time(table, run.challenge, run.identity.as_of)
     tracking = open_tracking(run)
     _print_split(split)
+    _print_empty(spec, split)
     fitted = _fit_all(run, spec, split)
     description = _describe(run, split, fitted, dataset, tracking.run_id)
     _write(run, description, fitted)
@@ -75,6 +76,12 @@ def _print_split(split: Split) -> None:
     for name, part in (("training", split.training), ("calibration", split.calibration), ("hold-out", split.holdout)):
         first, last = part["ds"].min(), part["ds"].max()
         print(f"{name}: {len(part):,} rows, origins {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ}", flush=True)
+
+
+def _print_empty(spec: FeatureSpec, split: Split) -> None:
+    empty = [column for column in spec.columns if split.training[column].isna().all()]
+    if empty:
+        print(f"not learnt from, for want of any value in training: {', '.join(empty)}", flush=True)
 
 
 def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, Fitted]:
@@ -98,7 +105,11 @@ def _fit(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> Fitted:
         features, change = _known(split.training, spec, horizon)
         model = fit_change(new_model(run.challenge, run.challenge_path), features, change, run.challenge_path)
         features, change = _known(split.calibration, spec, horizon)
-        offsets = calibrate(change - model.predict(features), run.challenge.learner.interval)
+        residuals = change - model.predict(features)
+        if not np.isfinite(residuals).all():
+            told = f"the model for horizon {horizon} predicts numbers that are not finite"
+            raise ConfigurationError(f"{run.challenge_path}: learner.parameters: {told}: lower learning_rate.")
+        offsets = calibrate(residuals, run.challenge.learner.interval)
         return Fitted(model, as_trees(model, features), offsets)
 
 

@@ -269,6 +269,8 @@ def test_a_production_bundle_that_cannot_be_read_is_told(tmp_path, name, client)
     [
         ({"max_itre": 10}, r"learner\.parameters\.max_itre: expected a parameter of hist_gradient_boosting .*max_iter"),
         ({"loss": "poisson"}, r"learner\.parameters\.loss: expected a parameter"),
+        ({"scoring": "bogus"}, r"learner\.parameters\.scoring: expected a parameter"),
+        ({"learning_rate": 1e308, "max_iter": 5}, r"learner\.parameters: .* not finite: lower learning_rate"),
         ({"max_iter": -1}, r"learner\.parameters: The 'max_iter' parameter .* must be"),
     ],
 )

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from forecasting.intervals import Offsets, TooFewResiduals, calibrate, coverage
+from forecasting.intervals import Offsets, TooFewResiduals, calibrate, coverage, residuals_needed
 
 
 def test_offsets_are_the_order_statistics_of_the_finite_sample_correction() -> None:
@@ -49,3 +49,11 @@ def test_coverage_counts_known_truths_and_both_ends() -> None:
     truth = np.array([0.0, 1.0, 2.0, math.nan])
     assert coverage(truth, np.zeros(4), np.ones(4)) == pytest.approx(2 / 3)
     assert math.isnan(coverage(np.array([math.nan]), np.zeros(1), np.ones(1)))
+
+
+@pytest.mark.parametrize("level", [0.6, 0.8, 0.9, 0.95, 0.99, 0.999])
+def test_as_many_residuals_as_are_needed_are_enough_and_one_less_is_not(level: float) -> None:
+    needed = residuals_needed(level)
+    calibrate(np.arange(needed, dtype=float), level)
+    with pytest.raises(TooFewResiduals):
+        calibrate(np.arange(needed - 1, dtype=float), level)

@@ -55,3 +55,14 @@ def test_the_same_seed_gives_the_same_model_on_any_number_of_cores():
             model = fit_change(new_model(weather(), PATH), features, change, PATH)
             predictions.append(model.predict(features))
     assert (predictions[0] == predictions[1]).all()
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_column_with_hardly_a_value_in_training_is_left_alone(known: int):
+    features, change = table()
+    features["d"] = np.where(np.arange(len(features)) < known, 1.0, np.nan)
+    model = fit_change(new_model(weather(), PATH), features, change, PATH)
+    trees = as_trees(model, features)
+    assert trees.num_feature == 6
+    if not known:
+        assert (model.predict(features) == model.predict(features.assign(d=7.0))).all()

@@ -99,3 +99,12 @@ def test_too_little_history_is_told_by_part_with_numbers(days, part):
     challenge = challenge_with()
     with pytest.raises(DataRejected, match=rf"{part} \(.*has \d+ rows for horizon 4, at least \d+ are needed"):
         split_by_time(features_of(challenge, days=days, series=("EWR",)), challenge, AS_OF)
+
+
+def test_a_wider_interval_needs_more_calibration():
+    narrow = challenge_with(calibration=10)
+    features = features_of(narrow, days=120)
+    split_by_time(features, narrow, AS_OF)
+    wide = msgspec.structs.replace(narrow, learner=msgspec.structs.replace(narrow.learner, interval=0.999))
+    with pytest.raises(DataRejected, match=r"calibration .* has 4\d\d rows for horizon 4, at least 1999 are needed"):
+        split_by_time(features, wide, AS_OF)
