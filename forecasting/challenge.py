@@ -23,6 +23,9 @@ NotNegative = Annotated[int, Meta(ge=0)]
 Statistic = Literal["mean", "std", "min", "max"]
 Cycle = Literal["hour_of_day", "day_of_week", "day_of_year"]
 
+_KEY_COLUMNS = ("unique_id", "ds", "collected_at")
+"""What every table of observations says of a row besides its variables."""
+
 
 class ChallengeError(Exception):
     """A challenge file is missing or wrong; the message names file, key, expected and found."""
@@ -245,14 +248,20 @@ def _inconsistencies(challenge: Challenge, stem: str) -> list[tuple[str, str, st
     used += [(f"quality.ranges.{column}", column) for column in quality.ranges]
     used += [("features", variable) for variable in features.variables]
     problems += [(key, known, repr(column)) for key, column in used if column not in columns]
+    taken = [column for column in columns if column in _KEY_COLUMNS]
+    problems += [("source.variables", f"other names than {', '.join(_KEY_COLUMNS)}", repr(name)) for name in taken]
     if target.variable in columns and challenge.source.variables[target.variable].unit != target.unit:
         unit = challenge.source.variables[target.variable].unit
         problems.append(("target.unit", f"the unit of source.variables.{target.variable}, {unit!r}", repr(target.unit)))
     for column, (low, high) in quality.ranges.items():
         if not low < high:
             problems.append((f"quality.ranges.{column}", "[low, high] with low < high", repr([low, high])))
-    if challenge.gate.coverage[0] >= challenge.gate.coverage[1]:
-        problems.append(("gate.coverage", "[low, high] with low < high", repr(list(challenge.gate.coverage))))
+    low, high = challenge.gate.coverage
+    if low >= high:
+        problems.append(("gate.coverage", "[low, high] with low < high", repr([low, high])))
+    elif not low < challenge.learner.interval < high:
+        expected = f"[low, high] around learner.interval ({challenge.learner.interval:g}), or no model can pass"
+        problems.append(("gate.coverage", expected, repr([low, high])))
     if not features.variables and not features.calendar:
         problems.append(("features", "at least one feature", "none"))
     lookback_days = challenge.learner.holdout_days + challenge.learner.calibration_days

@@ -10,10 +10,14 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from forecasting.challenge import Challenge
+from pipelines.errors import ConfigurationError
 from pipelines.http import Request
 
 if TYPE_CHECKING:
     import pandas as pd
+
+HOURLY_MINUTES = 60
+"""The step of what both APIs tell; a finer grid would be full of holes, and a coarser one has no room for it."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +72,10 @@ class Source(Protocol):
 
 def make_source(challenge: Challenge) -> Source:
     """The source that the challenge names. Raises ConfigurationError when its settings do not fit the API."""
+    if challenge.target.step_minutes != HOURLY_MINUTES:
+        key = f"challenges/{challenge.name}.toml: target.step_minutes"
+        expected = f"{HOURLY_MINUTES}, as {challenge.source.kind} tells of full hours"
+        raise ConfigurationError(f"{key}: expected {expected}; found {challenge.target.step_minutes}")
     if challenge.source.kind == "open-meteo":
         from pipelines.sources.open_meteo import OpenMeteo
 

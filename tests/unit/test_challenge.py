@@ -37,6 +37,14 @@ MISTAKES = [
     ('statistics = ["mean"', 'statistics = ["median"', "features.rolling[0].statistics[0]", "", "'median'"),
     ('cron = "17 */6 * * *"', 'cron = "daily"', "schedule.cron", "five fields", "'daily'"),
     ("coverage = [0.85, 0.95]", "coverage = [0.95, 0.85]", "gate.coverage", "low < high", "0.95"),
+    ("interval = 0.9\n", "interval = 0.8\n", "gate.coverage", "around learner.interval (0.8)", "[0.85, 0.95]"),
+    (
+        "[source.variables]",
+        '[source.variables]\nds = { name = "time", unit = "s" }',
+        "source.variables",
+        "other names than unique_id, ds",
+        "'ds'",
+    ),
     ("[target]", "[target", "not valid TOML", "line", ""),
 ]
 

@@ -197,3 +197,12 @@ def test_two_units_for_one_kind_of_value_are_a_configuration_error(challenge: Ch
 def test_an_impossible_time_is_refused_before_it_gets_into_the_history(challenge: Challenge, time: float) -> None:
     with pytest.raises(DataRejected, match="EWR: expected times every 3600 s"):
         make_source(challenge).parse(answer(challenge, three(time=[1388361600, time])))
+
+
+@pytest.mark.parametrize("step_minutes", [15, 1440])
+def test_a_grid_that_hourly_answers_do_not_fit_is_told_before_anything_is_asked(
+    challenge: Challenge, step_minutes: int
+) -> None:
+    target = msgspec.structs.replace(challenge.target, step_minutes=step_minutes)
+    with pytest.raises(ConfigurationError, match=rf"target\.step_minutes: expected 60, .*; found {step_minutes}"):
+        make_source(msgspec.structs.replace(challenge, target=target))
