@@ -58,7 +58,11 @@ def read_observations(path: Path, challenge: Challenge) -> Table:
     lacking = [column for column in wanted if column not in frame]
     if lacking:
         raise ConfigurationError(f"{path}: expected the columns {', '.join(wanted)}; {', '.join(lacking)} missing.")
-    unknown = sorted(set(frame["unique_id"].unique()) - set(challenge.series_ids))
+    numeric = all(pd.api.types.is_float_dtype(frame[column]) for column in challenge.columns)
+    if not numeric or not pd.api.types.is_datetime64_any_dtype(frame["ds"]):
+        told = f"{path}: expected ds as times, and {', '.join(challenge.columns)} as floats"
+        raise ConfigurationError(f"{told}; found {frame.dtypes.astype(str).to_dict()}: run the stage 'ingest' again.")
+    unknown = sorted(set(map(str, frame["unique_id"].unique())) - set(challenge.series_ids))
     if unknown:
         message = f"{path}: expected the series {', '.join(challenge.series_ids)}; found {', '.join(unknown)}"
         raise ConfigurationError(f"{message}: run the stage 'ingest' again.")

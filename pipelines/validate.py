@@ -15,6 +15,9 @@ def run(run: Run) -> None:
     """Write `quality.json` and `quality.md`; then accept the data, or raise DataRejected with every error."""
     files = run.files
     collection = read_json(files.collection, Collection, made_by="ingest")
+    if collection.run_id != run.identity.run_id:
+        told = f"{files.collection} is of run {collection.run_id!r}, this is {run.identity.run_id!r}"
+        raise ConfigurationError(f"{told}: run the stage 'ingest' again.")
     try:
         observations = pd.read_parquet(files.observations)
     except FileNotFoundError:

@@ -66,6 +66,17 @@ def test_a_log_that_takes_only_ascii_ends_no_stage(workspace: Path) -> None:
     assert "values are outside -60 \\u2026 60" in done.stdout
 
 
+def test_observations_of_another_run_are_not_judged(workspace: Path) -> None:
+    run = open_run("weather", starts=False)
+    table = made_up_weather(hours=24 * 90)
+    write_observations(run, table)
+    write_json(run.files.collection, collected("another", len(table)))
+    done = stage(workspace, "validate")
+    assert done.returncode == 64, done.stderr
+    assert "is of run 'another'" in done.stderr
+    assert not run.files.quality.exists()
+
+
 def collected(run_id: str, rows: int) -> Collection:
     return Collection(
         run_id=run_id,

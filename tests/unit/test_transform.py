@@ -99,3 +99,18 @@ def test_no_value_of_the_target_at_all_is_rejected_data(tmp_path: Path) -> None:
     write_observations(run, made_up_weather(hours=50).assign(temperature=np.nan))
     with pytest.raises(DataRejected, match="expected observations of temperature; found none in 150 rows"):
         transform.run(run)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "told"),
+    [
+        ("ds", "yesterday", "expected ds as times"),
+        ("temperature", "warm", "as floats"),
+        ("unique_id", 7, "expected the series EWR, JFK, LGA; found 7"),
+        ("unique_id", None, "expected the series EWR, JFK, LGA; found None"),
+    ],
+)
+def test_a_table_of_other_types_is_told_and_not_a_crash(tmp_path: Path, column: str, values: object, told: str) -> None:
+    observations = made_up_weather(hours=48).assign(**{column: values})
+    with pytest.raises(ConfigurationError, match=told):
+        transformed(tmp_path, observations)
