@@ -129,10 +129,13 @@ def _tracking_uri() -> str:
     if not uri:
         raise ConfigurationError("set MLFLOW_TRACKING_URI in the environment (see .env.example)")
     try:
-        holds_password = urlsplit(uri).password is not None
+        address = urlsplit(uri)
     except ValueError as error:
         raise ConfigurationError(f"MLFLOW_TRACKING_URI: expected an address; found {uri!r} ({error})") from None
-    if holds_password:
+    is_server = address.scheme in {"http", "https"}
+    if is_server and not address.hostname:
+        raise ConfigurationError(f"MLFLOW_TRACKING_URI: expected an address with a host; found {uri!r}")
+    if address.password is not None or (is_server and address.username is not None):  # a token may stand alone
         hint = "put it into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD: addresses are logged"
         raise ConfigurationError(f"MLFLOW_TRACKING_URI holds a password; {hint}")
     return uri
@@ -237,6 +240,8 @@ def _told(uri: str, doing: str) -> Iterator[None]:
         raise _refusal(uri, doing, error, error.response.status_code if error.response is not None else 500) from error
     except S3Error as error:  # an MLflow server may send its clients to the artifact store themselves
         raise _refusal(uri, doing, error, error.response["ResponseMetadata"]["HTTPStatusCode"]) from error
+    except ImportError as error:  # a database that needs a driver
+        raise ConfigurationError(f"MLflow at {uri} cannot be used here: {error}. Check MLFLOW_TRACKING_URI.") from error
     except (RequestException, BotoCoreError, OSError) as error:
         raise _down(uri, doing, error) from error
 

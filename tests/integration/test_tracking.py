@@ -110,11 +110,28 @@ def test_a_missing_address_is_told_by_name(tmp_path: Path, monkeypatch: pytest.M
         open_tracking(new_run(tmp_path))
 
 
-def test_a_password_in_the_address_is_refused_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:hunter2@127.0.0.1:1")
+@pytest.mark.parametrize("credentials", ["someone:hunter2", "hunter2"])
+def test_a_password_in_the_address_is_refused_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, credentials: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{credentials}@127.0.0.1:1")
     with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_PASSWORD") as told:
         open_tracking(new_run(tmp_path))
     assert "hunter2" not in str(told.value)
+
+
+@pytest.mark.parametrize("address", ["foo", "http://", "http://[", "ftp://127.0.0.1"])
+def test_an_address_that_is_none_is_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_URI"):
+        open_tracking(new_run(tmp_path))
+
+
+def test_a_database_without_its_driver_is_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://127.0.0.1:9/mlflow")
+    with pytest.raises(ConfigurationError, match="Check MLFLOW_TRACKING_URI"):
+        open_tracking(new_run(tmp_path))
 
 
 def test_a_server_that_is_down_is_a_passing_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
