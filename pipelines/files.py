@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from pipelines.errors import ConfigurationError, PassingFault
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 
@@ -172,4 +175,16 @@ def read_json(path: Path, kind: type[T], *, made_by: str) -> T:
     except FileNotFoundError:
         raise ConfigurationError(f"{path} is missing: run the stage {made_by!r} first.") from None
     except (msgspec.DecodeError, OSError) as error:
+        raise ConfigurationError(f"{path} cannot be read ({error}): run the stage {made_by!r} again.") from error
+
+
+def read_table(path: Path, *, made_by: str) -> pd.DataFrame:
+    """As ``read_json``, for a Parquet file."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path} is missing: run the stage {made_by!r} first.") from None
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise ConfigurationError(f"{path} cannot be read ({error}): run the stage {made_by!r} again.") from error

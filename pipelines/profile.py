@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from pathlib import Path
 
 import pandas as pd
 
-from pipelines.errors import ConfigurationError
-from pipelines.files import write_text
+from pipelines.errors import ConfigurationError, DataRejected
+from pipelines.files import read_table, write_text
 from pipelines.run import Run
 from pipelines.tracking import open_tracking
 
@@ -26,7 +25,10 @@ def run(run: Run) -> None:
     ):
         if not path.exists():
             raise ConfigurationError(f"{path} is missing: run the stage {stage!r} first.")
-    write_text(files.profile, profile_page(files.observations, title=run.challenge.title))
+    observations = read_table(files.observations, made_by="ingest")
+    if observations.empty:
+        raise DataRejected(f"{files.observations}: expected observations; found none.")
+    write_text(files.profile, profile_page(observations, title=run.challenge.title))
     print(f"profiled the observations in {files.profile}", flush=True)
     tracking = open_tracking(run)
     for path in (files.profile, files.quality, files.quality_report):
@@ -34,8 +36,8 @@ def run(run: Run) -> None:
     print(f"logged it to {tracking.run_url}", flush=True)
 
 
-def profile_page(observations: Path, *, title: str) -> str:
-    """One self-contained HTML page about a Parquet table; it loads nothing from the network."""
+def profile_page(observations: pd.DataFrame, *, title: str) -> str:
+    """One self-contained HTML page about a table that has rows; it loads nothing from the network."""
     os.environ["YDATA_PROFILING_NO_ANALYTICS"] = "1"  # it would report the table's size to its makers otherwise
     os.environ["MPLBACKEND"] = "Agg"
     os.environ["TQDM_DISABLE"] = "1"  # one of its bars is shown whatever its own setting says
@@ -44,7 +46,7 @@ def profile_page(observations: Path, *, title: str) -> str:
         from ydata_profiling import ProfileReport
 
         report = ProfileReport(
-            pd.read_parquet(observations),
+            observations,
             title=title,
             # The cheap parts of the report, for tables of any length; what is added below costs little.
             minimal=True,

@@ -14,7 +14,7 @@ from forecasting.challenge import Challenge
 from forecasting.features import FeatureError, FeatureSpec, feature_spec, target_column
 from forecasting.table_features import Table, table_features, table_targets
 from pipelines.errors import ConfigurationError, DataRejected
-from pipelines.files import whole_file
+from pipelines.files import read_table, whole_file
 from pipelines.run import Run
 
 
@@ -48,12 +48,7 @@ def read_observations(path: Path, challenge: Challenge) -> Table:
 
     Raises ConfigurationError when the file is missing, damaged, or not of this challenge.
     """
-    try:
-        frame = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise ConfigurationError(f"{path} is missing: run the stage 'ingest' first.") from None
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise ConfigurationError(f"{path} cannot be read ({error}): run the stage 'ingest' again.") from error
+    frame = read_table(path, made_by="ingest")
     wanted = ["unique_id", "ds", *challenge.columns]
     lacking = [column for column in wanted if column not in frame]
     if lacking:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
 from pipelines.errors import ConfigurationError, DataRejected
-from pipelines.files import read_json, write_json, write_text
+from pipelines.files import read_json, read_table, write_json, write_text
 from pipelines.history import Collection, accept_history
 from pipelines.quality import QualityReport, Violation, judge
 from pipelines.run import Run
@@ -18,13 +16,7 @@ def run(run: Run) -> None:
     if collection.run_id != run.identity.run_id:
         told = f"{files.collection} is of run {collection.run_id!r}, this is {run.identity.run_id!r}"
         raise ConfigurationError(f"{told}: run the stage 'ingest' again.")
-    try:
-        observations = pd.read_parquet(files.observations)
-    except FileNotFoundError:
-        raise ConfigurationError(f"{files.observations} is missing: run the stage 'ingest' first.") from None
-    except (OSError, ValueError) as error:
-        message = f"{files.observations} cannot be read ({error}): run the stage 'ingest' again."
-        raise ConfigurationError(message) from error
+    observations = read_table(files.observations, made_by="ingest")
     report = judge(
         observations,
         run.challenge,

@@ -12,7 +12,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from pipelines import profile
-from pipelines.errors import ConfigurationError, PassingFault
+from pipelines.errors import ConfigurationError, DataRejected, PassingFault
 from pipelines.files import write_text
 from pipelines.run import Run
 from pipelines.tracking import open_tracking
@@ -48,8 +48,8 @@ def test_the_page_needs_no_network_to_be_looked_at(run: Run) -> None:
 
 def test_making_the_page_reaches_nobody(run: Run) -> None:
     program = (
-        "import sys; from pathlib import Path; from pipelines.profile import profile_page\n"
-        "assert '<html' in profile_page(Path(sys.argv[1]), title='t')"
+        "import sys; import pandas; from pipelines.profile import profile_page\n"
+        "assert '<html' in profile_page(pandas.read_parquet(sys.argv[1]), title='t')"
     )
     asked: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as proxy:
@@ -86,4 +86,16 @@ def test_a_tracking_server_that_is_down_is_a_passing_fault_that_keeps_the_page(
 def test_missing_observations_are_told_with_the_stage_that_makes_them(run: Run) -> None:
     run.files.observations.unlink()
     with pytest.raises(ConfigurationError, match="ingest"):
+        profile.run(run)
+
+
+def test_damaged_observations_are_told_with_the_stage_that_makes_them(run: Run) -> None:
+    run.files.observations.write_bytes(b"garbage")
+    with pytest.raises(ConfigurationError, match=r"cannot be read .*'ingest' again"):
+        profile.run(run)
+
+
+def test_a_table_without_rows_has_no_profile(run: Run) -> None:
+    write_observations(run, made_up_weather(hours=0))
+    with pytest.raises(DataRejected, match="found none"):
         profile.run(run)
