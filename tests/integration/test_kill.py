@@ -56,7 +56,7 @@ def bundle(pipeline: Pipeline) -> object:
 
 def evaluation(pipeline: Pipeline) -> object:
     metrics = {name: value for name, value in _mlflow_run(pipeline).data.metrics.items() if "seconds" not in name}
-    return _table(pipeline.data / "losses.parquet"), metrics, read_bundle(pipeline.data / "bundle").manifest.horizons
+    return _table(pipeline.data / "losses.parquet"), metrics, read_bundle(pipeline.data / "bundle").manifest.holdout
 
 
 def registered(pipeline: Pipeline) -> object:
