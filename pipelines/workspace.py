@@ -73,6 +73,9 @@ def _refresh(mirror: Path, repository: str) -> None:
         shutil.rmtree(mirror, ignore_errors=True)
         _git("init", "--quiet", "--bare", str(mirror))
     # Branches only: hosts offer the commits of forks' pull requests under other names, and those must never run.
+    references = ["+refs/heads/*:refs/heads/*"]
+    if _is_detached(repository):
+        references.append("+HEAD:refs/heads/rps/detached-head")
     _git(
         "fetch",
         "--quiet",
@@ -81,9 +84,17 @@ def _refresh(mirror: Path, repository: str) -> None:
         "--no-tags",
         "--update-shallow",
         repository,
-        "+refs/heads/*:refs/heads/*",
+        *references,
         directory=mirror,
     )
+
+
+def _is_detached(repository: str) -> bool:
+    """Whether it is a checkout on this machine that stands on no branch, as CI's do; its HEAD is its owner's choice."""
+    if not Path(repository).is_dir():
+        return False
+    command = ["git", "-C", repository, "symbolic-ref", "--quiet", "HEAD"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 1
 
 
 def _resolve(mirror: Path, repository: str, sha: str) -> str:

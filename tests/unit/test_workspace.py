@@ -147,3 +147,11 @@ def test_the_workspace_of_a_shallow_clone_can_be_made(repository: Path, tmp_path
     subprocess.run(["git", "clone", "--quiet", "--depth=1", f"file://{repository}", shallow], check=True)
     sha = git(repository, "rev-parse", "HEAD")
     assert (made(tmp_path / "home", shallow, sha, "a") / "code.py").read_text() == "second"
+
+
+def test_a_checkout_that_stands_on_no_branch_can_be_run(repository: Path, tmp_path: Path) -> None:
+    git(repository, "switch", "--quiet", "--detach")
+    (repository / "code.py").write_text("detached")
+    git(repository, "commit", "--quiet", "-am", "detached")
+    for sha in ("HEAD", git(repository, "rev-parse", "HEAD")):
+        assert (made(tmp_path / "home", repository, sha, sha) / "code.py").read_text() == "detached"
