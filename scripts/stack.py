@@ -36,6 +36,8 @@ def up(stack: Stack) -> None:
                 )
                 raise StackError(f"{message}: run 'make down' first.")
             if not (started and started.alive):
+                # What a service that was killed has left behind (Airflow's idle workers) must not meet its successor.
+                end([started] if started else [], patience_seconds=PATIENCE_SECONDS)
                 _refuse_taken_ports(service)
                 _start(stack, service)
             waiting.append(service)

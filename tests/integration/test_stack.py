@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -84,6 +85,21 @@ def test_a_service_that_was_killed_is_started_again_with_its_data(environment: d
     assert stack("up", environment).returncode == 0
     assert len(pids(environment)) == 2
     assert pids(environment) & before == before - {victim}
+
+
+def test_what_a_killed_service_has_left_behind_is_ended_before_it_is_started_again(environment: dict[str, str]) -> None:
+    assert stack("up", environment).returncode == 0
+    record = Path(environment["RPS_HOME"]) / "processes" / "replay.json"
+    replay = msgspec.json.decode(record.read_bytes(), type=Started)
+    child = "import subprocess, time; subprocess.Popen(['sleep', '601']); time.sleep(601)"
+    leader = start([sys.executable, "-c", child], log=record.with_suffix(".log"), environment=os.environ,
+                   directory=record.parent, address=replay.address)  # fmt: skip
+    assert wait_while(lambda: _in_session(leader) < 2, seconds=20)
+    end([replay], patience_seconds=3)
+    os.kill(leader.pid, signal.SIGKILL)
+    record.write_bytes(msgspec.json.encode(leader))
+    assert stack("up", environment).returncode == 0
+    assert _in_session(leader) == 0
 
 
 def test_an_interrupted_start_can_be_carried_on_and_ended(environment: dict[str, str]) -> None:
