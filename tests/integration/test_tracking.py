@@ -76,7 +76,7 @@ def test_stages_that_start_at_the_same_time_make_one_run(tracking_env: str, tmp_
         )
         for _ in range(3)
     ]
-    assert len({stage.communicate(timeout=120)[0].strip() for stage in stages}) == 1
+    assert len({stage.communicate(timeout=120)[0].splitlines()[-1] for stage in stages}) == 1
     client = MlflowClient(tracking_env)
     (experiment,) = [found for found in client.search_experiments() if found.name == "weather"]
     filtered = f"tags.`rps.run_id` = '{run.identity.run_id}'"
