@@ -9,6 +9,7 @@ from datetime import datetime
 
 import httpx
 from airflow_client import client as airflow
+from airflow_client.client.exceptions import ApiException, NotFoundException
 from urllib3.exceptions import HTTPError
 
 from scripts.services import StackError
@@ -54,7 +55,7 @@ class DagRun:
                 run = airflow.DagRunApi(self.api).get_dag_run(self.dag_id, self.run_id)
                 tasks = self._tasks()
                 answered = time.monotonic()
-            except (airflow.ApiException, HTTPError) as error:
+            except (ApiException, HTTPError) as error:
                 if time.monotonic() - answered > GRACE_SECONDS:
                     raise StackError(f"Airflow at {self.address} does not answer any more: {error}") from error
                 time.sleep(POLL_SECONDS)
@@ -92,24 +93,32 @@ class DagRun:
         return sorted(tasks, key=lambda task: (task.started is None, task.started, task.name))
 
 
-def trigger(addresses: Mapping[str, str], dag_id: str, run_id: str, parameters: Mapping[str, str]) -> DagRun:
+def trigger(
+    addresses: Mapping[str, str],
+    dag_id: str,
+    run_id: str,
+    parameters: Mapping[str, str],
+    patience_seconds: float = GRACE_SECONDS,
+) -> DagRun:
     """Start a run of the DAG; waits until Airflow has read the DAG's file. Raises StackError."""
     address = addresses["AIRFLOW_API_URL"].rstrip("/")
     api = airflow.ApiClient(airflow.Configuration(host=address, access_token=_token(address, addresses)))
     body = airflow.TriggerDAGRunPostBody(dag_run_id=run_id, logical_date=None, conf=dict(parameters))
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + patience_seconds
     while True:
         try:
             run = airflow.DagRunApi(api).trigger_dag_run(dag_id, body)
             return DagRun(dag_id, str(run.dag_run_id), address, api)
-        except airflow.NotFoundException:
+        except NotFoundException:
             if time.monotonic() > deadline:
                 errors = airflow.ImportErrorApi(api).get_import_errors().import_errors
                 told = "".join(f"\n{error.filename}: {error.stack_trace}" for error in errors)
                 raise StackError(f"Airflow at {address} has no DAG {dag_id!r}.{told}") from None
             time.sleep(POLL_SECONDS)
-        except airflow.ApiException as error:
+        except ApiException as error:
             raise StackError(f"Airflow at {address} would not start {dag_id}: {error.status} {error.body}") from error
+        except HTTPError as error:
+            raise StackError(f"Airflow at {address} cannot be reached: {error}") from error
 
 
 def _token(address: str, addresses: Mapping[str, str]) -> str:

@@ -38,6 +38,7 @@ SIGNS = {
 def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
     """Run it all; the exit code. Raises StackError."""
     commit = _commit(console, sha)
+    _require_challenge(commit, challenge)
     stack = laptop_stack()
     console.print("Laptop stack:")
     up(stack)
@@ -65,6 +66,14 @@ def _commit(console: Console, sha: str) -> str:
     if _git("status", "--porcelain"):
         console.print("Note: there are uncommitted changes; the run is of the commit, and they are not in it.\n")
     return commit
+
+
+def _require_challenge(commit: str, challenge: str) -> None:
+    files = _git("ls-tree", "--name-only", commit, "challenges/").split()
+    known = [name.removeprefix("challenges/").removesuffix(".toml") for name in files]
+    if challenge not in known:
+        told = f"expected a challenge of commit {commit[:12]}, one of {', '.join(known) or 'none'}; found {challenge!r}"
+        raise StackError(f"{told}. A run is of a commit: is the file committed?")
 
 
 def _git(*arguments: str) -> str:

@@ -17,8 +17,9 @@ import pytest
 from airflow_client import client as airflow
 from mlflow.tracking import MlflowClient
 
+from scripts.dag_run import trigger
 from scripts.processes import Started, members, wait_while
-from scripts.services import ROOT
+from scripts.services import ROOT, StackError
 from tests.e2e.conftest import Laptop, python
 
 STAGES = ["ingest", "validate", "transform", "profile", "version", "train", "evaluate", "register"]
@@ -213,3 +214,22 @@ def test_raw_answers_are_kept_as_they_came(demo: str, laptop: Laptop) -> None:
     envelope = json.loads(gzip.decompress(bucket_of(laptop).Object(key).get()["Body"].read()))
     assert envelope["collected_at"] in key
     assert json.loads(envelope["body"])[0]["hourly"]["temperature_2m"]
+
+
+def test_a_dag_that_airflow_does_not_know_is_told_by_name(laptop: Laptop) -> None:
+    with pytest.raises(StackError, match="has no DAG 'retrain_tarot'"):
+        trigger(laptop.stack.addresses, "retrain_tarot", "test__tarot", {}, patience_seconds=1.0)
+
+
+def test_an_airflow_that_is_down_or_refuses_the_user_is_told_with_its_address(laptop: Laptop) -> None:
+    for changed in ({"AIRFLOW_API_URL": "http://127.0.0.1:9"}, {"AIRFLOW_PASSWORD": "wrong"}):
+        addresses = {**laptop.stack.addresses, **changed}
+        with pytest.raises(StackError, match=addresses["AIRFLOW_API_URL"]):
+            trigger(addresses, "retrain_weather", "test__refused", {})
+
+
+def test_a_challenge_that_is_not_committed_is_told_before_anything_starts(laptop: Laptop) -> None:
+    done = python("-m", "scripts.demo", "--challenge", "tarot", environment=laptop.environment, directory=ROOT)
+    assert done.returncode == 1
+    assert "one of weather; found 'tarot'" in done.stderr
+    assert "Laptop stack" not in done.stdout
