@@ -63,7 +63,7 @@ def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
 
 def _commit(console: Console, sha: str) -> str:
     commit = _git("rev-parse", "--verify", f"{sha}^{{commit}}")
-    if _git("status", "--porcelain"):
+    if _git("status", "--porcelain", "--", ":(top,exclude)dvc.lock"):
         console.print("Note: there are uncommitted changes; the run is of the commit, and they are not in it.\n")
     return commit
 
