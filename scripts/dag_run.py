@@ -14,7 +14,6 @@ from urllib3.exceptions import HTTPError
 
 from scripts.services import StackError
 
-ENDED_TASK = {"success", "failed", "upstream_failed", "skipped", "removed"}
 ENDED_RUN = {"success", "failed"}
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0

@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -118,14 +117,3 @@ def port_holder(port: int) -> str | None:
                     command = " ".join(psutil.Process(connection.pid).cmdline())[:80]
                     return f"process {connection.pid} ({command})"
     return "a process that this user may not see"
-
-
-def wait_while(condition: object, *, seconds: float, pause: float = 0.1) -> bool:
-    """Wait until the callable ``condition`` gives a false value, for at most that long; whether it did."""
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(pause)
-    return True

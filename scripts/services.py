@@ -199,8 +199,11 @@ class Stack:
         address = f"http://127.0.0.1:{port}"
         state = _made(self.home / "airflow")
         passwords = state / "passwords.json"
-        passwords.touch(mode=0o600)
-        passwords.write_text(json.dumps({"rps": self.secrets.airflow_password}))
+        if not passwords.exists():  # once: a running Airflow reads it at each login
+            scratch = passwords.with_suffix(".new")
+            scratch.touch(mode=0o600)
+            scratch.write_text(json.dumps({"rps": self.secrets.airflow_password}))
+            scratch.replace(passwords)
         environment = {
             "AIRFLOW_HOME": str(state),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),

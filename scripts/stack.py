@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from scripts.processes import Started, end, port_holder, start
+from scripts.processes import Started, end, members, port_holder, start
 from scripts.services import ROOT, Service, Stack, StackError, laptop_stack
 
 READY_SECONDS = 180.0
@@ -46,21 +46,23 @@ def up(stack: Stack) -> None:
 
 
 def down(stack: Stack) -> int:
-    """End every process that was started, and say so; the number of processes ended."""
+    """End every process that was started, and say so; how many were. Raises StackError when one does not end."""
     with _alone(stack):
-        ended = 0
         records = sorted((stack.home / "processes").glob("*.json"), reverse=True)
-        found = {path.stem: msgspec.json.decode(path.read_bytes(), type=Started) for path in records}
-        pids = end(found.values(), patience_seconds=PATIENCE_SECONDS)
-        for path in records:
-            print(f"  {path.stem:<18} ended (was process {found[path.stem].pid})", flush=True)
+        found = {path: msgspec.json.decode(path.read_bytes(), type=Started) for path in records}
+        ended = end(found.values(), patience_seconds=PATIENCE_SECONDS)
+        left = members(found.values())
+        if left:
+            told = ", ".join(str(process.pid) for process in left)
+            raise StackError(f"these processes do not end: {told}. Run 'make down' again, or end them as their owner.")
+        for path, started in found.items():
+            print(f"  {path.stem:<18} ended (was process {started.pid})", flush=True)
             path.unlink()
-        ended += len(pids)
         if records:
-            print(f"{ended} processes ended; none is left. Data stays in {stack.home}.")
+            print(f"{len(ended)} processes ended; none is left. Data stays in {stack.home}.")
         else:
             print("Nothing was running.")
-        return ended
+        return len(ended)
 
 
 def status(stack: Stack) -> bool:
@@ -109,7 +111,10 @@ def _start(stack: Stack, service: Service) -> None:
     started = start(service.command, log=log, environment=environment, directory=ROOT, address=service.address)
     record = stack.home / "processes" / f"{service.name}.json"
     record.parent.mkdir(exist_ok=True)
-    record.write_bytes(msgspec.json.encode(started))
+    # Whole or not at all: half a record would keep 'down' from finding the others.
+    scratch = record.with_suffix(".new")
+    scratch.write_bytes(msgspec.json.encode(started))
+    scratch.replace(record)
 
 
 def _wait_until_healthy(stack: Stack, services: list[Service]) -> None:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from scripts.processes import end, start, wait_while
+from scripts.processes import end, start
 from scripts.services import ROOT, S3_PORTS, Service, Stack, free_ports
 
 pytest_plugins = ["tests.replay_fixture"]
 
 SERVICE_SECONDS = 90
+
+
+def wait_while(condition: Callable[[], bool], *, seconds: float, pause: float = 0.1) -> bool:
+    """Wait until ``condition`` is false, for at most that long; whether it became so."""
+    deadline = time.monotonic() + seconds
+    while condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True
 
 
 @contextlib.contextmanager

@@ -18,8 +18,9 @@ from airflow_client import client as airflow
 from mlflow.tracking import MlflowClient
 
 from scripts.dag_run import trigger
-from scripts.processes import Started, members, wait_while
+from scripts.processes import Started, members
 from scripts.services import ROOT, StackError
+from tests.conftest import wait_while
 from tests.e2e.conftest import Laptop, python
 
 STAGES = ["ingest", "validate", "transform", "profile", "version", "train", "evaluate", "register"]

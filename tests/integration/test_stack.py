@@ -15,8 +15,9 @@ import msgspec
 import psutil
 import pytest
 
-from scripts.processes import Started, end, start, wait_while
+from scripts.processes import Started, end, start
 from scripts.services import ROOT, S3_PORTS, free_ports
+from tests.conftest import wait_while
 
 
 @pytest.fixture
@@ -82,6 +83,7 @@ def test_a_service_that_was_killed_is_started_again_with_its_data(environment: d
     before = pids(environment)
     victim = next(pid for pid in before if "weed" in " ".join(psutil.Process(pid).cmdline()))
     os.kill(victim, signal.SIGKILL)
+    assert wait_while(lambda: victim in pids(environment), seconds=5)
     assert stack("up", environment).returncode == 0
     assert len(pids(environment)) == 2
     assert pids(environment) & before == before - {victim}
@@ -97,6 +99,7 @@ def test_what_a_killed_service_has_left_behind_is_ended_before_it_is_started_aga
     assert wait_while(lambda: _in_session(leader) < 2, seconds=20)
     end([replay], patience_seconds=3)
     os.kill(leader.pid, signal.SIGKILL)
+    assert wait_while(lambda: leader.alive, seconds=5)
     record.write_bytes(msgspec.json.encode(leader))
     assert stack("up", environment).returncode == 0
     assert _in_session(leader) == 0
@@ -151,6 +154,7 @@ def test_children_that_ignore_the_polite_signal_end_with_their_leader_or_without
     ]
     assert wait_while(lambda: sum(_in_session(entry) for entry in started) < 4, seconds=20)
     os.kill(started[1].pid, signal.SIGKILL)
+    assert wait_while(lambda: started[1].alive, seconds=5)  # a signal takes a moment to arrive
     ended = end(started, patience_seconds=1)
     assert len(ended) == 3
     time.sleep(0.2)
