@@ -12,5 +12,6 @@ PATH="$PWD/../.venv/bin:$PATH"
 pin uv
 pin dev
 pin pipelines -c dev.txt  # the same versions in the stages' environment as in development
+pin ci -c dev.txt         # and in the workflows
 pin bench
 oldest=3.10 pin dagshub
