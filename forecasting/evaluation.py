@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +81,9 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     production_version: str
     """The version behind the alias `production`; empty when there is none."""
     persistence: Measured
+    drift: dict[str, float] = {}
+    """Population stability index of each feature on the hold-out, against what ``drift_from`` saw in training."""
+    drift_from: Literal["production", "candidate"] = "candidate"
 
 
 class Predictions(Struct, frozen=True, kw_only=True):

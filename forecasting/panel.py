@@ -41,7 +41,7 @@ class Panel:
 
 
 def read_panel(columns: Mapping[str, npt.NDArray[np.generic]]) -> Panel:
-    """The compared rows of `losses.parquet`, checked: columns there, numbers finite, no row twice, one truth per target.
+    """The compared rows of `losses.parquet`, checked: columns there, numbers finite, no row twice, one truth a target.
 
     Raises PanelError.
     """

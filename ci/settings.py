@@ -1,0 +1,76 @@
+"""The addresses and credentials that `ci` reads from the environment, each asked for by name before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ci.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class AirflowSettings:
+    """Airflow's REST API, and who we are there: a token, or a user with a password."""
+
+    url: str
+    token: str = field(repr=False)
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class MlflowSettings:
+    """The tracking server and registry. MLflow's client reads user and password from the environment itself."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class GitHubSettings:
+    """One repository of GitHub, or of GitHub Enterprise by its API address."""
+
+    api_url: str
+    server_url: str
+    repository: str
+    token: str = field(repr=False)
+
+
+def airflow_settings(environment: Mapping[str, str]) -> AirflowSettings:
+    """Raises ConfigurationError with every name that is missing."""
+    token = environment.get("AIRFLOW_TOKEN", "")
+    user = () if token else ("AIRFLOW_USERNAME", "AIRFLOW_PASSWORD")
+    _require(environment, "AIRFLOW_API_URL", *user, hint="" if token else "AIRFLOW_TOKEN can stand for the last two")
+    return AirflowSettings(
+        environment["AIRFLOW_API_URL"].rstrip("/"),
+        token,
+        environment.get("AIRFLOW_USERNAME", ""),
+        environment.get("AIRFLOW_PASSWORD", ""),
+    )
+
+
+def mlflow_settings(environment: Mapping[str, str]) -> MlflowSettings:
+    """Raises ConfigurationError."""
+    _require(environment, "MLFLOW_TRACKING_URI")
+    return MlflowSettings(environment["MLFLOW_TRACKING_URI"].rstrip("/"))
+
+
+def github_settings(environment: Mapping[str, str]) -> GitHubSettings:
+    """Raises ConfigurationError with every name that is missing, or when GITHUB_REPOSITORY is no `owner/name`."""
+    _require(environment, "GITHUB_TOKEN", "GITHUB_REPOSITORY")
+    repository = environment["GITHUB_REPOSITORY"]
+    owner, _, name = repository.partition("/")
+    if not owner or not name or "/" in name:
+        raise ConfigurationError(f"GITHUB_REPOSITORY: expected owner/name; found {repository!r}")
+    return GitHubSettings(
+        (environment.get("GITHUB_API_URL") or "https://api.github.com").rstrip("/"),
+        (environment.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/"),
+        repository,
+        environment["GITHUB_TOKEN"],
+    )
+
+
+def _require(environment: Mapping[str, str], *names: str, hint: str = "") -> None:
+    missing = [name for name in names if not environment.get(name)]
+    if missing:
+        told = f"set {', '.join(missing)} in the environment (see .env.example)"
+        raise ConfigurationError(f"{told}; {hint}" if hint else told)
