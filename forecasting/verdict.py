@@ -21,7 +21,7 @@ class Reason(Struct, frozen=True, kw_only=True):
 
 
 class Contest(Struct, frozen=True, kw_only=True):
-    """Candidate against production on some rows; errors in the target's unit: RMSE, or MAE where the loss is absolute."""
+    """Candidate against production on some rows; errors in the target's unit (RMSE; MAE for absolute loss)."""
 
     slice: str
     """`overall`, `horizon 4`, or `series EWR`."""
