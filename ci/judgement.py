@@ -97,7 +97,8 @@ class Judgement(Struct, frozen=True, kw_only=True):
     model_version: str
     """The candidate's version in the registry; empty when it was not registered."""
     pull_request: PullRequest | None
-    policy: Gate
+    policy: Gate | None
+    """None when there is no verdict because even the policy could not be read."""
     policy_from: str
     """Whose policy it is: the base branch and commit it was read from, or why it is another."""
     policy_changes: tuple[PolicyChange, ...]

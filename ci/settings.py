@@ -69,6 +69,13 @@ def github_settings(environment: Mapping[str, str]) -> GitHubSettings:
     )
 
 
+def workflow_url(environment: Mapping[str, str]) -> str:
+    """The page of the workflow run that this is part of; empty elsewhere."""
+    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
+    server, repository, run_id = (environment.get(name, "") for name in names)
+    return f"{server}/{repository}/actions/runs/{run_id}" if server and repository and run_id else ""
+
+
 def _require(environment: Mapping[str, str], *names: str, hint: str = "") -> None:
     missing = [name for name in names if not environment.get(name)]
     if missing:

@@ -1,0 +1,210 @@
+"""The decisions of CI: `python -m ci gate` judges a commit's model; `plan` and `conclude` frame several such gates.
+
+Exit codes: 0 done, or passed; 1 blocked, or other rules; 2 no verdict; 64 wrong use or configuration; 75 GitHub fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ci.errors import CiError, ConfigurationError
+from ci.progress import Log
+
+if TYPE_CHECKING:
+    from ci.github import GitHub
+
+DEADLINE_MINUTES = 45.0
+MAX_AGE_HOURS = 6.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace, Log], int] = options.command
+    log = Log(sys.stdout, grouped="GITHUB_ACTIONS" in os.environ)
+    try:
+        return command(options, log)
+    except CiError as error:
+        log.error(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _gate(options: argparse.Namespace, log: Log) -> int:
+    from ci.gate import Request, Services, gate
+    from ci.policy import commit_of
+    from ci.settings import airflow_settings, github_settings, mlflow_settings
+    from ci.statuses import CONTEXT
+
+    services = Services(
+        airflow_settings(os.environ),
+        mlflow_settings(os.environ),
+        github_settings(os.environ) if options.pull_request is not None or options.status else None,
+    )
+    request = Request(
+        challenge=options.challenge,
+        sha=commit_of(options.repository, options.sha),
+        pull_request=options.pull_request,
+        repository=options.repository,
+        base=options.base,
+        reason=options.reason,
+        context=options.context or CONTEXT,
+        deadline=timedelta(minutes=options.deadline_minutes),
+        max_age=timedelta(hours=options.max_age_hours),
+        output=options.output,
+    )
+    code = gate(request, services, log)
+    report = (options.output / "report.md").read_text(encoding="utf-8")
+    _summarise(report)
+    if services.github is None:
+        print(f"\n{report}")
+    return code
+
+
+def _plan(options: argparse.Namespace, log: Log) -> int:
+    from ci.settings import workflow_url
+    from ci.statuses import announce
+
+    github, sha, known = _github_and_challenges(options, log)
+    if options.challenge and options.challenge not in known:
+        raise ConfigurationError(
+            f"--challenge: expected one of {', '.join(known) or 'none'}; found {options.challenge!r}"
+        )
+    chosen = [options.challenge] if options.challenge else list(known)
+    announce(github, sha, chosen, workflow_url(os.environ))
+    log.line(f"to be judged on commit {sha[:12]}: {', '.join(chosen) or 'nothing'}")
+    _output("challenges", msgspec.json.encode(chosen).decode())
+    return 0
+
+
+def _conclude(options: argparse.Namespace, log: Log) -> int:
+    from ci.settings import workflow_url
+    from ci.statuses import conclude
+
+    github, sha, known = _github_and_challenges(options, log)
+    status = conclude(github, sha, known, workflow_url(os.environ))
+    log.line(f"{status.state}: {status.description}")
+    return {"success": 0, "failure": 1}.get(status.state, 2)
+
+
+def _rules(options: argparse.Namespace, log: Log) -> int:
+    from ci.github import GitHub
+    from ci.rules import apply, check
+    from ci.settings import github_settings
+
+    github = GitHub(github_settings(os.environ), note=log.line)
+    if options.action == "apply":
+        for told in apply(github, options.directory):
+            log.line(told)
+    differences = check(github, options.directory)
+    for difference in differences:
+        log.line(difference)
+    log.line("GitHub has other rules than the files." if differences else "GitHub's rules are those of the files.")
+    return 1 if differences else 0
+
+
+def _github_and_challenges(options: argparse.Namespace, log: Log) -> tuple[GitHub, str, tuple[str, ...]]:
+    from ci.github import GitHub
+    from ci.policy import challenges, commit_of
+    from ci.settings import github_settings
+
+    github = GitHub(github_settings(os.environ), note=log.line)
+    sha = commit_of(options.repository, options.sha)
+    return github, sha, challenges(options.repository, sha)
+
+
+def _output(name: str, value: str) -> None:
+    """An output of the workflow's step."""
+    path = os.environ.get("GITHUB_OUTPUT")
+    if path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{name}={value}\n")
+    else:
+        print(f"{name}={value}")
+
+
+def _summarise(report: str) -> None:
+    """Add the report to the job's summary page."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{report}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ci", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    gate = commands.add_parser("gate", help="run the pipeline on a commit, judge its model, report, set the status")
+    gate.set_defaults(command=_gate)
+    gate.add_argument("--challenge", required=True, help="the name of a file in challenges/")
+    _commit(gate)
+    gate.add_argument("--pull-request", type=int, metavar="N", help="report to it; its base branch's policy judges")
+    gate.add_argument("--status", action="store_true", help="set the commit status without a pull request, too")
+    gate.add_argument(
+        "--base",
+        default="",
+        metavar="REV",
+        help="whose policy judges (default: the base branch, else the commit's own)",
+    )
+    gate.add_argument("--context", default="", help="name of the commit status (default: model-gate)")
+    gate.add_argument("--reason", default="pull request", help="recorded with the run (default: %(default)s)")
+    gate.add_argument(
+        "--deadline-minutes", type=_positive, default=DEADLINE_MINUTES, metavar="M",
+        help="cancel the run and give no verdict after this long (default: %(default)g)",
+    )  # fmt: skip
+    gate.add_argument(
+        "--max-age-hours", type=_not_negative, default=MAX_AGE_HOURS, metavar="H",
+        help="a finished run of the same commit that is not older is judged, not run again (default: %(default)g)",
+    )  # fmt: skip
+    gate.add_argument(
+        "--output", type=Path, default=Path("gate"), help="for verdict.json and report.md (default: gate/)"
+    )
+    plan = commands.add_parser("plan", help="name the challenges to be judged, and set their statuses pending")
+    plan.set_defaults(command=_plan)
+    _commit(plan)
+    plan.add_argument("--challenge", default="", help="only this one (default: all of the commit's)")
+    conclude = commands.add_parser("conclude", help="set `model-gate` to what all challenges' gates have said")
+    conclude.set_defaults(command=_conclude)
+    _commit(conclude)
+    rules = commands.add_parser("rules", help="the branch rules of .github/rulesets on GitHub")
+    rules.set_defaults(command=_rules)
+    rules.add_argument(
+        "action", choices=["apply", "check"], help="apply: make GitHub's as the files; check: differences"
+    )
+    rules.add_argument("--directory", type=Path, default=Path(".github/rulesets"), help="default: %(default)s")
+    return parser
+
+
+def _commit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sha", default="HEAD", help="the commit to judge (default: %(default)s)")
+    parser.add_argument(
+        "--repository", type=Path, default=Path(), metavar="DIR", help="a checkout that holds it (default: here)"
+    )
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0; found {text}")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more; found {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
