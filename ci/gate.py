@@ -190,12 +190,11 @@ class _Gate:
 
     def _policy(self) -> Policy:
         request, pull = self.request, self.pull_request
-        if not pull:
-            return read_policy(request.repository, request.challenge, head=request.sha, base=request.base, base_name="")
-        return read_policy(
-            request.repository, request.challenge, head=request.sha, base=request.base or pull.base_sha,
-            base_name=pull.base_ref,
-        )  # fmt: skip
+        base, name = request.base or request.sha, request.base or "this commit itself"
+        if pull:
+            # The branch as it is now: a stricter policy holds for the pull requests that were open before it.
+            base, name = request.base or f"refs/remotes/origin/{pull.base_ref}", pull.base_ref
+        return read_policy(request.repository, request.challenge, head=request.sha, base=base, base_name=name)
 
     def _require_current(self, pull: PullRequestState) -> None:
         """The pull request is still open, of this repository, and at the commit that is judged."""

@@ -31,6 +31,8 @@ class Policy:
     make of it, which has no part in the verdict.
     """
 
+    title: str
+    """The challenge's own, in the judged commit."""
     gate: Gate
     origin: str
     changes: tuple[PolicyChange, ...]
@@ -44,29 +46,29 @@ def read_policy(repository: Path, challenge: str, *, head: str, base: str, base_
     Raises ConfigurationError: a commit is not in this checkout, the judged commit has no such challenge, or a policy
     cannot be read.
     """
-    head_commit, base_commit = _commit(repository, head), _commit(repository, base)
+    head_commit, base_commit = commit_of(repository, head), commit_of(repository, base)
     if challenge not in challenges(repository, head_commit):
         known = ", ".join(challenges(repository, head_commit)) or "none"
         raise ConfigurationError(f"{_FOLDER}/{challenge}.toml is not in commit {head_commit[:7]}; found: {known}")
-    proposed = _gate_table(repository, challenge, head_commit)
+    title, proposed = _read(repository, challenge, head_commit)
     source = f"{base_name} at {base_commit[:7]}"
     if challenge not in challenges(repository, base_commit):
         origin = f"the defaults: {source} has no {_FOLDER}/{challenge}.toml"
-        return Policy(Gate(), origin, _changes(Gate(), proposed))
-    table = _gate_table(repository, challenge, base_commit)
+        return Policy(title, Gate(), origin, _changes(Gate(), proposed))
+    _, table = _read(repository, challenge, base_commit)
     if not table:
-        return Policy(Gate(), f"the defaults: {source} has no table [gate]", _changes(Gate(), proposed))
+        return Policy(title, Gate(), f"the defaults: {source} has no table [gate]", _changes(Gate(), proposed))
     try:
         gate = msgspec.convert(table, Gate)
     except msgspec.ValidationError as error:
         told = f"{_FOLDER}/{challenge}.toml of {source}: {_located(str(error))}"
         raise ConfigurationError(f"{told}. Mend the policy in {base_name} first: it is what judges.") from error
-    return Policy(gate, source, _changes(gate, proposed))
+    return Policy(title, gate, source, _changes(gate, proposed))
 
 
 def challenges(repository: Path, commit: str) -> tuple[str, ...]:
     """The challenges of a commit, by name, in order. Raises ConfigurationError when it is not in this checkout."""
-    listed = _printed(repository, "ls-tree", "--full-tree", "-z", _commit(repository, commit), f"{_FOLDER}/")
+    listed = _printed(repository, "ls-tree", "--full-tree", "-z", commit_of(repository, commit), f"{_FOLDER}/")
     names = []
     for entry in listed.split(b"\0"):
         kind, _, path = entry.partition(b"\t")
@@ -77,8 +79,11 @@ def challenges(repository: Path, commit: str) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _commit(repository: Path, revision: str) -> str:
-    """The full name of a commit: nothing that a branch may be called reaches another command of Git."""
+def commit_of(repository: Path, revision: str) -> str:
+    """The full name of a commit: nothing that a branch may be called reaches another command of Git.
+
+    Raises ConfigurationError when it is not in this checkout.
+    """
     done = _git(repository, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
     if done.returncode:
         hint = "Check out the whole history (actions/checkout with fetch-depth: 0), or fetch it."
@@ -86,17 +91,18 @@ def _commit(repository: Path, revision: str) -> str:
     return done.stdout.decode("ascii").strip()
 
 
-def _gate_table(repository: Path, challenge: str, commit: str) -> dict[str, Any]:
-    """The table `[gate]` as it is written there; empty when there is none. commit: its full name."""
+def _read(repository: Path, challenge: str, commit: str) -> tuple[str, dict[str, Any]]:
+    """The title, and the table `[gate]` as it is written; empty when there is none. commit: its full name."""
     where = f"{_FOLDER}/{challenge}.toml of commit {commit[:7]}"
     content = _printed(repository, "cat-file", "blob", f"{commit}:{_FOLDER}/{challenge}.toml")
     try:
-        table = tomllib.loads(content.decode("utf-8")).get("gate", {})
+        whole = tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{where}: not valid TOML: {error}") from error
+    table = whole.get("gate", {})
     if not isinstance(table, dict):
         raise ConfigurationError(f"{where}: gate: expected a table; found {_toml(table)}")
-    return table
+    return str(whole.get("title", challenge)), table
 
 
 def _changes(judging: Gate, proposed: dict[str, Any]) -> tuple[PolicyChange, ...]:
