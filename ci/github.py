@@ -1,0 +1,443 @@
+"""GitHub as `ci` needs it: pull requests, statuses, one comment kept up to date, rulesets; faults are waited out.
+
+Requests go through githubkit; of each answer only the fields that are used are looked at, so that GitHub Enterprise
+and later versions of the API, which answer a little differently, do as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
+
+import msgspec
+
+from ci.errors import CiError, ConfigurationError, GitHubFault
+from ci.settings import GitHubSettings
+
+if TYPE_CHECKING:
+    from githubkit.exception import GitHubException, RequestFailed
+    from githubkit.response import Response
+
+T = TypeVar("T")
+API_VERSION = "2022-11-28"
+"""What GitHub takes for its default, and every supported GitHub Enterprise Server understands."""
+STATUS_DESCRIPTION_LENGTH = 140
+_PER_PAGE = 100
+_REQUEST_SECONDS = 20.0
+_LONGEST_PAUSE_SECONDS = 30.0
+_UNTOLD_LIMIT_SECONDS = 60.0
+"""How long GitHub asks to wait when it limits the rate without saying for how long."""
+_WORTH_A_NOTE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullRequestState:
+    """A pull request as it is now."""
+
+    number: int
+    title: str
+    state: Literal["open", "closed"]
+    merged: bool
+    head_sha: str
+    head_ref: str
+    head_repository: str
+    """`owner/name`; empty when the fork it came from is gone."""
+    base_sha: str
+    base_ref: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """The newest status of a commit under one context."""
+
+    state: str
+    description: str
+    target_url: str
+
+
+@dataclass(frozen=True)
+class Comment:
+    """A comment on a pull request. own: whether it was written with the credentials that we have."""
+
+    id: int
+    body: str
+    url: str
+    own: bool
+
+
+class GitHub:
+    """One repository of GitHub, through its REST API.
+
+    Every method raises ConfigurationError when GitHub refuses the token or does not know the repository, and
+    GitHubFault when it refuses what was asked, or when a fault does not pass within ``patience_seconds``.
+    """
+
+    def __init__(
+        self, settings: GitHubSettings, *, patience_seconds: float = 300.0, note: Callable[[str], None] = print
+    ) -> None:
+        """patience_seconds: how long each call waits for faults to pass; note: told, in a line, when that takes long."""
+        import githubkit
+
+        self.settings = settings
+        self.note = note
+        self._patience_seconds = patience_seconds
+        self._owner, _, self._name = settings.repository.partition("/")
+        self._rest = githubkit.GitHub(
+            settings.token,
+            base_url=settings.api_url,
+            user_agent="rps-ci",
+            timeout=min(_REQUEST_SECONDS, patience_seconds),
+            auto_retry=False,  # its waits know no limit of time
+            http_cache=False,
+            rest_api_validate_body=False,  # GitHub itself checks what it is sent, by the version that it runs
+        ).rest
+        self._login: str | None = None
+
+    def pull_request(self, number: int) -> PullRequestState:
+        pull = self._patiently(
+            f"reading pull request #{number}", "pull-requests: read",
+            lambda: _read(self._rest.pulls.get(*self._repository, number, headers=_HEADERS), _Pull),
+        )  # fmt: skip
+        return PullRequestState(
+            number=pull.number,
+            title=pull.title,
+            state=pull.state,
+            merged=pull.merged,
+            head_sha=pull.head.sha,
+            head_ref=pull.head.ref,
+            head_repository=pull.head.repo.full_name if pull.head.repo else "",
+            base_sha=pull.base.sha,
+            base_ref=pull.base.ref,
+            url=pull.html_url,
+        )
+
+    def set_status(
+        self,
+        sha: str,
+        *,
+        state: str,
+        context: str,
+        description: str,
+        target_url: str,
+    ) -> None:
+        """Set a commit status. A description that is longer than GitHub takes is cut; target_url may be empty.
+
+        state: error, failure, pending or success. GitHub takes 1,000 statuses for one commit and context.
+        """
+        if len(description) > STATUS_DESCRIPTION_LENGTH:
+            description = f"{description[: STATUS_DESCRIPTION_LENGTH - 1]}…"
+        self._patiently(
+            f"setting the status {context} of {sha[:12]}", "statuses: write",
+            lambda: self._rest.repos.create_commit_status(
+                *self._repository, sha, headers=_HEADERS, state=cast(Any, state), context=context,
+                description=description, target_url=target_url or None,
+            ),
+        )  # fmt: skip
+
+    def statuses(self, sha: str) -> dict[str, Status]:
+        """The newest status of each context."""
+
+        def page(number: int) -> list[_Status]:
+            answer = self._rest.repos.get_combined_status_for_ref(
+                *self._repository, sha, headers=_HEADERS, per_page=_PER_PAGE, page=number
+            )
+            return _read(answer, _Combined).statuses
+
+        found = self._patiently(f"reading the statuses of {sha[:12]}", "statuses: read", lambda: _all_pages(page))
+        return {each.context: Status(each.state, each.description or "", each.target_url or "") for each in found}
+
+    def comments(self, number: int) -> list[Comment]:
+        """The comments of a pull request, oldest first."""
+        return self._patiently(
+            f"reading the comments of pull request #{number}", "pull-requests: read", lambda: self._comments(number)
+        )
+
+    def upsert_comment(self, number: int, body: str, find: Callable[[str], bool]) -> str:
+        """Bring our comment whose body ``find`` accepts up to date, or make it; its URL.
+
+        There is one afterwards: if there are more of ours, the oldest is kept. Others' comments are never touched,
+        whatever they say. After a fault it looks again before it makes one, as the answer that was lost may have been
+        that the comment is there; and again once it has made one, as another gate may just have done the same.
+        """
+
+        def bring_up_to_date() -> str:
+            ours = [comment for comment in self._comments(number) if comment.own and find(comment.body)]
+            if not ours:
+                created = self._create_comment(number, body)
+                again = [comment for comment in self._comments(number) if comment.own and find(comment.body)]
+                ours = sorted({comment.id: comment for comment in (created, *again)}.values(), key=lambda one: one.id)
+            kept, *others = ours
+            if kept.body != body:
+                self._rest.issues.update_comment(*self._repository, kept.id, headers=_HEADERS, body=body)
+            for other in others:
+                self._delete_comment(other.id)
+            return kept.url
+
+        return self._patiently(
+            f"posting the comment on pull request #{number}", "pull-requests: write", bring_up_to_date
+        )
+
+    def rulesets(self) -> list[dict[str, Any]]:
+        """The repository's own rulesets, whole, as GitHub's API has them; not those of its organization."""
+
+        def read() -> list[dict[str, Any]]:
+            return [
+                _read(self._rest.repos.get_repo_ruleset(*self._repository, each.id, headers=_HEADERS), dict[str, Any])
+                for each in self._rulesets()
+            ]
+
+        return self._patiently("reading the rulesets", "administration: read", read)
+
+    def put_ruleset(self, definition: Mapping[str, object]) -> None:
+        """Bring the ruleset of this name up to date, or make it. definition: the body of GitHub's `POST …/rulesets`."""
+        data = cast(Any, dict(definition))
+
+        def put() -> None:
+            # Names are unique in a repository: this is how a second try finds what the first one made.
+            known = {each.name: each.id for each in self._rulesets()}
+            if (identity := known.get(str(definition["name"]))) is None:
+                self._rest.repos.create_repo_ruleset(*self._repository, headers=_HEADERS, data=data)
+            else:
+                self._rest.repos.update_repo_ruleset(*self._repository, identity, headers=_HEADERS, data=data)
+
+        self._patiently(f"setting the ruleset {definition['name']}", "administration: write", put)
+
+    @property
+    def _repository(self) -> tuple[str, str]:
+        return self._owner, self._name
+
+    def _rulesets(self) -> list[_Ruleset]:
+        def page(place: int) -> list[_Ruleset]:
+            answer = self._rest.repos.get_repo_rulesets(
+                *self._repository, headers=_HEADERS, includes_parents=False, per_page=_PER_PAGE, page=place
+            )
+            return _read(answer, list[_Ruleset])
+
+        return _all_pages(page)
+
+    def _comments(self, number: int) -> list[Comment]:
+        def page(place: int) -> list[_Comment]:
+            answer = self._rest.issues.list_comments(
+                *self._repository, number, headers=_HEADERS, per_page=_PER_PAGE, page=place
+            )
+            return _read(answer, list[_Comment])
+
+        return [self._told(comment) for comment in _all_pages(page)]
+
+    def _create_comment(self, number: int, body: str) -> Comment:
+        answer = self._rest.issues.create_comment(*self._repository, number, headers=_HEADERS, body=body)
+        return self._told(_read(answer, _Comment))
+
+    def _delete_comment(self, identity: int) -> None:
+        from githubkit.exception import RequestFailed
+
+        try:
+            self._rest.issues.delete_comment(*self._repository, identity, headers=_HEADERS)
+        except RequestFailed as error:
+            if error.response.status_code != 404:  # another gate was quicker
+                raise
+
+    def _told(self, comment: _Comment) -> Comment:
+        author = comment.user
+        # An app's token (a workflow's is one) cannot ask who it is; that it is no person is known.
+        own = author is not None and (author.login == self._who() if self._who() else author.type == "Bot")
+        return Comment(comment.id, comment.body or "", comment.html_url, own)
+
+    def _who(self) -> str:
+        """The user that the token stands for; empty for an app."""
+        if self._login is None:
+            from githubkit.exception import RateLimitExceeded, RequestFailed
+
+            try:
+                self._login = _read(self._rest.users.get_authenticated(headers=_HEADERS), _User).login
+            except RequestFailed as error:
+                if isinstance(error, RateLimitExceeded) or error.response.status_code != 403:
+                    raise
+                self._login = ""
+        return self._login
+
+    def _patiently(self, doing: str, permission: str, operation: Callable[[], T]) -> T:
+        """Do it; again, from its start, after a fault that may pass. It must be harmless to do it twice."""
+        from githubkit.exception import GitHubException
+
+        deadline = time.monotonic() + self._patience_seconds
+        pause = 1.0
+        while True:
+            try:
+                return operation()
+            except (GitHubException, _Unreadable) as error:
+                fault = self._fault(error, doing, permission)
+                if isinstance(fault, CiError):
+                    raise fault from None
+            left = deadline - time.monotonic()
+            wait = fault.wait if fault.wait is not None else min(pause, left)
+            if wait > left or left <= 0:
+                self._out_of_patience(fault, wait, doing)
+            if wait >= _WORTH_A_NOTE_SECONDS:
+                self.note(f"{doing}: {fault.what}; trying again in {wait:.0f} s")
+            time.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _out_of_patience(self, fault: _Passing, wait: float, doing: str) -> NoReturn:
+        told = f"{doing}: {fault.what}"
+        if fault.wait is not None:
+            until = datetime.now(UTC) + timedelta(seconds=wait)
+            told += f" until {until:%Y-%m-%d %H:%M:%S} UTC"
+        raise GitHubFault(f"{told}, longer than the {self._patience_seconds:.0f} s that are waited; run it again later")
+
+    def _fault(self, error: GitHubException | _Unreadable, doing: str, permission: str) -> _Passing | CiError:
+        """What may pass, or the error to end with. Raises ``error`` itself when it is neither, but a bug."""
+        import httpx
+        from githubkit.exception import PrimaryRateLimitExceeded, RateLimitExceeded, RequestError, RequestFailed
+
+        if isinstance(error, _Unreadable):
+            return _Passing(str(error))
+        if isinstance(error, RateLimitExceeded):
+            kind = "primary" if isinstance(error, PrimaryRateLimitExceeded) else "secondary"
+            # GitHub tells whole seconds; one more, so as not to come too early.
+            return _Passing(f"GitHub's {kind} rate limit holds", error.retry_after.total_seconds() + 1)
+        if isinstance(error, RequestFailed):
+            return self._refusal(error, doing, permission)
+        if isinstance(error, RequestError):
+            if isinstance(error.exc, httpx.UnsupportedProtocol | httpx.InvalidURL):
+                return ConfigurationError(
+                    f"GITHUB_API_URL: expected an address such as https://api.github.com; "
+                    f"found {self.settings.api_url!r}"
+                )
+            if isinstance(error.exc, httpx.HTTPError):
+                told = str(error.exc) or type(error.exc).__name__
+                return _Passing(f"GitHub does not answer at {self.settings.api_url} ({told})")
+        raise error
+
+    def _refusal(self, error: RequestFailed, doing: str, permission: str) -> _Passing | CiError:
+        status, repository = error.response.status_code, self.settings.repository
+        message = _message(error.response.raw_response.content)
+        if status >= 500:
+            return _Passing(f"GitHub answers {status}", _seconds(error.response.headers.get("retry-after")))
+        if status == 429 or (status == 403 and "rate limit" in message):
+            return _Passing("GitHub limits our rate", _UNTOLD_LIMIT_SECONDS)
+        told = f"{doing}: GitHub answers {status} ({message})"
+        if status == 401:
+            return ConfigurationError(f"{told}: GITHUB_TOKEN is wrong or has expired; make a new one")
+        if status == 403:
+            needed = error.response.headers.get("x-accepted-github-permissions") or permission
+            return ConfigurationError(f"{told}: GITHUB_TOKEN lacks a permission on {repository}; it needs {needed}")
+        if status == 404:
+            return ConfigurationError(
+                f"{told}: not in {repository}, or GITHUB_TOKEN may not see it; "
+                f"look at GITHUB_REPOSITORY and that the token has {permission}"
+            )
+        return GitHubFault(told)
+
+
+@dataclass(frozen=True)
+class _Passing:
+    """A fault that may pass. wait: how many seconds GitHub asks to wait, if it says so."""
+
+    what: str
+    wait: float | None = None
+
+
+class _Unreadable(Exception):
+    """A good status with a body that is not what was asked for: a proxy's page, half an answer."""
+
+
+class _Repo(msgspec.Struct):
+    full_name: str
+
+
+class _Branch(msgspec.Struct):
+    ref: str
+    sha: str
+    repo: _Repo | None
+
+
+class _Pull(msgspec.Struct):
+    number: int
+    title: str
+    state: Literal["open", "closed"]
+    merged: bool
+    head: _Branch
+    base: _Branch
+    html_url: str
+
+
+class _Status(msgspec.Struct):
+    state: str
+    context: str
+    description: str | None
+    target_url: str | None
+
+
+class _Combined(msgspec.Struct):
+    statuses: list[_Status]
+
+
+class _User(msgspec.Struct):
+    login: str
+    type: str
+
+
+class _Comment(msgspec.Struct):
+    id: int
+    html_url: str
+    user: _User | None
+    body: str | None = None
+
+
+class _Ruleset(msgspec.Struct):
+    id: int
+    name: str
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+    errors: list[Any] | str | None = None
+
+
+_HEADERS = {"X-GitHub-Api-Version": API_VERSION}
+
+
+def _read(answer: Response[Any], kind: type[T]) -> T:
+    """The fields of an answer that are used. Raises _Unreadable."""
+    try:
+        return msgspec.json.decode(answer.content, type=kind)
+    except msgspec.MsgspecError as error:
+        raise _Unreadable(f"GitHub's answer cannot be read ({error})") from None
+
+
+def _all_pages(page: Callable[[int], Sequence[T]]) -> list[T]:
+    """What ``page(1)``, ``page(2)`` … hold, up to the first that is not full."""
+    found: list[T] = []
+    number = 1
+    while True:
+        some = page(number)
+        found += some
+        if len(some) < _PER_PAGE:
+            return found
+        number += 1
+
+
+def _message(body: bytes) -> str:
+    """GitHub's own words, in one line."""
+    try:
+        error = msgspec.json.decode(body, type=_Error)
+    except msgspec.MsgspecError:
+        return "without a message"
+    details = [error.errors] if isinstance(error.errors, str) else error.errors or []
+    told = [error.message, *(_detail(detail) for detail in details)]
+    return " ".join("; ".join(each for each in told if each).split())
+
+
+def _detail(detail: object) -> str:
+    if isinstance(detail, dict):
+        return str(detail.get("message") or " ".join(str(detail.get(key, "")) for key in ("field", "code")))
+    return str(detail)
+
+
+def _seconds(header: str | None) -> float | None:
+    return float(header) if header and header.isdecimal() else None
