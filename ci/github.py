@@ -79,7 +79,7 @@ class GitHub:
     def __init__(
         self, settings: GitHubSettings, *, patience_seconds: float = 300.0, note: Callable[[str], None] = print
     ) -> None:
-        """patience_seconds: how long each call waits for faults to pass; note: told, in a line, when that takes long."""
+        """patience_seconds: how long each call waits for faults to pass; note: told, in a line, when that is long."""
         import githubkit
 
         self.settings = settings
