@@ -21,7 +21,9 @@ from pathlib import Path
 import boto3
 import httpx
 
-from scripts.dag_run import TaskState, trigger
+from ci.dag_run import Airflow, TaskState, busy_seconds
+from ci.errors import CiError
+from ci.settings import airflow_settings
 from scripts.outcome import find_outcome
 from scripts.services import ROOT, StackError, separate_stack
 from scripts.stack import down, up
@@ -45,14 +47,7 @@ class Measured:
     @property
     def outside_tasks(self) -> float:
         """Seconds in which no task was at work: Airflow's own delays, and ours in asking."""
-        spans = sorted(
-            (task.started, task.started.timestamp() + task.seconds) for task in self.tasks.values() if task.started
-        )
-        busy, until = 0.0, 0.0
-        for start, end in spans:
-            busy += max(0.0, end - max(until, start.timestamp()))
-            until = max(until, end)
-        return self.seconds - busy
+        return self.seconds - busy_seconds(self.tasks.values())
 
 
 def measure(runs: int) -> list[Measured]:
@@ -90,7 +85,7 @@ def _forget(addresses: dict[str, str]) -> None:
 def _run(addresses: dict[str, str], name: str) -> Measured:
     run_id = f"bench__{datetime.now(UTC):%H%M%S}__{name}"
     began = time.monotonic()
-    run = trigger(addresses, "retrain_weather", run_id, {"run_id": run_id, "reason": "bench"})
+    run = Airflow(airflow_settings(addresses)).start("retrain_weather", run_id, {"run_id": run_id, "reason": "bench"})
     *_, tasks = run.changes(DEADLINE_SECONDS)
     took = time.monotonic() - began
     if any(task.state != "success" for task in tasks):
@@ -138,7 +133,7 @@ def main() -> int:
         with contextlib.redirect_stdout(sys.stderr):
             measured = measure(options.runs)
         print(report(measured))
-    except StackError as error:
+    except (StackError, CiError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     return 0

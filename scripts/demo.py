@@ -19,7 +19,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from scripts.dag_run import DagRun, TaskState, trigger
+from ci.dag_run import Airflow, DagRun, TaskState
+from ci.errors import CiError
+from ci.settings import airflow_settings
 from scripts.outcome import Outcome, find_outcome
 from scripts.services import ROOT, StackError, laptop_stack
 from scripts.stack import up
@@ -36,7 +38,7 @@ SIGNS = {
 
 
 def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
-    """Run it all; the exit code. Raises StackError."""
+    """Run it all; the exit code. Raises StackError and CiError."""
     commit = _commit(console, sha)
     _require_challenge(commit, challenge)
     stack = laptop_stack()
@@ -45,7 +47,7 @@ def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
     began = time.monotonic()
     run_id = f"demo__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}__{secrets.token_hex(2)}"
     parameters = {"git_sha": commit, "run_id": run_id, "as_of": as_of, "reason": "demo"}
-    run = trigger(stack.addresses, f"retrain_{challenge}", run_id, parameters)
+    run = Airflow(airflow_settings(stack.addresses)).start(f"retrain_{challenge}", run_id, parameters)
     console.print(f"\nAirflow runs {run.dag_id} on commit {commit[:12]}: {run.url}", soft_wrap=True)
     tasks = _follow_live(console, run) if console.is_terminal else _follow_plainly(console, run)
     took = time.monotonic() - began
@@ -146,7 +148,7 @@ def main() -> int:
     console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 160)
     try:
         return demo(console, options.challenge, options.sha, options.as_of)
-    except StackError as error:
+    except (StackError, CiError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

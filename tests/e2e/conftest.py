@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scripts.dag_run import DagRun, TaskState, trigger
+from ci.dag_run import Airflow, DagRun, TaskState
+from ci.settings import airflow_settings
 from scripts.services import ROOT, Stack, separate_stack
 from scripts.stack import down, up
 
@@ -52,7 +53,7 @@ class Laptop:
     def start(self, **parameters: str) -> DagRun:
         run_id = f"test__{secrets.token_hex(4)}"
         conf = {"git_sha": self.git("rev-parse", "HEAD"), "run_id": run_id, "reason": "test", **parameters}
-        return trigger(self.stack.addresses, "retrain_weather", run_id, conf)
+        return Airflow(airflow_settings(self.stack.addresses)).start("retrain_weather", run_id, conf)
 
     def run(self, **parameters: str) -> tuple[DagRun, dict[str, TaskState]]:
         return self.wait(self.start(**parameters))

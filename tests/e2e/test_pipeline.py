@@ -14,12 +14,13 @@ import boto3
 import msgspec
 import psutil
 import pytest
-from airflow_client import client as airflow
 from mlflow.tracking import MlflowClient
 
-from scripts.dag_run import trigger
+from ci.dag_run import Airflow
+from ci.errors import CiError, ConfigurationError
+from ci.settings import airflow_settings
 from scripts.processes import Started, members
-from scripts.services import ROOT, StackError
+from scripts.services import ROOT
 from tests.conftest import wait_while
 from tests.e2e.conftest import Laptop, python
 
@@ -192,8 +193,7 @@ def test_a_cancelled_run_ends_the_stage_that_is_at_work(demo: str, laptop: Lapto
         ]
 
     assert wait_while(lambda: not stage_processes(), seconds=120)
-    body = airflow.DAGRunPatchBody(state=airflow.DagRunMutableStates.FAILED)
-    airflow.DagRunApi(run.api).patch_dag_run(run.dag_id, run.run_id, body)
+    assert run.cancel()
     assert wait_while(lambda: bool(stage_processes()), seconds=60)
 
 
@@ -218,15 +218,17 @@ def test_raw_answers_are_kept_as_they_came(demo: str, laptop: Laptop) -> None:
 
 
 def test_a_dag_that_airflow_does_not_know_is_told_by_name(laptop: Laptop) -> None:
-    with pytest.raises(StackError, match="has no DAG 'retrain_tarot'"):
-        trigger(laptop.stack.addresses, "retrain_tarot", "test__tarot", {}, patience_seconds=1.0)
+    airflow = Airflow(airflow_settings(laptop.stack.addresses), new_dag_seconds=1.0)
+    with pytest.raises(ConfigurationError, match="has no DAG 'retrain_tarot'"):
+        airflow.start("retrain_tarot", "test__tarot", {})
 
 
 def test_an_airflow_that_is_down_or_refuses_the_user_is_told_with_its_address(laptop: Laptop) -> None:
     for changed in ({"AIRFLOW_API_URL": "http://127.0.0.1:9"}, {"AIRFLOW_PASSWORD": "wrong"}):
         addresses = {**laptop.stack.addresses, **changed}
-        with pytest.raises(StackError, match=addresses["AIRFLOW_API_URL"]):
-            trigger(addresses, "retrain_weather", "test__refused", {})
+        airflow = Airflow(airflow_settings(addresses), grace_seconds=1.0)
+        with pytest.raises(CiError, match=addresses["AIRFLOW_API_URL"]):
+            airflow.start("retrain_weather", "test__refused", {})
 
 
 def test_a_challenge_that_is_not_committed_is_told_before_anything_starts(laptop: Laptop) -> None:
