@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from forecasting.bundle import Bundle, read_bundle, record_holdout
+from forecasting.drift import population_stability_index
 from forecasting.evaluation import Compared, Errors, Evaluation, Measured
 from forecasting.features import feature_spec
 from forecasting.manifest import BundleError
@@ -85,6 +86,7 @@ def _evaluation(
         measured = comparison.measured("production", run.challenge)
         compared = _compared(opponent, version, production.directory, times[1], measured)
     measured = comparison.measured("candidate", run.challenge)
+    known = opponent if opponent and opponent.spec == candidate.spec else candidate
     return Evaluation(
         challenge=run.challenge.name,
         run_id=run.identity.run_id,
@@ -99,7 +101,19 @@ def _evaluation(
         production=compared,
         production_version=version,
         persistence=comparison.measured("persistence", run.challenge),
+        drift=_drift(known, comparison, features),
+        drift_from="candidate" if known is candidate else "production",
     )
+
+
+def _drift(known: Bundle, comparison: Comparison, features: pd.DataFrame) -> dict[str, float]:
+    """How far each feature at the compared origins lies from what the training of ``known`` saw."""
+    compared = comparison.rows.loc[comparison.rows["compared"], ["unique_id", "ds"]].drop_duplicates()
+    seen = compared.merge(features, how="left", on=["unique_id", "ds"])
+    return {
+        name: population_stability_index(reference, seen[name].to_numpy(dtype="float64"))
+        for name, reference in known.manifest.references.items()
+    }
 
 
 def _compared(bundle: Bundle, version: str, directory: Path, seconds: float, measured: Measured) -> Compared:
