@@ -12,7 +12,8 @@ from pipelines.files import read_table, write_text
 from pipelines.run import Run
 from pipelines.tracking import open_tracking
 
-_ARTIFACTS = "profile"
+ARTIFACTS = "profile"
+"""The MLflow artifacts about a run's data."""
 
 
 def run(run: Run) -> None:
@@ -32,7 +33,7 @@ def run(run: Run) -> None:
     print(f"profiled the observations in {files.profile}", flush=True)
     tracking = open_tracking(run)
     for path in (files.profile, files.quality, files.quality_report):
-        tracking.log_artifacts(path, _ARTIFACTS)
+        tracking.log_artifacts(path, ARTIFACTS)
     print(f"logged it to {tracking.run_url}", flush=True)
 
 

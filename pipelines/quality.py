@@ -49,6 +49,9 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
     """Rows by series, those of the challenge that have none included."""
     passed: bool
     violations: tuple[Violation, ...]
+    first: datetime | None = None
+    """The oldest row's time (UTC), as ``last`` is the newest's; None when no row has one that can be read."""
+    last: datetime | None = None
 
     @property
     def errors(self) -> tuple[Violation, ...]:
@@ -82,6 +85,7 @@ def judge(
         violations += series_violations(table.dropna(subset=_KEY), challenge, as_of, without=mistyped)
     violations.sort(key=lambda violation: (violation.severity, violation.rule, violation.series, violation.column))
     rows = table["unique_id"].value_counts() if keyed else pd.Series(dtype="int64")
+    times = table["ds"].dropna() if keyed else pd.Series(dtype="datetime64[ns, UTC]")
     return QualityReport(
         challenge=challenge.name,
         as_of=as_of,
@@ -89,6 +93,8 @@ def judge(
         series={unique_id: int(rows.get(unique_id, 0)) for unique_id in challenge.series_ids},
         passed=all(violation.severity != "error" for violation in violations),
         violations=tuple(violations),
+        first=times.min().to_pydatetime() if len(times) else None,
+        last=times.max().to_pydatetime() if len(times) else None,
     )
 
 

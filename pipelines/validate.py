@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.errors import ConfigurationError, DataRejected
+from pipelines.errors import ConfigurationError, DataRejected, StageError
 from pipelines.files import read_json, read_table, write_json, write_text
 from pipelines.history import Collection, accept_history
+from pipelines.profile import ARTIFACTS
 from pipelines.quality import QualityReport, Violation, judge
 from pipelines.run import Run
+from pipelines.tracking import open_tracking
 
 
 def run(run: Run) -> None:
@@ -29,6 +31,7 @@ def run(run: Run) -> None:
     for violation in report.violations:
         print(f"{violation.severity}: {_line(violation)}", flush=True)
     if not report.passed:
+        _log_rejection(run)
         told = "\n".join(f"  - {_line(violation)}" for violation in report.errors)
         raise DataRejected(
             f"{len(report.errors)} quality rules are broken:\n{told}\n"
@@ -36,6 +39,22 @@ def run(run: Run) -> None:
         )
     accept_history(run)
     print(f"{report.rows:,} rows of {len(report.series)} series passed", flush=True)
+
+
+def _log_rejection(run: Run) -> None:
+    """Show the report where others look for it, and end the MLflow run: no other stage of this attempt will.
+
+    The verdict on the data does not wait for MLflow: a fault of it is told, and that is all.
+    """
+    try:
+        tracking = open_tracking(run)
+        for path in (run.files.quality, run.files.quality_report):
+            tracking.log_artifacts(path, ARTIFACTS)
+        tracking.finish("FAILED")
+    except StageError as error:
+        print(f"the report is not in MLflow: {' '.join(str(error).split())}", flush=True)
+    else:
+        print(f"logged the report to {tracking.run_url}", flush=True)
 
 
 def as_markdown(report: QualityReport) -> str:
