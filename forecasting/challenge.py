@@ -138,9 +138,13 @@ class Learner(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Gate(Struct, frozen=True, forbid_unknown_fields=True):
-    """The policy that judges a candidate; a pull request is judged by its base branch's."""
+    """The policy that judges a candidate; a pull request is judged by its base branch's.
 
-    max_regression: Share = 0.01
+    A regression is the relative growth of the error (RMSE; MAE for absolute loss) over production's.
+    """
+
+    max_regression: Share = 0.03
+    negligible_regression: Share = 0.01
     strict: bool = False
     significance: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.05
     max_slice_regression: Share = 0.10
@@ -256,12 +260,7 @@ def _inconsistencies(challenge: Challenge, stem: str) -> list[tuple[str, str, st
     for column, (low, high) in quality.ranges.items():
         if not low < high:
             problems.append((f"quality.ranges.{column}", "[low, high] with low < high", repr([low, high])))
-    low, high = challenge.gate.coverage
-    if low >= high:
-        problems.append(("gate.coverage", "[low, high] with low < high", repr([low, high])))
-    elif not low < challenge.learner.interval < high:
-        expected = f"[low, high] around learner.interval ({challenge.learner.interval:g}), or no model can pass"
-        problems.append(("gate.coverage", expected, repr([low, high])))
+    problems += _gate_inconsistencies(challenge.gate, challenge.learner.interval)
     if not features.variables and not features.calendar:
         problems.append(("features", "at least one feature", "none"))
     lookback_days = challenge.learner.holdout_days + challenge.learner.calibration_days
@@ -270,4 +269,22 @@ def _inconsistencies(challenge: Challenge, stem: str) -> list[tuple[str, str, st
         problems.append(("learner.holdout_days + calibration_days", expected, str(lookback_days)))
     if len(challenge.schedule.cron.split()) != 5:
         problems.append(("schedule.cron", "a cron expression of five fields", repr(challenge.schedule.cron)))
+    return problems
+
+
+def _gate_inconsistencies(gate: Gate, interval: float) -> list[tuple[str, str, str]]:
+    problems = []
+    at_least = f"at least gate.negligible_regression ({gate.negligible_regression:g})"
+    for key, limit in (
+        ("gate.max_regression", gate.max_regression),
+        ("gate.max_slice_regression", gate.max_slice_regression),
+    ):
+        if limit < gate.negligible_regression:
+            problems.append((key, at_least, repr(limit)))
+    low, high = gate.coverage
+    if low >= high:
+        problems.append(("gate.coverage", "[low, high] with low < high", repr([low, high])))
+    elif not low < interval < high:
+        expected = f"[low, high] around learner.interval ({interval:g}), or no model can pass"
+        problems.append(("gate.coverage", expected, repr([low, high])))
     return problems

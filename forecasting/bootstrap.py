@@ -1,0 +1,120 @@
+"""How sure a ratio of errors or a share is, when the moments that it was measured at depend on one another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+RESAMPLES = 2000
+_ROWS_AT_ONCE = 256
+_COLUMNS_AT_ONCE = 1024
+"""How many resamples and columns one matrix product takes: bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Confidence intervals of one quantity in each column, both (k,); NaN where nothing can be said."""
+
+    low: FloatArray
+    high: FloatArray
+
+
+def block_length(moments: int, per_day: int, horizon: int) -> int:
+    """How many moments in a row are kept together: a day, the horizon, or moments^(1/3), whichever is longest.
+
+    A day, because errors come and go with the sun; the horizon, because forecasts of overlapping stretches share their
+    errors; the cube root, the rate at which the best block grows with the sample (Hall, Horowitz & Jing 1995).
+    At most a fifth of the moments, so that there is something to draw from.
+    """
+    wanted: int = max(per_day, horizon, math.ceil(moments ** (1.0 / 3.0)))
+    return min(wanted, max(1, moments // 5))
+
+
+def relative_change(
+    candidate: FloatArray, production: FloatArray, *, block: int, root: bool, confidence: float, seed: int = 0
+) -> Interval:
+    """The confidence interval of the candidate's error / production's error - 1, for each column.
+
+    candidate, production: (T, k), the sum of the losses at each moment, oldest first, 0 where there is none.
+    root: whether the error is the square root of the loss. The rest is as for ``ratio``.
+    """
+    of_losses = ratio(candidate, production, block=block, confidence=confidence, seed=seed)
+    power = 0.5 if root else 1.0
+    return Interval(of_losses.low**power - 1.0, of_losses.high**power - 1.0)
+
+
+def ratio(numerator: FloatArray, denominator: FloatArray, *, block: int, confidence: float, seed: int = 0) -> Interval:
+    """The confidence interval of sum(numerator) / sum(denominator), for each column, by drawing blocks of moments.
+
+    numerator, denominator: (T, k), not negative, one row per moment, oldest first. block: how many rows in a row are
+    drawn together; over a gap in time a block reaches further, so that no dependence is cut that another block keeps.
+    confidence: e.g. 0.95. Every column sees the same draws, and the same seed gives the same draws.
+    The quantiles are those of the logarithm of the ratio, around its mean over all blocks: numerator and denominator
+    can change places, and the first and last moments, which are in fewer blocks, do not shift the interval.
+    Source: Künsch (1989), moving blocks; centred as in Lahiri (2003), "Resampling Methods for Dependent Data", 2.5.
+    """
+    if numerator.shape != denominator.shape or numerator.ndim != 2:
+        raise ValueError(f"expected two tables of one shape; found {numerator.shape} and {denominator.shape}")
+    if not 1 <= block <= len(numerator):
+        raise ValueError(f"block: expected 1 to {len(numerator)}; found {block}")
+    columns = numerator.shape[1]
+    low, high = np.empty(columns), np.empty(columns)
+    for first in range(0, columns, _COLUMNS_AT_ONCE):
+        chunk = slice(first, first + _COLUMNS_AT_ONCE)
+        low[chunk], high[chunk] = _interval(numerator[:, chunk], denominator[:, chunk], block, confidence, seed)
+    return Interval(low, high)
+
+
+def _interval(
+    numerator: FloatArray, denominator: FloatArray, block: int, confidence: float, seed: int
+) -> tuple[FloatArray, FloatArray]:
+    both = np.hstack([numerator, denominator])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = _log_ratio(_drawn_sums(both, block, seed))
+        expected = _log_ratio(_expected_sums(both, block))
+        whole = _log_ratio(both.sum(axis=0))
+        logarithm = np.sort(drawn - expected + whole, axis=0)
+    outside = math.floor(RESAMPLES * (1.0 - confidence) / 2.0 + 1e-9)
+    low, high = np.exp(logarithm[outside]), np.exp(logarithm[RESAMPLES - 1 - outside])
+    # A column in which some draw has nothing to divide has its NaN sorted last.
+    unknown = np.isnan(logarithm[-1])
+    return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
+
+
+def _log_ratio(sums: FloatArray) -> FloatArray:
+    numerator, denominator = np.split(sums, 2, axis=-1)
+    difference: FloatArray = np.log(numerator) - np.log(denominator)
+    return difference
+
+
+def _drawn_sums(values: FloatArray, block: int, seed: int) -> FloatArray:
+    """(RESAMPLES, k): the sums over as many blocks, drawn with replacement, as fill the time."""
+    moments = len(values)
+    starts = moments - block + 1
+    random = np.random.default_rng(seed)
+    sums = np.empty((RESAMPLES, values.shape[1]))
+    for first in range(0, RESAMPLES, _ROWS_AT_ONCE):
+        rows = min(_ROWS_AT_ONCE, RESAMPLES - first)
+        drawn = random.integers(starts, size=(rows, math.ceil(moments / block)))
+        # How often each block was drawn, and from that how often each moment: the blocks that began up to it.
+        flat = drawn + np.arange(rows)[:, None] * starts
+        begun = np.bincount(flat.ravel(), minlength=rows * starts).reshape(rows, starts)
+        weights = np.zeros((rows, moments + 1))
+        weights[:, :starts] += begun
+        weights[:, block:] -= begun
+        sums[first : first + rows] = np.cumsum(weights[:, :-1], axis=1) @ values
+    return sums
+
+
+def _expected_sums(values: FloatArray, block: int) -> FloatArray:
+    """(k,): the sums over all blocks, each once."""
+    moments = len(values)
+    position = np.arange(moments)
+    within = np.minimum.reduce([position + 1, moments - position, np.full(moments, min(block, moments - block + 1))])
+    sums: FloatArray = within.astype(np.float64) @ values
+    return sums
