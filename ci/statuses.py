@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ci.github import GitHub, Status
+from ci.github import STATUS_DESCRIPTION_LENGTH, GitHub, Status
 from ci.judgement import Failure
 from forecasting.verdict import Verdict
 
 CONTEXT = "model-gate"
-LINE_LENGTH = 140
-"""What GitHub takes as the description of a commit status."""
 _WORST_FIRST = ("error", "failure", "pending", "success")
 
 
@@ -32,7 +30,7 @@ def status_line(verdict: Verdict | None, failure: Failure | None) -> str:
     return shortened(f"blocked by {verdict.reasons[0].rule.replace('_', ' ')}{more}: {numbers}")
 
 
-def shortened(line: str, length: int = LINE_LENGTH) -> str:
+def shortened(line: str, length: int = STATUS_DESCRIPTION_LENGTH) -> str:
     """One line of at most that length; what is cut off is marked."""
     flat = " ".join(line.split())
     return flat if len(flat) <= length else f"{flat[: length - 1]}…"

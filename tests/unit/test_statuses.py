@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from ci.github import Status
 
+from ci.github import STATUS_DESCRIPTION_LENGTH, Status
 from ci.judgement import Failure
-from ci.statuses import LINE_LENGTH, conclusion, shortened, status_line
+from ci.statuses import conclusion, shortened, status_line
 
 PASSED = Status("success", "passed: RMSE 1.9 °C, 2.0% better than production", "http://comment/1")
 BLOCKED = Status("failure", "blocked by regression: RMSE 2.2 °C, 9.0% worse than production", "http://comment/2")
@@ -47,7 +47,7 @@ def test_the_status_of_the_whole_is_not_taken_for_a_challenges():
 
 def test_a_line_fits_a_status_and_is_one_line():
     line = status_line(None, Failure(reason="the task train failed:\n" + "x" * 500))
-    assert len(line) == LINE_LENGTH
+    assert len(line) == STATUS_DESCRIPTION_LENGTH
     assert "\n" not in line
     assert line.endswith("…")
 
