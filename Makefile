@@ -9,7 +9,7 @@ UV := UV_COMPILE_BYTECODE=1 $(VENV)/bin/uv
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPATH :=
 
-.PHONY: help demo test lint format unit down status bench requirements clean
+.PHONY: help demo gate-demo test lint format unit down status bench requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -18,14 +18,20 @@ help: ## list what can be made
 demo: $(VENV)/ready ## start the laptop stack, run the whole pipeline on HEAD through Airflow, show what came out
 	@$(PY) -m scripts.demo
 
+gate-demo: $(VENV)/ready ## judge three pull requests by the real workflow, on a stack and a GitHub double of its own
+	@$(PY) -m scripts.gate_demo
+
 test: $(VENV)/ready lint ## lint, types and all tests that this machine can run; lists what it left out
 	@$(PY) -m pytest $(TESTS)
 
-lint: $(VENV)/ready ## formatting, lint, types, import rules, challenge files
+lint: $(VENV)/ready ## formatting, lint, types, import rules, workflows
 	@$(VENV)/bin/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/mypy --no-error-summary
 	@$(VENV)/bin/lint-imports --no-cache | tail -n 3
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	@$(VENV)/bin/zizmor --quiet --offline --no-progress .github
 
 format: $(VENV)/ready ## format the code, and mend what the linter can
 	@$(VENV)/bin/ruff check --quiet --fix . ; $(VENV)/bin/ruff format .

@@ -165,8 +165,9 @@ def _difference(path: Path, wanted: Mapping[str, Any], found: Mapping[str, Any])
     theirs["rules"] = {
         kind: _without_defaults(parameters, ours["rules"].get(kind, {})) for kind, parameters in theirs["rules"].items()
     }
-    lines = [json.dumps(each, indent=2, sort_keys=True).splitlines() for each in (ours, theirs)]
-    return "\n".join(difflib.unified_diff(*lines, fromfile=str(path), tofile=f"{path.stem} on GitHub", lineterm=""))
+    before, after = (json.dumps(each, indent=2, sort_keys=True).splitlines() for each in (ours, theirs))
+    told = f"the ruleset {wanted['name']} on GitHub"
+    return "\n".join(difflib.unified_diff(before, after, fromfile=str(path), tofile=told, lineterm=""))
 
 
 def _comparable(ruleset: Mapping[str, Any]) -> dict[str, Any]:
