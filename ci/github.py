@@ -86,7 +86,7 @@ class GitHub:
         self.note = note
         self._patience_seconds = patience_seconds
         self._owner, _, self._name = settings.repository.partition("/")
-        self._rest = githubkit.GitHub(
+        self._client = githubkit.GitHub(
             settings.token,
             base_url=settings.api_url,
             user_agent="rps-ci",
@@ -94,7 +94,9 @@ class GitHub:
             auto_retry=False,  # its waits know no limit of time
             http_cache=False,
             rest_api_validate_body=False,  # GitHub itself checks what it is sent, by the version that it runs
-        ).rest
+        )
+        # The namespace holds the client by a weak reference only.
+        self._rest = self._client.rest
         self._login: str | None = None
 
     def pull_request(self, number: int) -> PullRequestState:

@@ -14,7 +14,7 @@ import pytest
 from scripts.processes import end, start
 from scripts.services import ROOT, S3_PORTS, Service, Stack, free_ports
 
-pytest_plugins = ["tests.replay_fixture"]
+pytest_plugins = ["tests.replay_fixture", "tests.doubles.github.fixture"]
 
 SERVICE_SECONDS = 90
 
