@@ -1,0 +1,203 @@
+"""A team's repository on the GitHub double: branches, pull requests, the workflows that they start, reviews and merges.
+
+It is what people and GitHub itself do; what `ci` does, the workflows do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from scripts.github_actions import Outcome, Runner, WorkflowRun, run_on_pull_request, show_as_checks
+from scripts.processes import end, start
+from scripts.services import ROOT, StackError, free_ports
+
+BRANCHES = ("dev", "test", "master")
+ON_PULL_REQUEST = ("branch-flow.yml", "model-gate.yml")
+"""The workflows that a pull request into test starts, in the order in which they are run."""
+READY_SECONDS = 30.0
+_IDENTITY = ("-c", "user.name=Ana", "-c", "user.email=ana@rps.invalid")
+
+
+@dataclass(frozen=True)
+class Team:
+    """ana, who owns the repository and opens pull requests; bea, who reviews them; and a runner for the workflows."""
+
+    runner: Runner
+    owner_token: str
+    reviewer_token: str
+    fork_token: str
+    """What the workflow of a fork's pull request gets: it may only read."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What `python -m ci` needs to act at GitHub as the owner."""
+        return {
+            "GITHUB_API_URL": self.runner.api_url,
+            "GITHUB_SERVER_URL": self.runner.server_url,
+            "GITHUB_REPOSITORY": self.runner.name,
+            "GITHUB_TOKEN": self.owner_token,
+        }
+
+    def make_branches(self, commit: str) -> None:
+        """dev, test and master at one commit."""
+        for branch in BRANCHES:
+            _git(self.runner.repository, "branch", "--force", branch, commit)
+
+    def head(self, branch: str) -> str:
+        return _git(self.runner.repository, "rev-parse", "--verify", f"refs/heads/{branch}^{{commit}}")
+
+    def commit(self, branch: str, title: str, changes: Mapping[str, tuple[str, str]]) -> str:
+        """A commit on a branch that is there: in each file, one text replaced by another; its SHA."""
+        work = self.runner.home / "work"
+        if not work.exists():
+            _git(self.runner.home, "clone", "--quiet", "--shared", "--no-checkout", str(self.runner.repository), "work")
+        _git(work, "fetch", "--quiet", "origin")
+        _git(work, "checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
+        for name, (old, new) in changes.items():
+            path = work / name
+            text = path.read_text(encoding="utf-8")
+            if old not in text:
+                raise StackError(f"{name} of {branch}: expected {old!r} in it, to replace it")
+            path.write_text(text.replace(old, new, 1), encoding="utf-8")
+        _git(work, *_IDENTITY, "commit", "--quiet", "--all", "--message", title)
+        return self._push(work, branch)
+
+    def take_back(self, branch: str) -> str:
+        """Revert the last commit of a branch; the SHA of the commit that does it."""
+        work = self.runner.home / "work"
+        _git(work, "fetch", "--quiet", "origin")
+        _git(work, "checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
+        _git(work, *_IDENTITY, "revert", "--no-edit", "HEAD")
+        return self._push(work, branch)
+
+    def open_pull_request(self, head: str, base: str, title: str, body: str = "") -> dict[str, Any]:
+        return self._ask("POST", "pulls", {"title": title, "body": body, "head": head, "base": base})
+
+    def pull_request(self, number: int) -> dict[str, Any]:
+        return self._ask("GET", f"pulls/{number}")
+
+    def start_workflow(self, pull: Mapping[str, Any], workflow: str, action: str = "opened") -> WorkflowRun:
+        """As GitHub does on an event of the pull request: a fork's gets a token that may only read, and no secret."""
+        runner = self.runner
+        if pull["head"]["repo"]["full_name"] != runner.name:
+            runner = replace(runner, token=self.fork_token, secrets={})
+        return run_on_pull_request(runner, workflow, pull, action)
+
+    def run_workflows(
+        self, pull: Mapping[str, Any], action: str = "opened", on_line: Callable[[str, str], None] = lambda *_: None
+    ) -> dict[str, Outcome]:
+        """All that the pull request starts, to the end; their jobs' results become checks of its head."""
+        outcomes = {}
+        for workflow in ON_PULL_REQUEST:
+            outcomes[workflow] = self.start_workflow(pull, workflow, action).wait(on_line)
+            show_as_checks(self.runner, pull["head"]["sha"], outcomes[workflow])
+        return outcomes
+
+    def approve(self, number: int) -> None:
+        self._ask("POST", f"pulls/{number}/reviews", {"event": "APPROVE"}, token=self.reviewer_token)
+
+    def merge(self, number: int) -> str:
+        """Merge it; what GitHub holds against it, empty when it is merged."""
+        answer = self._request("PUT", f"pulls/{number}/merge", {"merge_method": "merge"}, self.owner_token)
+        if answer.status_code == 405:
+            return str(answer.json()["message"])
+        _require(answer)
+        return ""
+
+    def close(self, number: int) -> None:
+        self._ask("PATCH", f"pulls/{number}", {"state": "closed"})
+
+    def statuses(self, sha: str) -> dict[str, dict[str, Any]]:
+        """The newest of each context."""
+        found = self._ask("GET", f"commits/{sha}/status")["statuses"]
+        return {status["context"]: status for status in found}
+
+    def comments(self, number: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = _require(
+            self._request("GET", f"issues/{number}/comments", None, self.owner_token)
+        )
+        return found
+
+    def _push(self, work: Path, branch: str) -> str:
+        _git(work, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+        return _git(work, "rev-parse", "HEAD")
+
+    def _ask(self, method: str, path: str, body: object = None, token: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = _require(self._request(method, path, body, token or self.owner_token))
+        return found
+
+    def _request(self, method: str, path: str, body: object, token: str) -> httpx.Response:
+        url = f"{self.runner.api_url}/repos/{self.runner.name}/{path}"
+        return httpx.request(method, url, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=30.0)
+
+
+@contextlib.contextmanager
+def team(home: Path, repository: Path, addresses: Mapping[str, str], name: str = "ana/weather") -> Iterator[Team]:
+    """Start the double in front of a Git repository; it ends with the block.
+
+    home: for the double's log and the runner; addresses: of Airflow and MLflow, as `scripts.services` names them,
+    which become the repository's variables and secrets.
+    """
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    tokens = [f"token-{secrets.token_hex(12)}" for _ in range(4)]
+    workflow_token, fork_token, owner_token, reviewer_token = tokens
+    port = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable, "-m", "tests.doubles.github", "--port", str(port), "--repository", str(repository),
+        "--name", name, "--token", workflow_token, "--read-token", fork_token, "--admin-token", owner_token,
+        "--user", f"bea:{reviewer_token}",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = start(command, log=home / "github.log", environment=environment, directory=ROOT, address=url)
+    try:
+        _wait_until_up(url, lambda: process.alive, home / "github.log")
+        secret = ("AIRFLOW_PASSWORD", "AIRFLOW_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+        public = ("AIRFLOW_API_URL", "AIRFLOW_USERNAME", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME")
+        runner = Runner(
+            home=home,
+            repository=repository,
+            name=name,
+            api_url=f"{url}/api/v3",
+            server_url=url,
+            token=workflow_token,
+            variables={each: addresses[each] for each in public if each in addresses},
+            secrets={each: addresses[each] for each in secret if each in addresses},
+        )
+        yield Team(runner, owner_token, reviewer_token, fork_token)
+    finally:
+        end([process], patience_seconds=3)
+
+
+def _wait_until_up(url: str, alive: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while alive() and time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.get(f"{url}/_double/requests", timeout=2.0).raise_for_status()
+            return
+        time.sleep(0.1)
+    raise StackError(f"the GitHub double did not come up:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def _require(answer: httpx.Response) -> Any:  # noqa: ANN401 - any JSON
+    if answer.is_error:
+        raise StackError(f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text}")
+    return answer.json()
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StackError(f"git {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()
