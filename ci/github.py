@@ -6,19 +6,16 @@ and later versions of the API, which answer a little differently, do as well.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import msgspec
 
-from ci.errors import CiError, ConfigurationError, GitHubFault
+from ci.github_faults import Task, Unreadable, is_rate_limit, patiently, told_in_seconds
 from ci.settings import GitHubSettings
 
 if TYPE_CHECKING:
-    from githubkit.exception import GitHubException, RequestFailed
     from githubkit.response import Response
 
 T = TypeVar("T")
@@ -27,10 +24,6 @@ API_VERSION = "2022-11-28"
 STATUS_DESCRIPTION_LENGTH = 140
 _PER_PAGE = 100
 _REQUEST_SECONDS = 20.0
-_LONGEST_PAUSE_SECONDS = 30.0
-_UNTOLD_LIMIT_SECONDS = 60.0
-"""How long GitHub asks to wait when it limits the rate without saying for how long."""
-_WORTH_A_NOTE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +74,7 @@ class GitHub:
     ) -> None:
         """patience_seconds: how long each call waits for faults to pass; note: told, in a line, when that is long."""
         import githubkit
+        import httpx
 
         self.settings = settings
         self.note = note
@@ -93,6 +87,8 @@ class GitHub:
             timeout=min(_REQUEST_SECONDS, patience_seconds),
             auto_retry=False,  # its waits know no limit of time
             http_cache=False,
+            ssl_verify=httpx.create_ssl_context(),  # once: making it takes longer than a request
+            event_hooks={"response": [told_in_seconds]},
             rest_api_validate_body=False,  # GitHub itself checks what it is sent, by the version that it runs
         )
         # The namespace holds the client by a weak reference only.
@@ -252,100 +248,20 @@ class GitHub:
     def _who(self) -> str:
         """The user that the token stands for; empty for an app."""
         if self._login is None:
-            from githubkit.exception import RateLimitExceeded, RequestFailed
+            from githubkit.exception import RequestFailed
 
             try:
                 self._login = _read(self._rest.users.get_authenticated(headers=_HEADERS), _User).login
             except RequestFailed as error:
-                if isinstance(error, RateLimitExceeded) or error.response.status_code != 403:
+                if error.response.status_code != 403 or is_rate_limit(error):
                     raise
                 self._login = ""
         return self._login
 
     def _patiently(self, doing: str, permission: str, operation: Callable[[], T]) -> T:
-        """Do it; again, from its start, after a fault that may pass. It must be harmless to do it twice."""
-        from githubkit.exception import GitHubException
-
-        deadline = time.monotonic() + self._patience_seconds
-        pause = 1.0
-        while True:
-            try:
-                return operation()
-            except (GitHubException, _Unreadable) as error:
-                fault = self._fault(error, doing, permission)
-                if isinstance(fault, CiError):
-                    raise fault from None
-            left = deadline - time.monotonic()
-            wait = fault.wait if fault.wait is not None else min(pause, left)
-            if wait > left or left <= 0:
-                self._out_of_patience(fault, wait, doing)
-            if wait >= _WORTH_A_NOTE_SECONDS:
-                self.note(f"{doing}: {fault.what}; trying again in {wait:.0f} s")
-            time.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-
-    def _out_of_patience(self, fault: _Passing, wait: float, doing: str) -> NoReturn:
-        told = f"{doing}: {fault.what}"
-        if fault.wait is not None:
-            until = datetime.now(UTC) + timedelta(seconds=wait)
-            told += f" until {until:%Y-%m-%d %H:%M:%S} UTC"
-        raise GitHubFault(f"{told}, longer than the {self._patience_seconds:.0f} s that are waited; run it again later")
-
-    def _fault(self, error: GitHubException | _Unreadable, doing: str, permission: str) -> _Passing | CiError:
-        """What may pass, or the error to end with. Raises ``error`` itself when it is neither, but a bug."""
-        import httpx
-        from githubkit.exception import PrimaryRateLimitExceeded, RateLimitExceeded, RequestError, RequestFailed
-
-        if isinstance(error, _Unreadable):
-            return _Passing(str(error))
-        if isinstance(error, RateLimitExceeded):
-            kind = "primary" if isinstance(error, PrimaryRateLimitExceeded) else "secondary"
-            # GitHub tells whole seconds; one more, so as not to come too early.
-            return _Passing(f"GitHub's {kind} rate limit holds", error.retry_after.total_seconds() + 1)
-        if isinstance(error, RequestFailed):
-            return self._refusal(error, doing, permission)
-        if isinstance(error, RequestError):
-            if isinstance(error.exc, httpx.UnsupportedProtocol | httpx.InvalidURL):
-                return ConfigurationError(
-                    f"GITHUB_API_URL: expected an address such as https://api.github.com; "
-                    f"found {self.settings.api_url!r}"
-                )
-            if isinstance(error.exc, httpx.HTTPError):
-                told = str(error.exc) or type(error.exc).__name__
-                return _Passing(f"GitHub does not answer at {self.settings.api_url} ({told})")
-        raise error
-
-    def _refusal(self, error: RequestFailed, doing: str, permission: str) -> _Passing | CiError:
-        status, repository = error.response.status_code, self.settings.repository
-        message = _message(error.response.raw_response.content)
-        if status >= 500:
-            return _Passing(f"GitHub answers {status}", _seconds(error.response.headers.get("retry-after")))
-        if status == 429 or (status == 403 and "rate limit" in message):
-            return _Passing("GitHub limits our rate", _UNTOLD_LIMIT_SECONDS)
-        told = f"{doing}: GitHub answers {status} ({message})"
-        if status == 401:
-            return ConfigurationError(f"{told}: GITHUB_TOKEN is wrong or has expired; make a new one")
-        if status == 403:
-            needed = error.response.headers.get("x-accepted-github-permissions") or permission
-            return ConfigurationError(f"{told}: GITHUB_TOKEN lacks a permission on {repository}; it needs {needed}")
-        if status == 404:
-            return ConfigurationError(
-                f"{told}: not in {repository}, or GITHUB_TOKEN may not see it; "
-                f"look at GITHUB_REPOSITORY and that the token has {permission}"
-            )
-        return GitHubFault(told)
-
-
-@dataclass(frozen=True)
-class _Passing:
-    """A fault that may pass. wait: how many seconds GitHub asks to wait, if it says so."""
-
-    what: str
-    wait: float | None = None
-
-
-class _Unreadable(Exception):
-    """A good status with a body that is not what was asked for: a proxy's page, half an answer."""
+        return patiently(
+            Task(doing, permission, self.settings), operation, seconds=self._patience_seconds, note=self.note
+        )
 
 
 class _Repo(msgspec.Struct):
@@ -396,20 +312,15 @@ class _Ruleset(msgspec.Struct):
     name: str
 
 
-class _Error(msgspec.Struct):
-    message: str = ""
-    errors: list[Any] | str | None = None
-
-
 _HEADERS = {"X-GitHub-Api-Version": API_VERSION}
 
 
 def _read(answer: Response[Any], kind: type[T]) -> T:
-    """The fields of an answer that are used. Raises _Unreadable."""
+    """The fields of an answer that are used. Raises Unreadable."""
     try:
         return msgspec.json.decode(answer.content, type=kind)
     except msgspec.MsgspecError as error:
-        raise _Unreadable(f"GitHub's answer cannot be read ({error})") from None
+        raise Unreadable(f"GitHub's answer cannot be read ({error})") from None
 
 
 def _all_pages(page: Callable[[int], Sequence[T]]) -> list[T]:
@@ -422,24 +333,3 @@ def _all_pages(page: Callable[[int], Sequence[T]]) -> list[T]:
         if len(some) < _PER_PAGE:
             return found
         number += 1
-
-
-def _message(body: bytes) -> str:
-    """GitHub's own words, in one line."""
-    try:
-        error = msgspec.json.decode(body, type=_Error)
-    except msgspec.MsgspecError:
-        return "without a message"
-    details = [error.errors] if isinstance(error.errors, str) else error.errors or []
-    told = [error.message, *(_detail(detail) for detail in details)]
-    return " ".join("; ".join(each for each in told if each).split())
-
-
-def _detail(detail: object) -> str:
-    if isinstance(detail, dict):
-        return str(detail.get("message") or " ".join(str(detail.get(key, "")) for key in ("field", "code")))
-    return str(detail)
-
-
-def _seconds(header: str | None) -> float | None:
-    return float(header) if header and header.isdecimal() else None
