@@ -8,6 +8,7 @@ that was cleared, or set to success, before we looked; `Airflow` says so in a no
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,10 +36,13 @@ T = TypeVar("T")
 ENDED_RUN = {"success", "failed"}
 FINISHED_TASK = {"success", "failed"}
 POLL_SECONDS = 0.5
+CANCEL_LOOKS = 4
 PAGE = 100
 """As many as Airflow gives at once by default (`[api] maximum_page_limit`)."""
 CLEARED = timedelta(seconds=10)
 """Airflow notes `run_after` and `queued_at` of a new run within milliseconds of one another."""
+GROUPS = ("::group::", "::endgroup::")
+"""How Airflow folds its own lines in a log."""
 CHANGED_BY_HAND = (
     "clear_dag_run", "post_clear_task_instances", "patch_dag_run", "patch_task_instance", "patch_task_group_instances",
     "bulk_task_instances",
@@ -164,11 +168,17 @@ class Airflow:
                 return False
             return True
 
+        done = False
         try:
-            return self.persist(end, grace_seconds=patience_seconds)
+            # Again, until it is seen to have ended: a scheduler that is just starting the run writes over its state.
+            for _ in range(CANCEL_LOOKS):
+                if not self.persist(end, grace_seconds=patience_seconds):
+                    break
+                done = True
+                time.sleep(POLL_SECONDS)
         except (NoVerdict, ConfigurationError) as error:
             self.note(f"the DAG run {run_id} could not be cancelled, and goes on: {error}")
-            return False
+        return done
 
     def persist(
         self,
@@ -329,34 +339,36 @@ class DagRun:
             if time.monotonic() > until:
                 raise NoVerdict(f"the run is not done after {deadline_seconds:.0f} s; it goes on at {self.url}")
 
-        last: list[tuple[str, str, int]] = []
+        looked, last = False, list[tuple[str, str, int]]()
         while True:
             ended = self._airflow.persist(self._look, meanwhile=meanwhile)
-            if ended:
-                self._airflow.persist(self._require_untouched, meanwhile=meanwhile)
             states = [(task.name, task.state, task.attempt) for task in self.tasks]
             if states != last:
                 last = states
                 yield self.tasks
+            if ended or (self.attached and not looked):
+                self._airflow.persist(self._require_untouched, meanwhile=meanwhile)
+                looked = True
             if ended:
                 return
             meanwhile()
             time.sleep(POLL_SECONDS)
 
     def log(self, task: TaskState) -> list[str]:
-        """The lines of the task's last attempt; one line that says why when they cannot be had."""
+        """The lines of the task's last attempt; one line that says why when they cannot be had.
+
+        They are the task's to choose: a caller that prints or posts them has to disarm them.
+        """
         if not task.attempt:
             return []
+        # The client's model of a log entry leaves out what was raised, so the answer is read as it came.
+        get_log = self._api.tasks.get_log_with_http_info
         try:
-            found = self._airflow.persist(
-                lambda: self._api.call(
-                    self._api.tasks.get_log, self.dag_id, self.run_id, task.name, task.attempt, full_content=True
-                )
-            )
-        except NoVerdict as error:
+            found = self._airflow.persist(lambda: self._ask(get_log, task.name, task.attempt, full_content=True))
+        except (NoVerdict, ConfigurationError) as error:
             return [f"(the log cannot be read: {error})"]
-        entries = (getattr(entry, "actual_instance", entry) for entry in found.content.actual_instance or ())
-        return [line for entry in entries for line in _lines(entry)]
+        entries = json.loads(found.raw_data)["content"]
+        return [line for entry in entries for line in _lines(entry) if not line.startswith(GROUPS)]
 
     def cancel(self, *, patience_seconds: float = 5.0) -> bool:
         """As `Airflow.cancel`."""
@@ -424,8 +436,8 @@ class DagRun:
             raise NoVerdict(self._touched(f"was changed by hand in Airflow ({event.event} by {event.owner})"))
 
     def _touched(self, how: str) -> str:
-        todo = "mark the run as failed in Airflow, then run this again: it starts a new attempt"
-        return f"the run {self.run_id} {how}, so what it left is no evidence: {todo}"
+        first = "" if self.state == "failed" else "mark the run as failed in Airflow, then "
+        return f"the run {self.run_id} {how}, so what it left is no evidence: {first}run this again for a new attempt"
 
 
 def _task_state(found: Any) -> TaskState:  # noqa: ANN401 - the client's models have no types
@@ -439,9 +451,12 @@ def _task_state(found: Any) -> TaskState:  # noqa: ANN401 - the client's models 
     )
 
 
-def _lines(entry: Any) -> list[str]:  # noqa: ANN401 - as above
+def _lines(entry: str | Mapping[str, Any]) -> list[str]:
     """A log entry's text, and what was raised there."""
     if isinstance(entry, str):
         return entry.splitlines()
-    raised = entry.additional_properties.get("error_detail") or []
-    return [str(entry.event), *(f"{each['exc_type']}: {each['exc_value']}" for each in raised)]
+    raised = entry.get("error_detail") or []
+    return [
+        *str(entry.get("event", "")).splitlines(),
+        *(f"{each.get('exc_type')}: {each.get('exc_value')}" for each in raised),
+    ]
