@@ -32,22 +32,20 @@ class DMTest:
     periods: int
 
 
-def diebold_mariano(
-    loss_difference: FloatArray, horizon: int, *, steps: IntArray | None = None, lags: int | None = None
-) -> DMTest:
+def diebold_mariano(loss_difference: FloatArray, horizon: int, *, steps: IntArray | None = None) -> DMTest:
     """One-sided test that the mean of ``loss_difference`` is positive, i.e. that the candidate loses more.
 
     loss_difference: (T,), candidate minus production, one value per moment, oldest first, in units of the loss.
-    horizon: forecast horizon in steps. steps: (T,), when each moment was, in steps, ascending; without it they follow
-    one another without a gap. lags: up to which distance in steps two differences may depend on each other; without it
-    horizon - 1, which holds for forecasts that waste no information.
-    The variance of the mean adds the autocovariances up to that lag with equal weight; a pair counts by its distance in
-    time, so that a gap is no neighbourhood. Where the sum is not positive, Bartlett's weights 1 - k / (lags + 1) are
-    used, with which it cannot be negative. A difference that never varies settles the matter by its sign.
-    Raises TooLittleEvidence when T < 30, ValueError for values that are not finite or steps that do not ascend.
-    Source: Diebold & Mariano (1995), section 1.1; correction for small samples and Student's t with T - 1 degrees of
-    freedom of Harvey, Leybourne & Newbold (1997), eq. 9, with lags + 1 as the number of steps; Bartlett's weights as in
-    Newey & West (1987); gaps as Parzen (1963), "amplitude modulation".
+    horizon: forecast horizon in steps; the HAC variance uses lags 0 … horizon - 1, for forecasts that are further apart
+    share no unknown. steps: (T,), when each moment was, in steps, ascending; without it there is no gap between them.
+    All lags weigh the same, and a pair of moments counts by its distance in time: over a gap, next in line is not next
+    in time. Where the sum is not positive, Bartlett's weights 1 - lag / horizon are used, with which it cannot be
+    negative. A difference that never varies settles the matter by its sign: p is 0 above zero, else 1.
+    Raises TooLittleEvidence when T < 30 or T < 2 horizon, ValueError for values that are not finite or steps that do
+    not ascend.
+    Source: Diebold & Mariano (1995), section 1.1; correction for small samples, and Student's t with T - 1 degrees of
+    freedom, of Harvey, Leybourne & Newbold (1997), eq. 9; Bartlett's weights as in Newey & West (1987), which Diebold &
+    Mariano name for this case; gaps as in Datta & Du (2012), "amplitude modulated".
     """
     periods = len(loss_difference)
     if periods < MIN_PERIODS:
@@ -56,19 +54,19 @@ def diebold_mariano(
         raise ValueError("loss_difference: expected finite numbers")
     if horizon < 1:
         raise ValueError(f"horizon: expected 1 or more; found {horizon}")
+    if periods < 2 * horizon:
+        raise TooLittleEvidence(f"expected at least twice the horizon, {2 * horizon} moments; found {periods}")
     when = np.arange(periods, dtype=np.int64) if steps is None else steps
     if when.shape != loss_difference.shape or (np.diff(when) <= 0).any():
         raise ValueError("steps: expected one for each difference, ascending")
-    reach = min(horizon - 1 if lags is None else lags, periods - 1)
     mean = float(np.mean(loss_difference))
     deviations = loss_difference - mean
     # A constant leaves rounding errors of the mean, which are no variance.
     if np.max(np.abs(deviations)) <= 1e-14 * np.max(np.abs(loss_difference), initial=0.0):
         statistic = math.copysign(math.inf, mean) if mean else 0.0
         return DMTest(statistic, 1.0 if mean <= 0.0 else 0.0, mean, periods)
-    span = reach + 1
-    correction = (periods + 1 - 2 * span + span * (span - 1) / periods) / periods
-    statistic = mean / math.sqrt(_variance_of_mean(deviations, when, reach)) * math.sqrt(correction)
+    correction = (periods + 1 - 2 * horizon + horizon * (horizon - 1) / periods) / periods
+    statistic = mean * math.sqrt(correction / _variance_of_mean(deviations, when, horizon))
     return DMTest(statistic, student_t_survival(statistic, periods - 1), mean, periods)
 
 
@@ -100,15 +98,14 @@ def holm(p_values: list[float]) -> list[float]:
     return corrected
 
 
-def _variance_of_mean(deviations: FloatArray, when: IntArray, lags: int) -> float:
+def _variance_of_mean(deviations: FloatArray, when: IntArray, horizon: int) -> float:
     """Positive, for deviations that are not all zero."""
-    sums = np.array([_lagged_sum(deviations, when, lag) for lag in range(lags + 1)])
-    twice = np.where(np.arange(lags + 1) == 0, 1.0, 2.0)
-    for weights in (np.ones(lags + 1), 1.0 - np.arange(lags + 1) / (lags + 1)):
-        variance = float(np.sum(twice * weights * sums)) / len(deviations) ** 2
-        if variance > 0.0:
-            return variance
-    return float(sums[0]) / len(deviations) ** 2
+    lag = np.arange(horizon)
+    sums = np.where(lag == 0, 1.0, 2.0) * [_lagged_sum(deviations, when, int(k)) for k in lag]
+    equal, bartlett = float(np.sum(sums)), float(np.sum(sums * (1.0 - lag / horizon)))
+    # What is left after rounding when Bartlett's sum is zero is the variance of independent moments.
+    total = next((found for found in (equal, bartlett) if found > 0.0), float(sums[0]))
+    return total / len(deviations) ** 2
 
 
 def _lagged_sum(deviations: FloatArray, when: IntArray, lag: int) -> float:
