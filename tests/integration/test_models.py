@@ -13,6 +13,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from forecasting.bundle import read_bundle
+from forecasting.drift import population_stability_index
 from forecasting.evaluation import Evaluation
 from forecasting.features import feature_spec
 from pipelines import evaluate, register, train
@@ -195,6 +196,41 @@ def test_a_production_model_of_other_features_is_measured_on_its_own(tmp_path, n
     assert evaluation.candidate.measured != alone.candidate.measured
     tracked = client.get_run(evaluation.candidate.mlflow_run)
     assert tracked.data.metrics["production.rmse_h4"] == alone.candidate.measured.horizons[4].rmse
+
+
+def expected_drift(run: Run, evaluation: Evaluation, bundle: Path) -> dict[str, float]:
+    """The indices of every feature at the compared origins against what the bundle's training saw."""
+    table = read_features(run.files.features, feature_spec(run.challenge))
+    rows = pd.read_parquet(run.files.losses)
+    keys = pd.MultiIndex.from_frame(rows.loc[rows["compared"], ["unique_id", "ds"]])
+    seen = table[pd.MultiIndex.from_frame(table[["unique_id", "ds"]]).isin(keys)]
+    assert seen["ds"].nunique() == evaluation.window.origins
+    references = read_bundle(bundle).manifest.references
+    return {name: population_stability_index(known, seen[name].to_numpy()) for name, known in references.items()}
+
+
+def test_drift_without_production_is_against_the_candidates_own_training(tmp_path, name, client):
+    run = featured_run(tmp_path, name)
+    evaluation = evaluated(run)
+    assert evaluation.drift_from == "candidate"
+    assert evaluation.drift == pytest.approx(expected_drift(run, evaluation, run.files.bundle))
+
+
+@pytest.mark.parametrize("features", ["the same", "others"])
+def test_drift_is_against_productions_training_when_it_knows_these_features(tmp_path, name, client, features):
+    weather = made_up_weather()
+    edits = {} if features == "the same" else {"steps = [3, 6]": "steps = [3, 9]"}
+    before = featured_run(tmp_path / "a", name, "manual__1", as_of=AS_OF - timedelta(days=20), edits=edits)
+    promote(client, name, registered(before).version)
+    shifted = weather["ds"] >= pd.Timestamp(AS_OF) - timedelta(days=7)
+    weather.loc[shifted, "wind_speed"] += 10.0
+    run = featured_run(tmp_path / "b", name, "manual__2", observations=weather)
+    evaluation = evaluated(run)
+    assert evaluation.production is not None
+    known = run.files.production if features == "the same" else run.files.bundle
+    assert evaluation.drift_from == ("production" if features == "the same" else "candidate")
+    assert evaluation.drift == pytest.approx(expected_drift(run, evaluation, known))
+    assert evaluation.drift["wind_speed_lag_0"] > 0.25 > evaluation.drift["wind_direction_lag_0"]
 
 
 def evaluated_after_production(tmp_path: Path, name: str, client: MlflowClient, as_of: datetime, **edits) -> Evaluation:
