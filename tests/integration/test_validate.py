@@ -4,11 +4,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from mlflow.entities import Run as MlflowRun
+from mlflow.tracking import MlflowClient
 
+from ci.evidence import rejected_data
+from ci.settings import MlflowSettings
 from pipelines import ingest, validate
 from pipelines.errors import ConfigurationError, DataRejected
 from pipelines.quality import QualityReport
 from pipelines.run import Run, open_run
+from pipelines.tracking import open_tracking
+from tests.doubles.connection import answering
 from tests.replay_fixture import Replay
 from tests.runs import make_run
 
@@ -78,6 +84,64 @@ def test_a_fault_of_the_source_is_rejected_and_mended_data_pass_afterwards(
     mended = ingested()
     validate.run(mended)
     assert report_of(mended).passed
+
+
+@pytest.fixture
+def rejected(store_env: dict[str, str], workspace: Path, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run of its own name whose observations break a rule."""
+    monkeypatch.setenv("RPS_RUN_ID", f"gate__{workspace.name}")
+    replay.fault("null_burst", hours=24)
+    return ingested()
+
+
+def tracked(client: MlflowClient, run: Run) -> MlflowRun:
+    experiment = client.get_experiment_by_name("weather").experiment_id
+    (found,) = client.search_runs([experiment], f"tags.`rps.run_id` = '{run.identity.run_id}'")
+    return found
+
+
+def test_a_rejection_is_shown_in_mlflow_and_ends_its_run(
+    rejected: Run, tracking_env: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken_rules(rejected)
+    client = MlflowClient(tracking_env)
+    found = tracked(client, rejected)
+    assert found.info.status == "FAILED"
+    for path in (rejected.files.quality, rejected.files.quality_report):
+        logged = client.download_artifacts(found.info.run_id, f"profile/{path.name}", str(tmp_path))
+        assert Path(logged).read_bytes() == path.read_bytes()
+    assert found.info.run_id in capsys.readouterr().out.splitlines()[-1]
+    violations = rejected_data(MlflowSettings(tracking_env), "weather", rejected.identity.run_id)
+    assert {violation.rule for violation in violations if violation.severity == "error"} >= {"recent_nulls"}
+
+
+def test_a_run_whose_data_were_rejected_can_still_end_well(rejected: Run, tracking_env: str, replay: Replay) -> None:
+    broken_rules(rejected)
+    replay.clear_faults()
+    again = ingested()
+    assert again.identity == rejected.identity
+    validate.run(again)
+    open_tracking(again).finish()
+    assert tracked(MlflowClient(tracking_env), again).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("address", ["", "http://127.0.0.1:9", "http://ana:hunter2@127.0.0.1:9"])
+def test_the_verdict_on_the_data_does_not_depend_on_mlflow(
+    rejected: Run, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert "recent_nulls" in broken_rules(rejected)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("the report is not in MLflow: ")
+
+
+def test_an_mlflow_that_refuses_us_does_not_change_the_verdict_on_the_data(
+    rejected: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(401) as url:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        assert "recent_nulls" in broken_rules(rejected)
+    assert "MLFLOW_TRACKING_PASSWORD" in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("workspace")

@@ -161,6 +161,15 @@ def test_a_burst_in_the_newest_hours_cannot_hide_in_a_long_history() -> None:
     assert errors == {("recent_nulls", "EWR", "humidity")}  # 10 of 2400 would pass
 
 
+def test_the_report_says_from_when_to_when_the_data_are() -> None:
+    report = judged(GOOD.sample(frac=1.0, random_state=1))
+    newest = pd.Timestamp(AS_OF).floor("h")
+    assert (report.first, report.last) == (newest - timedelta(hours=24 * 100 - 1), newest)
+    timeless = judged(GOOD.assign(ds="yesterday"))
+    assert (timeless.first, timeless.last) == (None, None)
+    assert judged(GOOD.iloc[:0]).first is None
+
+
 def test_every_violation_is_told_not_only_the_first() -> None:
     table = GOOD.copy()
     for damage in (
