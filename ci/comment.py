@@ -23,7 +23,6 @@ COMMENT_LENGTH = 65_536
 _IMAGE = "https://cml.dev/watermark.png"
 _CML_SEES = 30
 """CML looks for its comment among the first ones only: one page of GitHub's answer."""
-_CML_SECONDS = 120
 _PASSED_ON = (
     *("PATH", "LANG", "TMPDIR", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
@@ -31,18 +30,21 @@ _PASSED_ON = (
 """What CML gets to see of the environment, which holds other services' secrets."""
 
 
-def post_report(report: str, *, github: GitHub, pull_request: int, sha: str, challenge: str) -> str:
+def post_report(
+    report: str, *, github: GitHub, pull_request: int, sha: str, challenge: str, cml_seconds: float = 120.0
+) -> str:
     """Post the report, in place of the one before it; the comment's URL.
 
-    report: Markdown, at most ``report_length(challenge)`` characters. Raises ValueError when it is longer, GitHubFault
-    or ConfigurationError when it cannot be posted.
+    report: Markdown, at most ``report_length(challenge)`` characters; cml_seconds: how long CML may take.
+    Raises ValueError when the report is longer, GitHubFault or ConfigurationError when it cannot be posted.
     """
     if len(report) > report_length(challenge):
         raise ValueError(f"report: expected at most {report_length(challenge)} characters; found {len(report)}")
     cml = shutil.which("cml")
     if cml:
+        arguments = (f"--target=pr/{pull_request}", f"--watermark-title={_label(challenge)}")
         why_not = _why_not_cml(github, pull_request, challenge) or _run_cml(
-            cml, report, github.settings, pull_request=pull_request, sha=sha, challenge=challenge
+            (cml, "comment", "create", *arguments), report, github.settings, sha=sha, seconds=cml_seconds
         )
         if why_not:
             github.note(f"warning: {why_not}; posting the report through GitHub's API")
@@ -105,23 +107,20 @@ def _is_where_cml_posts(settings: GitHubSettings) -> bool:
     return (api.netloc, api.path) == (server.netloc, "/api/v3")
 
 
-def _run_cml(cml: str, report: str, settings: GitHubSettings, *, pull_request: int, sha: str, challenge: str) -> str:
+def _run_cml(command: Sequence[str], report: str, settings: GitHubSettings, *, sha: str, seconds: float) -> str:
     """Let CML post the report; why it could not, or empty."""
+    repository = f"--repo={settings.server_url}/{settings.repository}"
     with tempfile.TemporaryDirectory(prefix="rps-report-") as scratch:
         Path(scratch, "report.md").write_text(report, encoding="utf-8")
-        command = [
-            *(cml, "comment", "create", "--driver=github", f"--repo={settings.server_url}/{settings.repository}"),
-            *(f"--target=pr/{pull_request}", "--update", "--publish=false"),
-            *(f"--watermark-title={_label(challenge)}", "report.md"),
-        ]
+        whole = [*command, "--driver=github", repository, "--update", "--publish=false", "report.md"]
         environment = _cml_environment(os.environ, settings, sha, scratch)
         try:
             done = subprocess.run(
-                command, cwd=scratch, env=environment, capture_output=True, text=True, errors="replace",
-                timeout=_CML_SECONDS, check=False,
+                whole, cwd=scratch, env=environment, capture_output=True, text=True, errors="replace",
+                timeout=seconds, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return f"cml did not end within {_CML_SECONDS} s"
+            return f"cml did not end within {seconds:g} s"
         except OSError as error:
             return f"cml does not start ({error})"
     if done.returncode == 0:

@@ -31,6 +31,8 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Whether what was asked for is done all the same, so that only the answer is lost."""
     headers: bool = True
     """Whether a limit says how long it holds."""
+    as_date: bool = False
+    """Whether it says so by a date, as a proxy does."""
     methods: list[str] = []
     path: str = ""
     """Only requests of these methods, and with this in their path; all by default."""

@@ -155,7 +155,7 @@ def _ruleset(world: World, request: Request) -> Ruleset:
 
 def _require_new_name(world: World, name: str, own: Ruleset | None) -> None:
     if any(ruleset.document["name"] == name and ruleset is not own for ruleset in world.state.rulesets):
-        raise Refused(422, "Validation Failed", ["Name must be unique"])
+        raise invalid("RepositoryRuleset", "name", "Name must be unique")
 
 
 def _commit(world: World, request: Request) -> str:

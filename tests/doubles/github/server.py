@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 import time
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,10 @@ class _Handler(BaseHTTPRequestHandler):
             headers = until if fault.headers else {}
             self._refuse(fault.status, "API rate limit exceeded for installation ID 1.", headers)
         elif fault.kind == "secondary_limit":
-            left = {"retry-after": str(max(_whole_seconds(fault.until - time.time()), 1))} if fault.headers else {}
+            told = str(max(_whole_seconds(fault.until - time.time()), 1))
+            if fault.as_date:
+                told = formatdate(_whole_seconds(fault.until), usegmt=True)
+            left = {"retry-after": told} if fault.headers else {}
             message = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
             self._refuse(fault.status, message, left)
         else:
