@@ -37,6 +37,7 @@ ENDED_RUN = {"success", "failed"}
 FINISHED_TASK = {"success", "failed"}
 POLL_SECONDS = 0.5
 CANCEL_LOOKS = 4
+IMPORT_ERRORS = 5
 PAGE = 100
 """As many as Airflow gives at once by default (`[api] maximum_page_limit`)."""
 CLEARED = timedelta(seconds=10)
@@ -264,7 +265,7 @@ class Airflow:
             if dag is not None and not dag.is_stale and not dag.has_import_errors:
                 return
             if time.monotonic() - began >= self._new_dag_seconds:
-                raise ConfigurationError(self._missing(dag_id))
+                raise ConfigurationError(self._missing(dag_id, dag))
             if not noted:
                 noted = True
                 self.note(f"Airflow has no DAG {dag_id!r} (yet), waiting up to {self._new_dag_seconds:.0f} s")
@@ -276,12 +277,17 @@ class Airflow:
         except NotFoundException:
             return None
 
-    def _missing(self, dag_id: str) -> str:
-        errors = self.persist(lambda: self.api.call(self.api.import_errors.get_import_errors, limit=5)).import_errors
-        read = [(error.filename, error.stack_trace.strip().rpartition("\n")[2]) for error in errors]
-        told_errors = "".join(f"\n{name}: {reason}" for name, reason in read)
-        hint = "its DAG files could not be read:" if errors else "is the challenge's file in what Airflow reads?"
-        return f"Airflow at {self.api.address} has no DAG {dag_id!r}; {hint}{told_errors}"
+    def _missing(self, dag_id: str, dag: Any) -> str:  # noqa: ANN401 - the client's models have no types
+        def page(offset: int) -> tuple[list[Any], int]:
+            listed = self.api.call(self.api.import_errors.get_import_errors, limit=PAGE, offset=offset)
+            return listed.import_errors, listed.total_entries
+
+        errors = all_pages(lambda offset: self.persist(lambda: page(offset)))
+        if dag is not None:  # its file is known, so nothing else is to blame
+            errors = [error for error in errors if error.filename == dag.relative_fileloc]
+        read = [f"\n{error.filename}: {error.stack_trace.strip().rpartition(chr(10))[2]}" for error in errors]
+        hint = "DAG files could not be read:" if read else "is the challenge's file in what Airflow reads?"
+        return f"Airflow at {self.api.address} has no DAG {dag_id!r}; {hint}{''.join(read[:IMPORT_ERRORS])}"
 
 
 def all_pages(page: Callable[[int], tuple[list[Any], int]]) -> list[Any]:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from airflow_client import client
 
-from ci.dag_run import Airflow, DagRun, TaskState, busy_seconds
+from ci.dag_run import CLEARED, Airflow, DagRun, TaskState, busy_seconds
 from ci.errors import Cancelled, ConfigurationError, NoVerdict
 from ci.settings import AirflowSettings
 from tests.conftest import wait_while
@@ -370,6 +370,16 @@ def test_a_dag_that_was_just_added_is_waited_for(server: AirflowServer) -> None:
         assert run.run_id == "any__1"
 
 
+def test_a_dag_whose_file_was_broken_since_is_told_with_the_reason(server: AirflowServer, airflow: Airflow) -> None:
+    server.add_dags("spoilt", DAGS.split("steps = dag(")[0] + "spoilt = dag('spoilt')\n")
+    with cancelled_after(airflow.attach_or_start("spoilt", "any", {})):
+        server.add_dags("spoilt", "raise RuntimeError('this DAG file of Airflow is spoilt')\n")
+    assert wait_while(lambda: not airflow.api.call(airflow.api.dags.get_dag, "spoilt").has_import_errors, seconds=60)
+    with pytest.raises(ConfigurationError, match="this DAG file of Airflow is spoilt") as raised:
+        Airflow(server.settings, new_dag_seconds=0.5).attach_or_start("spoilt", "any", {})
+    assert "broken.py" not in str(raised.value)
+
+
 def test_a_paused_dag_is_told_at_once(airflow: Airflow) -> None:
     began = time.monotonic()
     with pytest.raises(ConfigurationError, match="airflow dags unpause asleep"):
@@ -455,14 +465,26 @@ def set_task(airflow: Airflow, run: DagRun, state: str) -> None:
     airflow.api.call(airflow.api.tasks.patch_task_instance, run.dag_id, run.run_id, "end", body)
 
 
-@pytest.mark.parametrize("name", ["cleared", "task_cleared"])
-def test_a_finished_run_that_was_cleared_before_we_attached_is_no_evidence(
-    airflow: Airflow, ended: dict[str, DagRun], name: str
+def test_a_finished_run_that_was_cleared_is_no_evidence_even_to_a_user_who_may_not_read_the_audit_log(
+    server: AirflowServer, airflow: Airflow, faults: AirflowFaults, ended: dict[str, DagRun]
 ) -> None:
-    (clear_run if name == "cleared" else clear_task)(airflow, ended[name])
-    run = airflow.attach_or_start("steps", name, {})
+    began = ended["cleared"].tasks[0].started
+    assert began
+    assert wait_while(lambda: datetime.now(UTC) < began + CLEARED, seconds=60)
+    clear_run(airflow, ended["cleared"])
+    faults.switch_on(status=403, path="/eventLogs")
+    run = behind(faults, server).attach_or_start("steps", "cleared", {})
     assert run.attached
-    with cancelled_after(run), pytest.raises(NoVerdict, match=r"by hand.*: mark the run as failed in Airflow, then"):
+    told = r"was cleared by hand.*: mark the run as failed in Airflow, then run this again for a new attempt"
+    with cancelled_after(run), pytest.raises(NoVerdict, match=told):
+        follow(run)
+
+
+def test_a_finished_run_with_a_task_that_was_cleared_is_no_evidence(airflow: Airflow, ended: dict[str, DagRun]) -> None:
+    clear_task(airflow, ended["task_cleared"])
+    run = airflow.attach_or_start("steps", "task_cleared", {})
+    assert (run.attached, run.state) == (True, "success")
+    with pytest.raises(NoVerdict, match=r"changed by hand in Airflow \(post_clear_task_instances by rps\)"):
         follow(run)
 
 
