@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ci.markdown import clean
 from forecasting.verdict import Verdict
 
 COLOURS = {"candidate": ("blue", "#0072B2"), "production": ("orange", "#E69F00"), "persistence": ("grey", "#888888")}
 """Hues that colour-blind people tell apart, on white and on black (Okabe and Ito, 2008). xychart has no legend."""
-MOST_POINTS = 60
+MOST_POINTS = 40
 SPARE = 0.1
 """Share of the drawn range that is left free above and below."""
 
@@ -49,7 +49,7 @@ def error_chart(verdict: Verdict) -> str:
             "```",
         ]
     )
-    return f"{verdict.measure} by horizon; below is better: {legend}.{start}{cut}\n\n{drawing}"
+    return f"Lower is better: {legend}.{start}{cut}\n\n{drawing}"
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
@@ -65,7 +65,7 @@ def _plain(value: float, largest: float) -> str:
     return f"{value:.{min(30, max(0, 3 - exponent))}f}"
 
 
-def _palette(lines: Sequence[str] | dict[str, list[float]]) -> str:
+def _palette(lines: Iterable[str]) -> str:
     colours = ", ".join(COLOURS[model][1] for model in lines)
     return f'%%{{init: {{"themeVariables": {{"xyChart": {{"plotColorPalette": "{colours}"}}}}}}}}%%'
 
@@ -76,5 +76,5 @@ def _horizon(name: str) -> str:
 
 def _quoted(value: str) -> str:
     """A string of Mermaid's: it has no escape for a quote, and reads `%%`, `#…;` and backquotes in its own way."""
-    kept = re.sub(r"[^\w °²³µ%/.,()·^*+−-]", " ", clean(value, 40))
+    kept = re.sub(r"[^\w °²³µ€£¥%/.,()·^*+−-]", " ", clean(value, 40))
     return f'"{re.sub("%+", "%", kept).strip() or "?"}"'

@@ -21,19 +21,19 @@ EXPANSION = 3
 _ZERO_WIDTH_SPACE = "\u200b"
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _LONG_WORD = re.compile(rf"\S{{{WORD_LIMIT + 1},}}")
-_PINGS = r"@(?=\w)|cml(?=\.dev|\s*watermark)"
-"""A mention, which calls a person even out of a quoted e-mail; CML's watermark, which marks a comment as ours."""
+_PINGS = r"@(?=\w)|!(?=\[)|cml(?=\.dev|\s*watermark)"
+"""A mention, which calls a person even out of a quoted e-mail; the image by which CML knows its own comment."""
 _PING = re.compile(_PINGS, re.IGNORECASE)
 _ACTIVE = re.compile(
-    rf"{_PINGS}|#(?=\d)|\bGH-(?=\d)|:(?=//)|www\.|:(?=[+-]1:|[a-z][\w+-]*:)",
+    rf"{_PINGS}|\b(?:mailto|xmpp):|#(?=\d)|\bGH-(?=\d)|:(?=//)|www\.|:(?=[+-]1:|[a-z][\w+-]*:)",
     re.IGNORECASE,
 )
 """Besides: issue references, addresses, emoji; each is broken by a zero-width space after the match."""
-_HASH = re.compile(r"(?<![\w.])([0-9a-f]{7,64})(?![\w.]\w)", re.IGNORECASE)
+_HASH = re.compile(r"(?<!\w)(?<!\d\.)([0-9a-f]{7,64})(?!\w)", re.IGNORECASE)
 """What GitHub would take for a commit; as code it is left alone, and can still be copied."""
-_BLOCK = re.compile(r"^([-+=#]|\d{1,9}[.)](?=\s|$))")
+_BLOCK = re.compile(r"^([-+=]|\d{1,9}[.)](?=\s|$))")
 _ESCAPES = str.maketrans(
-    {character: f"\\{character}" for character in "\\`*_[]~"}
+    {character: f"\\{character}" for character in "\\`*_[]~#"}
     | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "$": "<span>$</span>"}
 )
 """The span is GitHub's own advice for a dollar that begins no formula. An entity for | holds inside a table, too."""
@@ -60,8 +60,8 @@ def code(value: str, limit: int = TEXT_LIMIT) -> str:
 
 def fence(lines: Iterable[str]) -> str:
     """Lines of a log as a code block, whose fence is longer than any run of backticks in it."""
-    shown = [_PING.sub(_broken, _visible(line)).rstrip()[:LOG_LINE_LIMIT] for line in lines]
-    body = "\n".join(shown).replace("![", f"!{_ZERO_WIDTH_SPACE}[")
+    shown = [_ended(_visible(line[: 4 * LOG_LINE_LIMIT]).rstrip(), LOG_LINE_LIMIT) for line in lines]
+    body = _PING.sub(_broken, "\n".join(shown))
     longest = max((len(run) for run in re.findall("`+", body)), default=0)
     marks = "`" * max(3, longest + 1)
     return f"{marks}text\n{body}\n{marks}"
@@ -110,10 +110,13 @@ def bullets(items: Iterable[str]) -> str:
 
 
 def clean(value: str, limit: int = TEXT_LIMIT) -> str:
-    """On one line, without control and direction characters, no word above WORD_LIMIT, at most ``limit`` characters."""
+    """On one line of at most ``limit`` characters, no word above WORD_LIMIT; nothing that hides or calls anybody.
+
+    The zero-width spaces that break a mention come on top of the limit.
+    """
     line = " ".join(_visible(value[: 4 * limit]).split())
     line = _LONG_WORD.sub(lambda word: f"{word[0][: WORD_LIMIT - 1]}…", line)
-    return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
+    return _PING.sub(_broken, _ended(line, limit))
 
 
 def length(report: str) -> int:
@@ -121,9 +124,14 @@ def length(report: str) -> int:
     return len(report.encode("utf-16-le")) // 2
 
 
+def _ended(line: str, limit: int) -> str:
+    return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
+
+
 def _visible(value: str) -> str:
     """Colour codes out, tabs as spaces, other control, direction and unpaired surrogate characters as �."""
-    return "".join(map(_shown, _ANSI.sub("", value).expandtabs(4)))
+    plain = _ANSI.sub("", value).expandtabs(4)
+    return plain if plain.isprintable() else "".join(map(_shown, plain))
 
 
 def _shown(character: str) -> str:

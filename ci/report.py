@@ -15,7 +15,7 @@ from ci.judgement import Data, Failure, Judgement, Outcome, Violation
 from ci.markdown import bullets, code, details, fence, length, link, table, text
 from forecasting.contests import Contest
 from forecasting.evaluation import Evaluation
-from forecasting.verdict import Verdict
+from forecasting.verdict import Rule, Verdict
 
 COMMENT_LIMIT = 65_536
 """What GitHub takes as a comment."""
@@ -25,7 +25,12 @@ STABLE, SHIFTED = 0.1, 0.25
 """The usual reading of a population stability index (Siddiqi, 2006): stable below, a shift above."""
 
 _HEADINGS: dict[Outcome, str] = {"pass": "✅ Pass", "block": "❌ Blocked", "error": "⚠️ No verdict"}
+_TRAINED = {"production": "the production model", "candidate": "the candidate"}
 _HOW_TO_GET = "docs/how-to/get-a-dataset.md"
+_P_NOTE = (
+    "p: one-sided Diebold–Mariano test that the error has grown by more than the policy's `negligible_regression`; for "
+    "horizons and series, corrected for their number."
+)
 _NAME, _SENTENCE = 100, 500
 """Characters that are shown of a name, and of a sentence."""
 
@@ -69,8 +74,8 @@ def _report(judgement: Judgement, rows: _Rows) -> str:
     elif verdict is None:
         parts += [text(judgement.summary, _SENTENCE)]
     if verdict:
-        reasons = [text(reason.message, _SENTENCE) for reason in verdict.reasons]
-        parts += [_sentence(verdict, evaluation), *_cut(bullets(reasons[: rows.reasons]), reasons, rows.reasons)]
+        reasons = bullets(text(reason.message, _SENTENCE) for reason in verdict.reasons[: rows.reasons])
+        parts += [_sentence(verdict, evaluation), *_cut(reasons, verdict.reasons, rows.reasons)]
     parts += _policy_changes(judgement, rows)
     if verdict:
         parts += [
@@ -123,7 +128,8 @@ def _interval(contest: Contest, opponent: str) -> str:
 
 def _difference(contest: Contest, opponent: str) -> str:
     """A cell: how much better or worse, whether that breaks the policy, and within which interval."""
-    told = wording.compared(_change(contest, opponent)) + (" ❌" if contest.worse else "")
+    broken = contest.worse if opponent == "production" else not contest.candidate < contest.persistence
+    told = wording.compared(_change(contest, opponent)) + (" ❌" if broken else "")
     interval = _interval(contest, opponent)
     return f"{told}<br>{interval}" if interval else told
 
@@ -162,7 +168,7 @@ def _slices(kind: str, contests: Sequence[Contest], verdict: Verdict) -> str:
 def _horizons(verdict: Verdict, rows: _Rows) -> list[str]:
     if not verdict.horizons:
         return []
-    heading = f"**{verdict.measure} by horizon**, {text(verdict.unit, 20)}; ❌ breaks the policy"
+    heading = f"**{verdict.measure} by horizon**, {text(verdict.unit, 20)}"
     shown = _slices("horizon", verdict.horizons[: rows.slices], verdict)
     return [heading, *_cut(shown, verdict.horizons, rows.slices)]
 
@@ -183,38 +189,54 @@ def _series(verdict: Verdict, rows: _Rows) -> str:
 
 def _rules(verdict: Verdict, policy_from: str) -> str:
     """Every rule of the policy with what was found, so that a reader can check the verdict."""
-    policy, change, p_value = verdict.policy, verdict.overall.change, verdict.overall.p_value
-    slices = [*verdict.horizons, *verdict.series]
+    policy, overall = verdict.policy, verdict.overall
     low, high = policy.coverage
-    rows = [["better than persistence", "yes", _difference(verdict.overall, "persistence")]]
-    if change is not None:
-        allowed = "not at all" if policy.strict else wording.percent(policy.max_regression)
-        rows += [["worse than production", allowed, wording.compared(change)]]
-    if p_value is not None:
-        rows += [["worse by chance alone", f"p ≥ {policy.significance:g}", wording.p_value(p_value)]]
-    if change is not None:
-        broken = sum(contest.worse for contest in slices)
-        limit = f"{wording.percent(policy.max_slice_regression)}, or by chance"
-        rows += [["a slice worse", limit, f"{broken:,} of {len(slices):,} beyond"]]
+    covered = wording.percent(verdict.coverage)
+    if verdict.coverage_low is not None and verdict.coverage_high is not None:
+        covered += f"<br>{wording.percent(verdict.coverage_low)} to {wording.percent(verdict.coverage_high)}"
+    unfair = sum(reason.rule == "evidence" for reason in verdict.reasons)
+    rows: list[tuple[Rule, str, str, str]] = [
+        ("evidence", "fair hold-out", "yes", f"{unfair:,} against it" if unfair else "yes"),
+        ("baseline", "against persistence", "better", wording.compared(_change(overall, "persistence"))),
+    ]
+    if verdict.opponent == "production":
+        slices = [*verdict.horizons, *verdict.series]
+        broken_slices = sum(contest.worse for contest in slices)
+        by_chance = f"if p ≥ {policy.significance:g}"
+        slightly, much = wording.percent(policy.negligible_regression), wording.percent(policy.max_regression)
+        allowed = "not worse" if policy.strict else f"up to {slightly} worse; up to {much} {by_chance}"
+        most = f"up to {wording.percent(policy.max_slice_regression)} worse; more {by_chance}"
+        rows += [
+            ("regression", "against production", allowed, f"{wording.compared(overall.change)}, {_p_value(overall)}"),
+            ("slice", "each horizon, series", most, f"{broken_slices:,} of {len(slices):,} beyond"),
+        ]
     rows += [
-        ["covered", f"{wording.percent(low)} to {wording.percent(high)}", wording.percent(verdict.coverage)],
-        ["bundle", f"≤ {wording.size(policy.max_bundle_bytes)}", wording.size(verdict.bundle_bytes)],
+        ("coverage", "covered", f"{wording.percent(low)} to {wording.percent(high)}", covered),
+        (
+            "bundle_size",
+            "bundle",
+            f"at most {wording.size(policy.max_bundle_bytes)}",
+            wording.size(verdict.bundle_bytes),
+        ),
     ]
     if verdict.prediction_time_ratio is not None:
-        limit = f"≤ {policy.max_prediction_time_ratio:g} × production's"
-        rows += [["prediction time", limit, f"{wording.number(verdict.prediction_time_ratio)} ×"]]
-    whose = f"Policy: {text(policy_from, _SENTENCE)}" if policy_from else ""
-    note = "p is of a one-sided Diebold–Mariano test that the candidate loses more than production."
-    return details("Rules, and what was found", table(["rule", "allowed", "found"], rows, "lll"), whose, note)
+        limit = f"at most {policy.max_prediction_time_ratio:g} × production's"
+        rows += [("prediction_time", "prediction time", limit, f"{wording.number(verdict.prediction_time_ratio)} ×")]
+    broken = {reason.rule for reason in verdict.reasons}
+    cells = [[f"{'❌' if rule in broken else '✅'} {name}", allowed, found] for rule, name, allowed, found in rows]
+    whose = f"Policy: {text(policy_from, _SENTENCE)}." if policy_from else ""
+    return details("Rules, and what was found", table(["rule", "allowed", "found"], cells, "lll"), whose, _P_NOTE)
+
+
+def _p_value(contest: Contest) -> str:
+    return "p unknown" if contest.p_value is None else wording.p_value(contest.p_value)
 
 
 def _policy_changes(judgement: Judgement, rows: _Rows) -> list[str]:
     changes = judgement.policy_changes
     if not changes:
         return []
-    heading = (
-        "**⚠️ This pull request changes the gate's policy.** It is judged by the base branch's; look at what it asks:"
-    )
+    heading = "**⚠️ This pull request changes the gate's policy.** It is judged by the policy of its base branch:"
     cells = [[code(change.key, 80), code(change.base, 80), code(change.head, 80)] for change in changes[: rows.reasons]]
     return [heading, *_cut(table(["key", "base (judges)", "pull request"], cells, "lll"), changes, rows.reasons)]
 
@@ -222,7 +244,7 @@ def _policy_changes(judgement: Judgement, rows: _Rows) -> list[str]:
 def _failure(failure: Failure, rows: _Rows) -> list[str]:
     """Why there is no verdict: the reason, the violations of the data gate, the end of the task's log."""
     parts = [text(failure.reason, _SENTENCE)]
-    if failure.task:
+    if failure.task or failure.log_url:
         log = link("its log", failure.log_url) if failure.log_url else "its log has no address"
         parts += [f"Failed task: {code(failure.task, _NAME)} ({log})"]
     if failure.violations:
@@ -272,10 +294,10 @@ def _drift(data: Data, rows: _Rows) -> list[str]:
         return -math.inf if math.isnan(entry[1]) else -entry[1]
 
     largest = sorted(data.drift.items(), key=stability)[: rows.drift]
-    cells = [[code(name, _NAME), wording.number(value), _reading(value)] for name, value in largest]
+    cells = [[code(name, _NAME), wording.number(value, digits=2), _reading(value)] for name, value in largest]
     heading = (
-        f"Drift (population stability index) of the features in that window against {data.drift_from}'s training, "
-        f"largest {len(largest)} of {len(data.drift):,}:"
+        f"Drift of the features from what {_TRAINED[data.drift_from]} saw in training to that window: "
+        f"population stability index, the largest {len(largest)} of {len(data.drift):,}."
     )
     return [heading, table(["feature", "PSI", "reading"], cells, "lrl")]
 

@@ -8,23 +8,25 @@ from datetime import UTC, datetime
 MINUS = "−"
 
 
-def number(value: float) -> str:
-    """Three significant digits: 0.0123, 1.93, 1,930; NaN and ∞ as they are."""
+def number(value: float, digits: int = 3) -> str:
+    """That many significant digits: 0.0123, 1.93, 1,930; NaN and ∞ as they are."""
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else _signed("∞", value)
-    exponent = int(f"{abs(value):.2e}".partition("e")[2])
+    scientific = f"{abs(value):.{digits - 1}e}"
+    exponent = int(scientific.partition("e")[2])
     if value == 0:
         return "0"
     if not -5 < exponent < 9:
-        return _signed(f"{abs(value):.2e}", value)
-    return _signed(f"{abs(value):,.{max(0, 2 - exponent)}f}", value)
+        return _signed(scientific, value)
+    return _signed(f"{abs(value):,.{max(0, digits - 1 - exponent)}f}", value)
 
 
 def percent(share: float) -> str:
     """With one decimal, and never a negative zero."""
-    if not math.isfinite(share):
-        return f"{number(share)} %"
-    digits = f"{abs(share) * 100:,.1f}" if abs(share) < 1e6 else f"{abs(share) * 100:.1e}"
+    hundredths = abs(share) * 100
+    if not math.isfinite(hundredths):
+        return f"{number(hundredths if share > 0 else -hundredths)} %"
+    digits = f"{hundredths:,.1f}" if hundredths < 1e8 else f"{hundredths:.1e}"
     return digits + " %" if digits == "0.0" else _signed(f"{digits} %", share)
 
 
@@ -40,8 +42,8 @@ def compared(change: float | None, opponent: str = "") -> str:
 
 
 def p_value(value: float) -> str:
-    if math.isnan(value):
-        return "p unknown"
+    if not 0 <= value <= 1:
+        return f"p = {number(value)}"
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
