@@ -23,8 +23,9 @@ import httpx
 
 from ci.dag_run import Airflow, TaskState, busy_seconds
 from ci.errors import CiError
-from ci.settings import airflow_settings
-from scripts.outcome import find_outcome
+from ci.evidence import fetch_evidence
+from ci.policy import commit_of
+from ci.settings import airflow_settings, mlflow_settings
 from scripts.services import ROOT, StackError, separate_stack
 from scripts.stack import down, up
 
@@ -60,11 +61,12 @@ def measure(runs: int) -> list[Measured]:
             up(stack)
             clock = stack.addresses["RPS_CLOCK_URL"]
             httpx.put(clock, json={"now": RECORDING_ENDS, "speed": 0.0}).raise_for_status()
-            _run(stack.addresses, "warm-up")
+            sha = commit_of(repository, "HEAD")
+            _run(stack.addresses, sha, "warm-up")
             measured = []
             for number in range(runs):
                 _forget(stack.addresses)
-                measured.append(_run(stack.addresses, str(number)))
+                measured.append(_run(stack.addresses, sha, str(number)))
             return measured
         finally:
             down(stack)
@@ -82,10 +84,10 @@ def _forget(addresses: dict[str, str]) -> None:
         bucket.objects.filter(Prefix=prefix).delete()
 
 
-def _run(addresses: dict[str, str], name: str) -> Measured:
+def _run(addresses: dict[str, str], sha: str, name: str) -> Measured:
     run_id = f"bench__{datetime.now(UTC):%H%M%S}__{name}"
     began = time.monotonic()
-    run = Airflow(airflow_settings(addresses)).start("retrain_weather", run_id, {"run_id": run_id, "reason": "bench"})
+    run = Airflow(airflow_settings(addresses)).start("retrain_weather", run_id, {"git_sha": sha, "reason": "bench"})
     *_, tasks = run.changes(DEADLINE_SECONDS)
     took = time.monotonic() - began
     if any(task.state != "success" for task in tasks):
@@ -96,9 +98,9 @@ def _run(addresses: dict[str, str], name: str) -> Measured:
         found = DONE.search("\n".join(run.log(task)))
         if found:
             peaks[task.name] = float(found[1])
-    outcome = find_outcome(addresses, "weather", run_id)
+    data = fetch_evidence(mlflow_settings(addresses), "weather", run_id, sha).data
     print(f"{run_id}: {took:.1f} s", file=sys.stderr, flush=True)
-    return Measured(took, outcome.rows, {task.name: task for task in tasks}, peaks)
+    return Measured(took, data.rows, {task.name: task for task in tasks}, peaks)
 
 
 def report(measured: list[Measured]) -> str:

@@ -56,6 +56,7 @@ def _gate(options: argparse.Namespace, log: Log) -> int:
         repository=options.repository,
         base=options.base,
         reason=options.reason,
+        as_of=options.as_of,
         context=options.context or CONTEXT,
         deadline=timedelta(minutes=options.deadline_minutes),
         max_age=timedelta(hours=options.max_age_hours),
@@ -158,6 +159,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     gate.add_argument("--context", default="", help="name of the commit status (default: model-gate)")
     gate.add_argument("--reason", default="pull request", help="recorded with the run (default: %(default)s)")
+    gate.add_argument(
+        "--as-of", default="", metavar="TIME", help="use no later observation (default: the source's now)"
+    )
     gate.add_argument(
         "--deadline-minutes", type=_positive, default=DEADLINE_MINUTES, metavar="M",
         help="cancel the run and give no verdict after this long (default: %(default)g)",

@@ -51,6 +51,8 @@ class Request:
     base: str
     """The revision whose policy judges; with a pull request, its base branch."""
     reason: str
+    as_of: str = ""
+    """No observation after this moment is used (ISO 8601, UTC); empty: now."""
     context: str
     """The name of the commit status."""
     deadline: timedelta
@@ -213,6 +215,7 @@ class _Gate:
         request = self.request
         parameters = {
             "git_sha": request.sha,
+            "as_of": request.as_of,
             "reason": request.reason,
             "pull_request": str(request.pull_request or ""),
         }

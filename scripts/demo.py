@@ -1,141 +1,75 @@
-"""`make demo`: start the laptop stack, run one challenge's pipeline on a commit through Airflow, show what came out.
+"""`make demo`: start the laptop stack, run one challenge's pipeline on a commit through Airflow, and judge what came out.
 
-Everything that is shown comes from Airflow's and MLflow's APIs, so it is the same for a stack that is not on this
-machine.
+It is the gate, as on a pull request, but with nobody to tell: everything that is shown comes from Airflow's and MLflow's
+APIs, so it is the same for a stack that is not on this machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import secrets
 import subprocess
 import sys
-import time
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import timedelta
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from rich.markdown import Markdown
 
-from ci.dag_run import Airflow, DagRun, TaskState
 from ci.errors import CiError
-from ci.settings import airflow_settings
-from scripts.outcome import Outcome, find_outcome
+from ci.gate import Request, Services, gate
+from ci.policy import challenges, commit_of
+from ci.progress import Log
+from ci.settings import airflow_settings, mlflow_settings
 from scripts.services import ROOT, StackError, laptop_stack
 from scripts.stack import up
 
-DEADLINE_SECONDS = 1800.0
-LOG_LINES = 15
-SIGNS = {
-    "success": "done",
-    "failed": "FAILED",
-    "upstream_failed": "not run",
-    "running": "running",
-    "skipped": "skipped",
-}
+DEADLINE = timedelta(minutes=30)
+JUDGED = (0, 1)
+"""The gate's exit codes when there is a verdict, whichever it is."""
 
 
 def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
-    """Run it all; the exit code. Raises StackError and CiError."""
-    commit = _commit(console, sha)
-    _require_challenge(commit, challenge)
+    """Run it all; the exit code, which is 0 when there is a verdict. Raises StackError and CiError."""
+    commit = _commit(console, sha, challenge)
     stack = laptop_stack()
     console.print("Laptop stack:")
     up(stack)
-    began = time.monotonic()
-    run_id = f"demo__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}__{secrets.token_hex(2)}"
-    parameters = {"git_sha": commit, "run_id": run_id, "as_of": as_of, "reason": "demo"}
-    run = Airflow(airflow_settings(stack.addresses)).start(f"retrain_{challenge}", run_id, parameters)
-    console.print(f"\nAirflow runs {run.dag_id} on commit {commit[:12]}: {run.url}", soft_wrap=True)
-    tasks = _follow_live(console, run) if console.is_terminal else _follow_plainly(console, run)
-    took = time.monotonic() - began
-    failed = [task for task in tasks if task.state == "failed"]
-    for task in failed:
-        console.print(f"\nThe task {task.name} failed; the end of its log:")
-        for line in run.log(task)[-LOG_LINES:]:
-            console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
-    if failed or any(task.state != "success" for task in tasks):
-        console.print(f"\nThe run failed after {took:.0f} s: {run.url}", soft_wrap=True)
-        return 1
-    _show(console, run, tasks, find_outcome(stack.addresses, challenge, run_id), took)
-    return 0
+    # MLflow's client reads who we are from the environment.
+    os.environ.update({name: value for name, value in stack.addresses.items() if name.startswith("MLFLOW_")})
+    output = stack.home / "demo"
+    request = Request(
+        challenge=challenge,
+        sha=commit,
+        pull_request=None,
+        repository=ROOT,
+        base="",
+        reason="demo",
+        as_of=as_of,
+        context="",
+        deadline=DEADLINE,
+        max_age=timedelta(0),
+        output=output,
+    )
+    services = Services(airflow_settings(stack.addresses), mlflow_settings(stack.addresses), None)
+    console.print(f"\nThe pipeline, and then the gate, on commit {commit[:12]}:")
+    code = gate(request, services, Log(sys.stdout, grouped=False))
+    console.print()
+    console.print(Markdown((output / "report.md").read_text(encoding="utf-8")))
+    console.print(f"\nThis report and verdict.json are in {output}.", soft_wrap=True)
+    return 0 if code in JUDGED else code
 
 
-def _commit(console: Console, sha: str) -> str:
-    commit = _git("rev-parse", "--verify", f"{sha}^{{commit}}")
-    if _git("status", "--porcelain", "--", ":(top,exclude)dvc.lock"):
-        console.print("Note: there are uncommitted changes; the run is of the commit, and they are not in it.\n")
-    return commit
-
-
-def _require_challenge(commit: str, challenge: str) -> None:
-    files = _git("ls-tree", "--name-only", commit, "challenges/").split()
-    known = [name.removeprefix("challenges/").removesuffix(".toml") for name in files]
+def _commit(console: Console, sha: str, challenge: str) -> str:
+    """The commit to run, which has the challenge."""
+    commit = commit_of(ROOT, sha)
+    known = challenges(ROOT, commit)
     if challenge not in known:
         told = f"expected a challenge of commit {commit[:12]}, one of {', '.join(known) or 'none'}; found {challenge!r}"
         raise StackError(f"{told}. A run is of a commit: is the file committed?")
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise StackError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout.strip()
-
-
-def _follow_plainly(console: Console, run: DagRun) -> list[TaskState]:
-    seen: dict[str, tuple[str, int]] = {}
-    tasks: list[TaskState] = []
-    for tasks in run.changes(DEADLINE_SECONDS):
-        for task in tasks:
-            if seen.get(task.name) != (task.state, task.attempt) and task.state in {*SIGNS, "up_for_retry"}:
-                told = SIGNS.get(task.state, "will be tried again")
-                seconds = f" in {task.seconds:.1f} s" if task.state in {"success", "failed"} else ""
-                console.print(f"  {datetime.now(UTC):%H:%M:%S}  {task.name:<10} {told}{seconds}", highlight=False)
-            seen[task.name] = (task.state, task.attempt)
-    return tasks
-
-
-def _follow_live(console: Console, run: DagRun) -> list[TaskState]:
-    tasks: list[TaskState] = []
-    with Live(console=console, refresh_per_second=4) as live:
-        for tasks in run.changes(DEADLINE_SECONDS):
-            live.update(_task_table(tasks), refresh=True)
-    return tasks
-
-
-def _task_table(tasks: Iterable[TaskState]) -> Table:
-    styles = {"success": "green", "failed": "bold red", "running": "yellow", "up_for_retry": "magenta"}
-    table = Table("task", "state", "seconds", box=None)
-    for task in tasks:
-        seconds = f"{task.seconds:.1f}" if task.state in {"success", "failed"} else ""
-        style = styles.get(task.state, "dim")
-        table.add_row(task.name, f"[{style}]{SIGNS.get(task.state, task.state.replace('_', ' '))}[/]", seconds)
-    return table
-
-
-def _show(console: Console, run: DagRun, tasks: list[TaskState], outcome: Outcome, took: float) -> None:
-    console.print(f"\nErrors on the hold-out, {outcome.unit}:")
-    scores = Table("steps ahead", "model", "RMSE", "MAE", "R²")
-    for row in outcome.scores:
-        scores.add_row(row.horizon, row.model, f"{row.rmse:.3f}", f"{row.mae:.3f}", f"{row.r2:.3f}")
-    console.print(scores)
-    for name, value in (
-        ("rows in", f"{outcome.rows:,}"),
-        ("violations", outcome.violations),
-        ("features", str(outcome.features)),
-        ("coverage", f"{outcome.coverage:.1%} of the 90 % intervals hold the truth"),
-        ("dataset", f"{outcome.dataset_md5} (branch data/{outcome.challenge}, {outcome.dataset_rev[:12]})"),
-        ("model", f"{outcome.challenge} version {outcome.model_version}, gate={outcome.gate}"),
-        ("seconds", f"{took:.1f} in all"),
-        ("per task", " · ".join(f"{task.name} {task.seconds:.1f}" for task in tasks)),
-        ("Airflow run", run.url),
-        ("MLflow run", outcome.run_url),
-        ("profile", outcome.profile_url),
-    ):
-        console.print(f"{name:<12} {value}", highlight=False, markup=False, soft_wrap=True)
+    status = ["git", "-C", str(ROOT), "status", "--porcelain", "--", ":(top,exclude)dvc.lock"]
+    if subprocess.run(status, capture_output=True, text=True, check=True).stdout:
+        console.print("Note: there are uncommitted changes; the run is of the commit, and they are not in it.\n")
+    return commit
 
 
 def main() -> int:
@@ -152,7 +86,7 @@ def main() -> int:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. The run goes on in Airflow; 'make down' ends the stack.", file=sys.stderr)
+        print("\nInterrupted. 'make down' ends the stack.", file=sys.stderr)
         return 130
 
 
