@@ -6,7 +6,6 @@ Nothing is decided here: `forecasting.verdict` holds the rules.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -49,23 +48,11 @@ class Contest(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Slices:
-    """The panel's rows in k groups, summed by origin: how many there are, and what each model loses, all (T, k).
-
-    reach: (k,), the longest horizon in each group. production is None when there is none to compare with.
-    """
-
-    names: Sequence[str]
-    reach: IntArray
-    rows: FloatArray
-    candidate: FloatArray
-    persistence: FloatArray
-    production: FloatArray | None
-
-
-@dataclass(frozen=True)
 class Holdout:
-    """The panel by time: its distinct origins, and what is lost at each, whole and sliced."""
+    """The panel by time: how many rows each of T origins has, and what each model loses on them, in k slices.
+
+    The first slice is the whole, then come ``horizons`` slices by horizon, and the rest are series.
+    """
 
     loss: Loss
     origins: npt.NDArray[np.datetime64]
@@ -76,11 +63,18 @@ class Holdout:
     """The widest step on which every origin lies; 0 for a single origin."""
     block: int
     """How many origins the bootstrap keeps together."""
+    names: tuple[str, ...]
+    horizons: int
+    reach: IntArray
+    """(k,), the longest horizon in each slice."""
+    rows: FloatArray
+    """(T, k)."""
     inside: FloatArray
-    """(T, 1), how many truths lie in the candidate's intervals."""
-    overall: Slices
-    horizons: Slices
-    series: Slices
+    """(T,), how many truths lie in the candidate's intervals."""
+    candidate: FloatArray
+    persistence: FloatArray
+    production: FloatArray | None
+    """(T, k), sums of the losses; None when there is no production model to compare with."""
 
 
 def hold_out(panel: Panel, loss: Loss) -> Holdout:
@@ -94,51 +88,48 @@ def hold_out(panel: Panel, loss: Loss) -> Holdout:
     longest = int(panel.horizon.max())
     reach = np.zeros(len(series), dtype=np.int64)
     np.maximum.at(reach, of_series, panel.horizon)
-    candidate = losses(loss, panel.truth, panel.candidate)
-    persistence = losses(loss, panel.truth, panel.persistence)
-    production = None if panel.production is None else losses(loss, panel.truth, panel.production)
+
+    def sums(values: FloatArray) -> FloatArray:
+        by_horizon = _sums(values, of_row, of_horizon, (len(origins), len(horizons)))
+        by_series = _sums(values, of_row, of_series, (len(origins), len(series)))
+        return np.hstack([by_horizon.sum(axis=1, keepdims=True), by_horizon, by_series])
+
     within = (panel.candidate_lower <= panel.truth) & (panel.truth <= panel.candidate_upper)
-
-    def sliced(names: Sequence[str], longest: IntArray, group: IntArray) -> Slices:
-        def sums(values: FloatArray) -> FloatArray:
-            return _sums(values, of_row, group, (len(origins), len(names)))
-
-        return Slices(
-            names,
-            longest,
-            rows=sums(np.ones(len(of_row))),
-            candidate=sums(candidate),
-            persistence=sums(persistence),
-            production=None if production is None else sums(production),
-        )
-
     return Holdout(
         loss=loss,
         origins=origins,
         steps=(seconds - seconds[0]) // max(step, 1),
         step_seconds=step,
         block=block_length(len(origins), _DAY_SECONDS // step if step else 1, longest),
-        inside=_sums(within.astype(np.float64), of_row, np.zeros_like(of_row), (len(origins), 1)),
-        overall=sliced(["overall"], np.array([longest]), np.zeros_like(of_row)),
-        horizons=sliced([f"horizon {value}" for value in horizons.tolist()], horizons.astype(np.int64), of_horizon),
-        series=sliced([f"series {name}" for name in series.tolist()], reach, of_series),
+        names=(
+            "overall",
+            *(f"horizon {value}" for value in horizons.tolist()),
+            *(f"series {name}" for name in series.tolist()),
+        ),
+        horizons=len(horizons),
+        reach=np.concatenate([[longest], horizons, reach]).astype(np.int64),
+        rows=sums(np.ones(len(of_row))),
+        inside=np.bincount(of_row, weights=within, minlength=len(origins)).astype(np.float64),
+        candidate=sums(losses(loss, panel.truth, panel.candidate)),
+        persistence=sums(losses(loss, panel.truth, panel.persistence)),
+        production=None if panel.production is None else sums(losses(loss, panel.truth, panel.production)),
     )
 
 
 def contests(holdout: Holdout, policy: Gate) -> tuple[Contest, list[Contest], list[Contest]]:
     """Overall, by horizon and by series; the p-values of the slices are corrected for the number of all slices."""
-    overall, *_ = _contests(holdout, holdout.overall, policy)
-    by_horizon = _contests(holdout, holdout.horizons, policy)
-    corrected = _corrected([*by_horizon, *_contests(holdout, holdout.series, policy)])
-    return overall, corrected[: len(by_horizon)], corrected[len(by_horizon) :]
+    overall, *slices = _contests(holdout, policy)
+    slices = _corrected(slices)
+    return overall, slices[: holdout.horizons], slices[holdout.horizons :]
 
 
 def covered(holdout: Holdout, policy: Gate) -> tuple[float, float | None, float | None]:
     """The share of truths in the candidate's intervals, and the ends of its confidence interval."""
-    share = float(holdout.inside.sum() / holdout.overall.rows.sum())
+    rows = holdout.rows[:, :1]
+    share = float(holdout.inside.sum() / rows.sum())
     if len(holdout.origins) < MIN_PERIODS:
         return share, None, None
-    sure = ratio(holdout.inside, holdout.overall.rows, block=holdout.block, confidence=1.0 - policy.significance)
+    sure = ratio(holdout.inside[:, None], rows, block=holdout.block, confidence=1.0 - policy.significance)
     return share, _number(sure.low[0]), _number(sure.high[0])
 
 
@@ -157,19 +148,19 @@ def _sums(values: FloatArray, of_row: IntArray, group: IntArray, shape: tuple[in
     return cells.astype(np.float64, copy=False).reshape(shape)
 
 
-def _contests(holdout: Holdout, slices: Slices, policy: Gate) -> list[Contest]:
+def _contests(holdout: Holdout, policy: Gate) -> list[Contest]:
     """One per slice; the p-values are not corrected."""
-    rows = slices.rows.sum(axis=0)
-    candidate, persistence = (_errors(sums, rows, holdout) for sums in (slices.candidate, slices.persistence))
+    rows = holdout.rows.sum(axis=0)
+    candidate, persistence = (_errors(sums, rows, holdout.loss) for sums in (holdout.candidate, holdout.persistence))
     bare = [
         Contest(slice=name, rows=int(count), candidate=ours, persistence=naive)
-        for name, count, ours, naive in zip(slices.names, rows, candidate, persistence, strict=True)
+        for name, count, ours, naive in zip(holdout.names, rows, candidate, persistence, strict=True)
     ]
-    if slices.production is None:
+    if holdout.production is None:
         return bare
-    production = _errors(slices.production, rows, holdout)
-    intervals = _intervals(holdout, slices.candidate, slices.production, policy)
-    p_values = _p_values(holdout, slices, slices.production, policy)
+    production = _errors(holdout.production, rows, holdout.loss)
+    intervals = _intervals(holdout, holdout.production, policy)
+    p_values = _p_values(holdout, holdout.production, policy)
     return [
         msgspec.structs.replace(
             contest,
@@ -185,29 +176,28 @@ def _contests(holdout: Holdout, slices: Slices, policy: Gate) -> list[Contest]:
     ]
 
 
-def _errors(sums: FloatArray, rows: FloatArray, holdout: Holdout) -> list[float]:
+def _errors(sums: FloatArray, rows: FloatArray, loss: Loss) -> list[float]:
     means: list[float] = (sums.sum(axis=0) / rows).tolist()
-    return [error_of(mean, holdout.loss) for mean in means]
+    return [error_of(mean, loss) for mean in means]
 
 
-def _intervals(holdout: Holdout, candidate: FloatArray, production: FloatArray, policy: Gate) -> Interval:
+def _intervals(holdout: Holdout, production: FloatArray, policy: Gate) -> Interval:
     if len(holdout.origins) < MIN_PERIODS:
-        none = np.full(candidate.shape[1], np.nan)
+        none = np.full(len(holdout.names), np.nan)
         return Interval(none, none)
     root, confidence = holdout.loss == "squared_error", 1.0 - policy.significance
-    return relative_change(candidate, production, block=holdout.block, root=root, confidence=confidence)
+    return relative_change(holdout.candidate, production, block=holdout.block, root=root, confidence=confidence)
 
 
-def _p_values(holdout: Holdout, slices: Slices, production: FloatArray, policy: Gate) -> list[float | None]:
+def _p_values(holdout: Holdout, production: FloatArray, policy: Gate) -> list[float | None]:
     """That the error has grown by more than is negligible: the test is of the loss beyond that margin.
 
-    An origin with fewer rows than others weighs less, so that the mean difference is that of all rows.
+    It is of sums, not of means: an origin with fewer rows than others weighs less, as it does in the error itself.
     """
-    margin = loss_of(1.0 + policy.negligible_regression, holdout.loss)
-    beyond = (slices.candidate - margin * production) * (len(slices.rows) / slices.rows.sum(axis=0))
+    beyond = holdout.candidate - loss_of(1.0 + policy.negligible_regression, holdout.loss) * production
     found: list[float | None] = []
-    for index, reach in enumerate(slices.reach.tolist()):
-        known = slices.rows[:, index] > 0.0
+    for index, reach in enumerate(holdout.reach.tolist()):
+        known = holdout.rows[:, index] > 0.0
         try:
             test = diebold_mariano(beyond[known, index], reach, steps=holdout.steps[known])
         except TooLittleEvidence:
