@@ -40,7 +40,7 @@ def run(run: Run) -> None:
     comparison = compare(run.challenge, run.identity.as_of, features, observations, (candidate, production))
     measured = comparison.measured("candidate", run.challenge)
     record_holdout(run.files.bundle, _manifest_metrics(comparison, measured, run))
-    evaluation = _evaluation(run, candidate, production, comparison, features)
+    evaluation = evaluation_of(run, candidate, production, comparison, features)
     _print(evaluation)
     write_json(run.files.evaluation, evaluation)
     with whole_file(run.files.losses) as scratch:
@@ -74,9 +74,10 @@ def _manifest_metrics(comparison: Comparison, measured: Measured, run: Run) -> d
     }
 
 
-def _evaluation(
+def evaluation_of(
     run: Run, candidate: Bundle, production: Production | None, comparison: Comparison, features: pd.DataFrame
 ) -> Evaluation:
+    """What `evaluation.json` holds of a comparison; the candidate's bundle lies where the run keeps it."""
     opponent = comparison.opponent
     bundles = [candidate, *([opponent] if opponent else [])]
     times = seconds_per_row(bundles, features.iloc[-1].drop(["unique_id", "ds"]).astype(float).to_dict())

@@ -57,7 +57,7 @@ def run(run: Run) -> None:
     _print_split(split)
     _print_empty(spec, split)
     fitted = _fit_all(run, spec, split)
-    description = _describe(run, split, fitted, dataset, tracking.run_id)
+    description = describe(run, split, fitted, dataset, tracking.run_id)
     _write(run, description, fitted)
     _log(run, description, tracking)
     print(f"bundle in {run.files.bundle}, logged to {tracking.run_url}", flush=True)
@@ -91,7 +91,11 @@ def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, Fitted]:
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         fitted = dict(
-            zip(spec.horizons, pool.map(lambda horizon: _fit(run, spec, split, horizon), spec.horizons), strict=True)
+            zip(
+                spec.horizons,
+                pool.map(lambda horizon: fit_horizon(run, spec, split, horizon), spec.horizons),
+                strict=True,
+            )
         )
     challenge = run.challenge
     for horizon, one in fitted.items():
@@ -100,7 +104,11 @@ def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, Fitted]:
     return fitted
 
 
-def _fit(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> Fitted:
+def fit_horizon(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> Fitted:
+    """One horizon's model, fitted on ``split.training`` and calibrated on ``split.calibration``, on one core.
+
+    Raises ConfigurationError when the learner refuses its parameters, or with them diverges.
+    """
     with threadpool_limits(1, user_api="openmp"):
         features, change = _known(split.training, spec, horizon)
         model = fit_change(new_model(run.challenge, run.challenge_path), features, change, run.challenge_path)
@@ -120,7 +128,8 @@ def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.Data
     return rows[list(spec.columns_for(horizon))], change
 
 
-def _describe(run: Run, split: Split, fitted: dict[int, Fitted], dataset: Dataset, mlflow_run: str) -> Description:
+def describe(run: Run, split: Split, fitted: dict[int, Fitted], dataset: Dataset, mlflow_run: str) -> Description:
+    """What the bundle says of the models in ``fitted``, by horizon."""
     spec, training = feature_spec(run.challenge), split.training
     return Description(
         challenge=run.challenge.name,
