@@ -1,7 +1,7 @@
-"""`make demo`: start the laptop stack, run one challenge's pipeline on a commit through Airflow, and judge what came out.
+"""`make demo`: start the laptop stack, run one challenge's pipeline on a commit through Airflow, judge what came out.
 
-It is the gate, as on a pull request, but with nobody to tell: everything that is shown comes from Airflow's and MLflow's
-APIs, so it is the same for a stack that is not on this machine.
+It is the gate, as on a pull request, but with nobody to tell: all that is shown comes from Airflow's and MLflow's APIs,
+so it is the same for a stack that is not on this machine.
 """
 
 from __future__ import annotations
