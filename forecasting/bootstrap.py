@@ -11,9 +11,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
-_ROWS_AT_ONCE = 256
 _COLUMNS_AT_ONCE = 1024
-"""How many resamples and columns one matrix product takes: bounds the memory."""
+"""Bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,15 @@ def _interval(
     numerator: FloatArray, denominator: FloatArray, block: int, confidence: float, seed: int
 ) -> tuple[FloatArray, FloatArray]:
     both = np.hstack([numerator, denominator])
+    running = np.vstack([np.zeros(both.shape[1]), np.cumsum(both, axis=0)])
+    blocks = running[block:] - running[:-block]
+    drawn = np.random.default_rng(seed).integers(len(blocks), size=(math.ceil(len(both) / block), RESAMPLES))
+    sums = np.zeros((RESAMPLES, both.shape[1]))
+    for nth_of_each in drawn:
+        sums += blocks[nth_of_each]
     with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = _log_ratio(_drawn_sums(both, block, seed))
-        expected = _log_ratio(_expected_sums(both, block))
-        whole = _log_ratio(both.sum(axis=0))
-        logarithm = np.sort(drawn - expected + whole, axis=0)
+        around = _log_ratio(both.sum(axis=0)) - _log_ratio(blocks.sum(axis=0))
+        logarithm = np.sort(_log_ratio(sums) + around, axis=0)
     outside = math.floor(RESAMPLES * (1.0 - confidence) / 2.0 + 1e-9)
     low, high = np.exp(logarithm[outside]), np.exp(logarithm[RESAMPLES - 1 - outside])
     # A column in which some draw has nothing to divide has its NaN sorted last.
@@ -90,31 +93,3 @@ def _log_ratio(sums: FloatArray) -> FloatArray:
     numerator, denominator = np.split(sums, 2, axis=-1)
     difference: FloatArray = np.log(numerator) - np.log(denominator)
     return difference
-
-
-def _drawn_sums(values: FloatArray, block: int, seed: int) -> FloatArray:
-    """(RESAMPLES, k): the sums over as many blocks, drawn with replacement, as fill the time."""
-    moments = len(values)
-    starts = moments - block + 1
-    random = np.random.default_rng(seed)
-    sums = np.empty((RESAMPLES, values.shape[1]))
-    for first in range(0, RESAMPLES, _ROWS_AT_ONCE):
-        rows = min(_ROWS_AT_ONCE, RESAMPLES - first)
-        drawn = random.integers(starts, size=(rows, math.ceil(moments / block)))
-        # How often each block was drawn, and from that how often each moment: the blocks that began up to it.
-        flat = drawn + np.arange(rows)[:, None] * starts
-        begun = np.bincount(flat.ravel(), minlength=rows * starts).reshape(rows, starts)
-        weights = np.zeros((rows, moments + 1))
-        weights[:, :starts] += begun
-        weights[:, block:] -= begun
-        sums[first : first + rows] = np.cumsum(weights[:, :-1], axis=1) @ values
-    return sums
-
-
-def _expected_sums(values: FloatArray, block: int) -> FloatArray:
-    """(k,): the sums over all blocks, each once."""
-    moments = len(values)
-    position = np.arange(moments)
-    within = np.minimum.reduce([position + 1, moments - position, np.full(moments, min(block, moments - block + 1))])
-    sums: FloatArray = within.astype(np.float64) @ values
-    return sums
