@@ -108,12 +108,15 @@ def evaluation_of(
 
 
 def _drift(known: Bundle, comparison: Comparison, features: pd.DataFrame) -> dict[str, float]:
-    """How far each feature at the compared origins lies from what the training of ``known`` saw."""
+    """How far each feature at the compared origins lies from what the training of ``known`` saw.
+
+    The calendar is left out: a month is always another season than the year before it, and no news of the data.
+    """
     compared = comparison.rows.loc[comparison.rows["compared"], ["unique_id", "ds"]].drop_duplicates()
     seen = compared.merge(features, how="left", on=["unique_id", "ds"])
     return {
-        name: population_stability_index(reference, seen[name].to_numpy(dtype="float64"))
-        for name, reference in known.manifest.references.items()
+        name: population_stability_index(known.manifest.references[name], seen[name].to_numpy(dtype="float64"))
+        for name in known.spec.shared_columns
     }
 
 
