@@ -77,16 +77,14 @@ BAD_DATA = Proposal(
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of a proposal."""
+    """A proposal's pull request, once its workflows have run."""
 
     number: int
     sha: str
     statuses: Mapping[str, Mapping[str, str]]
     comments: tuple[str, ...]
-    held: str
-    """What GitHub holds against merging it, after an approval; empty when it was merged."""
     workflow: Outcome
-    """Of the gate's workflow."""
+    """Of the gate."""
 
     @property
     def state(self) -> str:
@@ -94,7 +92,7 @@ class Judged:
 
     @property
     def task_seconds(self) -> float:
-        """How much of the workflow's time the pipeline's tasks were at work."""
+        """How much of the gate's time the pipeline's tasks were at work."""
         verdict = self.workflow.artifacts / f"gate-{CHALLENGE}" / "verdict.json"
         return float(msgspec.json.decode(verdict.read_bytes())["task_seconds"]) if verdict.exists() else 0.0
 
@@ -127,21 +125,30 @@ def release(stack: Stack, sha: str) -> str:
     return str(newest.version)
 
 
-def propose(here: Team, proposal: Proposal, on_line: Callable[[str, str], None] = lambda _job, _line: None) -> Judged:
-    """Commit to dev, open the pull request into test, run its workflows, approve, try to merge; close what is refused.
+def propose(here: Team, proposal: Proposal) -> int:
+    """Commit to dev, and open the pull request into test; its number."""
+    here.commit("dev", proposal.title, proposal.changes)
+    number: int = here.open_pull_request("dev", "test", proposal.title, proposal.body)["number"]
+    return number
 
-    The fault, if there is one, is not switched on here: it is the source's.
-    """
-    sha = here.commit("dev", proposal.title, proposal.changes)
-    number = here.open_pull_request("dev", "test", proposal.title, proposal.body)["number"]
-    outcomes = here.run_workflows(here.pull_request(number), on_line=on_line)
+
+def judge(here: Team, number: int, on_line: Callable[[str, str], None] = lambda _job, _line: None) -> Judged:
+    """Run the workflows that the pull request starts."""
+    pull = here.pull_request(number)
+    outcomes = here.run_workflows(pull, on_line=on_line)
+    comments = tuple(comment["body"] for comment in here.comments(number))
+    sha = pull["head"]["sha"]
+    return Judged(number, sha, here.statuses(sha), comments, outcomes["model-gate.yml"])
+
+
+def settle(here: Team, number: int) -> str:
+    """Approve and try to merge; if GitHub refuses, close it and take its commit back: why, or empty when merged."""
     here.approve(number)
     held = here.merge(number)
     if held:
         here.close(number)
         here.take_back("dev")
-    comments = tuple(comment["body"] for comment in here.comments(number))
-    return Judged(number, sha, here.statuses(sha), comments, held, outcomes["model-gate.yml"])
+    return held
 
 
 @contextlib.contextmanager
@@ -163,7 +170,7 @@ def demo(console: Console, home: Path) -> int:
     began = time.monotonic()
     stack, repository = _fresh(home)
     log = Log(sys.stdout, grouped=False)
-    judged: list[tuple[Proposal, Judged]] = []
+    judged: list[tuple[Proposal, Judged, str]] = []
     try:
         console.rule("The stack")
         up(stack)
@@ -175,18 +182,20 @@ def demo(console: Console, home: Path) -> int:
             for proposal in (BETTER, WORSE, BAD_DATA):
                 console.rule(f"Pull request: {proposal.title}")
                 console.print(f"[dim]{proposal.body}[/]", highlight=False)
+                number = propose(here, proposal)
                 with source_fault(stack, proposal.fault):
-                    outcome = propose(here, proposal, lambda job, line: _print_line(console, job, line))
-                judged.append((proposal, outcome))
-                _show(console, outcome)
-                if not outcome.held:
+                    outcome = judge(here, number, lambda job, line: _print_line(console, job, line))
+                held = settle(here, number)
+                judged.append((proposal, outcome, held))
+                _show(console, outcome, held)
+                if not held:
                     version = release(stack, outcome.sha)
                     console.print(f"The release makes version {version} production (here: its alias is moved).\n")
     finally:
         console.rule("The end")
         down(stack)
     _summarise(console, judged)
-    wrong = [proposal for proposal, outcome in judged if outcome.state != proposal.expected]
+    wrong = [proposal for proposal, outcome, _ in judged if outcome.state != proposal.expected]
     for proposal in wrong:
         console.print(f"Not as it must be: {proposal.title!r} was to end in {proposal.expected}.")
     console.print(f"{time.monotonic() - began:.0f} s in all. Logs and artifacts stay in {home}.", soft_wrap=True)
@@ -233,26 +242,26 @@ def _print_line(console: Console, job: str, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _show(console: Console, outcome: Judged) -> None:
+def _show(console: Console, outcome: Judged, held: str) -> None:
     for comment in outcome.comments:
         console.print(Panel(Markdown(comment), title=f"The comment on #{outcome.number}", width=_width(console)))
     table = Table("status", "state", "description", box=None)
     for context, status in sorted(outcome.statuses.items()):
         table.add_row(context, _coloured(status["state"]), status["description"] or "")
     console.print(table)
-    if outcome.held:
+    if held:
         console.print(f"\nGitHub does not merge #{outcome.number}:")
-        for line in filter(None, outcome.held.splitlines()):
+        for line in filter(None, held.splitlines()):
             console.print(f"  {line}", markup=False, highlight=False)
     else:
         console.print(f"\nGitHub has merged #{outcome.number} into test.")
 
 
-def _summarise(console: Console, judged: list[tuple[Proposal, Judged]]) -> None:
+def _summarise(console: Console, judged: list[tuple[Proposal, Judged, str]]) -> None:
     table = Table("#", "pull request", "model-gate", "why", "merge", "seconds", "of them pipeline")
-    for proposal, outcome in judged:
+    for proposal, outcome, held in judged:
         why = outcome.statuses.get("model-gate", {}).get("description", "")
-        merge = "refused" if outcome.held else "merged"
+        merge = "refused" if held else "merged"
         seconds = f"{outcome.workflow.seconds:.0f}", f"{outcome.task_seconds:.0f}"
         table.add_row(str(outcome.number), proposal.title, _coloured(outcome.state), why, merge, *seconds)
     console.print(table)

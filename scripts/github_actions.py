@@ -96,8 +96,10 @@ class WorkflowRun:
                 self._process.wait()
         finally:
             self.end()
-        if not jobs:
-            raise StackError(f"act ran no job; it said:\n{(self._home / 'act.jsonl').read_text()[-2000:]}")
+        if self._process.returncode and all(result == "success" for result in jobs.values()):
+            raise StackError(
+                f"act could not run the workflow; it said:\n{(self._home / 'act.jsonl').read_text()[-2000:]}"
+            )
         seconds = time.monotonic() - self._began
         return Outcome(jobs, "\n".join(summaries), "\n".join(output), self._home / "artifacts", seconds)
 

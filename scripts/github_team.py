@@ -81,8 +81,11 @@ class Team:
         _git(work, *_IDENTITY, "revert", "--no-edit", "HEAD")
         return self._push(work, branch)
 
-    def open_pull_request(self, head: str, base: str, title: str, body: str = "") -> dict[str, Any]:
-        return self._ask("POST", "pulls", {"title": title, "body": body, "head": head, "base": base})
+    def open_pull_request(
+        self, head: str, base: str, title: str, body: str = "", *, draft: bool = False
+    ) -> dict[str, Any]:
+        """head: a branch, or `owner:branch` of a fork that the double knows."""
+        return self._ask("POST", "pulls", {"title": title, "body": body, "head": head, "base": base, "draft": draft})
 
     def pull_request(self, number: int) -> dict[str, Any]:
         return self._ask("GET", f"pulls/{number}")
