@@ -37,6 +37,14 @@ MISTAKES = [
     ('statistics = ["mean"', 'statistics = ["median"', "features.rolling[0].statistics[0]", "", "'median'"),
     ('cron = "17 */6 * * *"', 'cron = "daily"', "schedule.cron", "five fields", "'daily'"),
     ("coverage = [0.85, 0.95]", "coverage = [0.95, 0.85]", "gate.coverage", "low < high", "0.95"),
+    ("\nmax_regression = ", "\nmax_regression = 0.0  # ", "gate.max_regression", "gate.negligible_regression", "0.0"),
+    (
+        "max_slice_regression = ",
+        "max_slice_regression = 0.0  # ",
+        "gate.max_slice_regression",
+        "gate.negligible_regression",
+        "0.0",
+    ),
     ("interval = 0.9\n", "interval = 0.8\n", "gate.coverage", "around learner.interval (0.8)", "[0.85, 0.95]"),
     (
         "[source.variables]",

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecasting.challenge import Gate
+from forecasting.equal_accuracy import diebold_mariano
 from forecasting.evaluation import Compared, Errors, Evaluation, Measured, Window
 from forecasting.panel import Panel
 from forecasting.verdict import Verdict, judge
@@ -213,6 +214,24 @@ def test_a_production_model_without_any_error_is_not_matched_by_one_with() -> No
     assert (found.overall.change, found.overall.low) == (None, None)
     assert found.overall.p_value == pytest.approx(0.0)
     assert blocked_by(verdict(with_candidate(perfect, 1.0))) == ["coverage"]
+
+
+def test_origins_on_either_side_of_a_gap_are_not_taken_for_neighbours() -> None:
+    made = with_candidate(panel(seed=1), 1.0)
+    other = panel(seed=2)
+    assert other.production is not None
+    made = dataclasses.replace(made, candidate=made.truth + other.production - other.truth)
+    hour = (made.origin - made.origin.min()).astype(np.int64) // 3600
+    gapped = rows(made, hour % 12 < 4)
+    assert gapped.production is not None
+    loss = (gapped.candidate - gapped.truth) ** 2 - 1.03**2 * (gapped.production - gapped.truth) ** 2
+    of_hour = np.bincount(hour[hour % 12 < 4], weights=loss)
+    hours = np.unique(hour[hour % 12 < 4])
+    by_time = diebold_mariano(of_hour[hours], 6, steps=hours).p_value
+    by_place = diebold_mariano(of_hour[hours], 6).p_value
+    found = verdict(gapped).overall.p_value
+    assert found == pytest.approx(by_time)
+    assert found != pytest.approx(by_place)
 
 
 # Slices
