@@ -82,7 +82,7 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     """The version behind the alias `production`; empty when there is none."""
     persistence: Measured
     drift: dict[str, float] = {}
-    """Population stability index of each feature but the calendar's on the hold-out, against ``drift_from``'s training."""
+    """Population stability index of each feature on the hold-out, the calendar's left out, against ``drift_from``."""
     drift_from: Literal["production", "candidate"] = "candidate"
 
 

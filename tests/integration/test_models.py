@@ -199,7 +199,7 @@ def test_a_production_model_of_other_features_is_measured_on_its_own(tmp_path, n
 
 
 def expected_drift(run: Run, evaluation: Evaluation, bundle: Path) -> dict[str, float]:
-    """The indices of every feature but the calendar's at the compared origins against what the bundle's training saw."""
+    """The indices of all but the calendar's features at the compared origins, against its bundle's training."""
     table = read_features(run.files.features, feature_spec(run.challenge))
     rows = pd.read_parquet(run.files.losses)
     keys = pd.MultiIndex.from_frame(rows.loc[rows["compared"], ["unique_id", "ds"]])
