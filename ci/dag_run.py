@@ -262,7 +262,7 @@ class Airflow:
             dag = self.persist(lambda: self._dag(dag_id))
             if dag is not None and dag.is_paused:
                 raise ConfigurationError(_paused(dag_id, self.api.address))
-            if dag is not None and not dag.is_stale and not dag.has_import_errors:
+            if dag is not None and not dag.is_stale:  # as it also is once its file cannot be read
                 return
             if time.monotonic() - began >= self._new_dag_seconds:
                 raise ConfigurationError(self._missing(dag_id, dag))

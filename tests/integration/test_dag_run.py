@@ -195,7 +195,7 @@ def test_seconds_at_work_count_tasks_side_by_side_once() -> None:
         return TaskState("any", "success", 0.0, 1, noon + timedelta(seconds=start), ended)
 
     waiting = TaskState("waiting", "waiting", 0.0, 0, None, None)
-    assert busy_seconds([task(20, 30), task(0, 10), task(5, 12), task(6, 7), waiting]) == 22
+    assert busy_seconds([task(20, 30), task(0, 10), task(5, 12), task(6, 7), task(11, 13), waiting]) == 23
     assert busy_seconds([task(20, 30), task(0, 10)], since=noon + timedelta(seconds=8)) == 12
     assert busy_seconds([]) == 0
     running = replace(task(0, None), started=datetime.now(UTC) - timedelta(seconds=5))
