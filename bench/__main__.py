@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,17 +50,35 @@ def section(title: str, command: list[str | Path]) -> str:
     return f"## {title}\n\n{done.stdout.strip()}\n"
 
 
-def main() -> int:
-    argparse.ArgumentParser(prog="python -m bench", description=__doc__).parse_args()
+def pipeline_sections() -> list[str]:
     peer = peer_interpreter()
-    sections = [
+    return [
         section("The whole run", ["-m", "bench.pipeline"]),
         section("Features", ["-m", "bench.features", "--peer", peer]),
     ]
+
+
+def gate_sections() -> list[str]:
+    return [section("Error rates", ["-m", "bench.gate"])]
+
+
+FILES: dict[str, tuple[str, Callable[[], list[str]]]] = {
+    "pipeline": ("The pipeline, measured", pipeline_sections),
+    "gate": ("The gate, measured", gate_sections),
+}
+"""What is written: by the file's name, its heading, and what measures its sections."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", choices=FILES, help="measure and write this file alone")
+    only = parser.parse_args().only
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / "pipeline.md"
-    path.write_text("\n".join(["# The pipeline, measured", "", machine(), "", *sections]), encoding="utf-8")
-    print(f"written: {path.relative_to(ROOT)}")
+    for name in [only] if only else FILES:
+        heading, measure = FILES[name]
+        path = RESULTS / f"{name}.md"
+        path.write_text("\n".join([f"# {heading}", "", machine(), "", *measure()]), encoding="utf-8")
+        print(f"written: {path.relative_to(ROOT)}")
     return 0
 
 
