@@ -62,6 +62,8 @@ def test_plain_prose_is_left_as_it_is(words):
         ("0.12345678", "0.12345678"),
         ("at 12:30:45", "at 12:30:45"),
         ("$x$", "<span>$</span>x<span>$</span>"),
+        ("&lt;b&gt; &#64;octocat", "&amp;lt;b&amp;gt; &amp;\\#\u200b64;octocat"),
+        ("a [b](c)", "a \\[b\\](c)"),
     ],
 )
 def test_what_github_would_act_on_is_broken(words, shown):

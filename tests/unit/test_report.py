@@ -319,7 +319,9 @@ def test_a_long_report_keeps_verdict_reasons_main_table_and_links():
     assert "[workflow run](https://github.com/team/rps/actions/runs/1)" in report
 
 
-@pytest.mark.parametrize("word", ["$", "|", "&", "<", "`", "_", "@a", "😀", "\ud800", "\x00", "`" * 80 + " ", "#1 "])
+@pytest.mark.parametrize(
+    "word", ["$", "|", "&", "<", "`", "_", "@a", "😀", "\ud800", "\x00", "`" * 80 + " ", "$" * 80 + " ", "#1 "]
+)
 def test_no_input_makes_a_report_too_long_for_a_comment(word):
     report = render(overfull(word * 3000))
     require_sound(report)
