@@ -8,6 +8,7 @@ import re
 import unicodedata
 from datetime import datetime
 from html.parser import HTMLParser
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -411,6 +412,11 @@ def test_any_number_can_be_shown(drawn, opponent):
     report = render(passing(verdict=made, data=data(drift={"a": next(endless)})))
     require_sound(report)
     assert not re.search(r"\b(nan|inf|None)\b|[-−]0\.0 %", report)
+
+
+def test_the_example_in_the_documentation_is_what_is_rendered():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "gate-report.md").read_text(encoding="utf-8")
+    assert page.endswith(f"---\n\n{render(blocked())}")
 
 
 def told_by(judgement: Judgement, words: str) -> Judgement:
