@@ -38,7 +38,7 @@ from scripts.stack import down, up
 CHALLENGE = "weather"
 CHALLENGE_FILE = f"challenges/{CHALLENGE}.toml"
 RUN_SECONDS = 900.0
-WEAK_START = {CHALLENGE_FILE: ("max_iter = 100", "max_iter = 20")}
+WEAK_START = {CHALLENGE_FILE: {"max_iter = 100": "max_iter = 20"}}
 """What production starts from: so few trees that there is something to gain."""
 
 
@@ -48,7 +48,8 @@ class Proposal:
 
     title: str
     body: str
-    changes: Mapping[str, tuple[str, str]]
+    changes: Mapping[str, Mapping[str, str]]
+    """In each file, texts replaced by others."""
     expected: str
     fault: Mapping[str, object] | None = None
     """What goes wrong at the data's source meanwhile."""
@@ -57,19 +58,24 @@ class Proposal:
 BETTER = Proposal(
     title="Grow more trees",
     body="Twenty trees were too few.",
-    changes={CHALLENGE_FILE: ("max_iter = 20", "max_iter = 100")},
+    changes={CHALLENGE_FILE: {"max_iter = 20": "max_iter = 100"}},
     expected="success",
 )
 WORSE = Proposal(
-    title="Look back less far",
-    body="Fewer features are simpler.",
-    changes={CHALLENGE_FILE: ("[0, 1, 2, 3, 6, 12, 18, 19, 20, 21, 24, 42, 43, 44, 48]", "[48]")},
+    title="Tidy up the features",
+    body="Fewer features are simpler; but the hour of the day has got lost among them, and the latest temperatures.",
+    changes={
+        CHALLENGE_FILE: {
+            'calendar = ["hour_of_day", "day_of_year"]': 'calendar = ["day_of_year"]',
+            "steps = [0, 1, 2, 3, 6, 12, 18, 19, 20, 21, 24, 42, 43, 44, 48]": "steps = [48]",
+        }
+    },
     expected="failure",
 )
 BAD_DATA = Proposal(
     title="Say what a comment meant",
     body="No model changes, but two days of the source's answers are empty.",
-    changes={CHALLENGE_FILE: ("# Every time is UTC.", "# Every time in this file is UTC.")},
+    changes={CHALLENGE_FILE: {"# Every time is UTC.": "# Every time in this file is UTC."}},
     expected="error",
     fault={"kind": "null_burst", "hours": 48},
 )

@@ -57,19 +57,21 @@ class Team:
     def head(self, branch: str) -> str:
         return _git(self.runner.repository, "rev-parse", "--verify", f"refs/heads/{branch}^{{commit}}")
 
-    def commit(self, branch: str, title: str, changes: Mapping[str, tuple[str, str]]) -> str:
-        """A commit on a branch that is there: in each file, one text replaced by another; its SHA."""
+    def commit(self, branch: str, title: str, changes: Mapping[str, Mapping[str, str]]) -> str:
+        """A commit on a branch that is there: in each file, texts replaced by others; its SHA."""
         work = self.runner.home / "work"
         if not work.exists():
             _git(self.runner.home, "clone", "--quiet", "--shared", "--no-checkout", str(self.runner.repository), "work")
         _git(work, "fetch", "--quiet", "origin")
         _git(work, "checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
-        for name, (old, new) in changes.items():
+        for name, replaced in changes.items():
             path = work / name
             text = path.read_text(encoding="utf-8")
-            if old not in text:
-                raise StackError(f"{name} of {branch}: expected {old!r} in it, to replace it")
-            path.write_text(text.replace(old, new, 1), encoding="utf-8")
+            for old, new in replaced.items():
+                if old not in text:
+                    raise StackError(f"{name} of {branch}: expected {old!r} in it, to replace it")
+                text = text.replace(old, new, 1)
+            path.write_text(text, encoding="utf-8")
         _git(work, *_IDENTITY, "commit", "--quiet", "--all", "--message", title)
         return self._push(work, branch)
 

@@ -243,7 +243,7 @@ def test_a_fork_gets_a_message_and_nothing_is_asked_of_anybody(here: Team, tmp_p
 
 
 def test_a_draft_is_not_judged_before_it_is_ready(here: Team) -> None:
-    here.commit("dev", "Not yet", {"README.md": ("\n", "\n\n")})
+    here.commit("dev", "Not yet", {"README.md": {"\n": "\n\n"}})
     number = here.open_pull_request("dev", "test", "Not yet", draft=True)["number"]
     before = requests_of(here)
     pull = here.pull_request(number)
