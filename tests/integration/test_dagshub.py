@@ -11,12 +11,15 @@ from pathlib import Path
 
 import httpx
 import mlflow
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+from ci.errors import NoVerdict
+from ci.evidence import Evidence, fetch_evidence, production_version, rejected_data
+from ci.settings import mlflow_settings
 from forecasting.bundle import read_bundle
 from pipelines.store import open_store
-from scripts.outcome import find_outcome
 from scripts.services import free_ports
 from tests.conftest import running
 from tests.doubles import dagshub
@@ -97,18 +100,38 @@ def test_the_whole_pipeline_ends_with_a_pending_version(clone: Pipeline, service
     assert any(key.endswith(f"{dataset['md5'][2:]}") for key in open_store().keys("dvc/"))
     assert len(clone.commits()) > 0
 
-    outcome = find_outcome(clone.environment, "weather", clone.environment["RPS_RUN_ID"])
-    assert (outcome.model_version, outcome.dataset_md5) == (registered["version"], dataset["md5"])
-    assert {score.model for score in outcome.scores} == {"candidate", "persistence"}
+    evidence = judged_on(clone)
+    assert (evidence.model_version, evidence.data.dataset_md5) == (registered["version"], dataset["md5"])
 
     # The next run meets it as production: the registry's alias, fetched from the same server.
     client.set_registered_model_alias("weather", "production", registered["version"])
     clone.environment["RPS_RUN_ID"] += "__next"
-    clone.run_all(tuple(stage for stage in STAGES if stage != "profile"))
+    clone.run_all()
     evaluation = json.loads((clone.data / "evaluation.json").read_text())
     assert evaluation["production_version"] == registered["version"]
     assert evaluation["fair"], evaluation["reasons"]
     assert evaluation["production"]["measured"] == evaluation["candidate"]["measured"]
+    evidence = judged_on(clone)
+    assert evidence.model_version != registered["version"]
+    assert evidence.panel.production is not None
+
+
+def judged_on(clone: Pipeline) -> Evidence:
+    """What the run left in MLflow: the gate's evidence, if it is asked for by its right names."""
+    head = ["git", "-C", str(clone.workspace), "rev-parse", "HEAD"]
+    sha = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+    settings, run_id = mlflow_settings(clone.environment), clone.environment["RPS_RUN_ID"]
+    evidence = fetch_evidence(settings, "weather", run_id, sha)
+    assert evidence.evaluation.production_version == production_version(settings, "weather")
+    observations = pd.read_parquet(clone.data / "observations.parquet")
+    assert (evidence.data.first, evidence.data.last) == (observations["ds"].min(), observations["ds"].max())
+    assert (evidence.data.rows, evidence.data.errors) == (len(observations), 0)
+    assert rejected_data(settings, "weather", run_id) == ()
+    with pytest.raises(NoVerdict, match=r"rps\.git_sha"):
+        fetch_evidence(settings, "weather", run_id, "f" * 40)
+    with pytest.raises(NoVerdict, match="found none"):
+        fetch_evidence(settings, "weather", f"{run_id}__other", sha)
+    return evidence
 
 
 @pytest.mark.parametrize("services", ["dagshub"], indirect=True)
