@@ -232,7 +232,7 @@ def test_what_the_stages_leave_is_evidence(real, settings, client):
     assert (data.rows, data.errors, data.warnings) == (7200, 0, 0)
     assert (data.first, data.last) == (AS_OF.replace(minute=0) - timedelta(hours=2399), AS_OF.replace(minute=0))
     assert (data.dataset_md5, data.dataset_rev) == (MD5, REV)
-    assert (data.drift_from, set(data.drift)) == ("production", set(real[0].manifest.references))
+    assert (data.drift_from, set(data.drift)) == ("production", set(real[0].manifest.features.shared_columns))
     run_url = f"{settings.url}/#/experiments/{mlflow_run.info.experiment_id}/runs/{mlflow_run.info.run_id}"
     assert evidence.links == Links(
         mlflow_run=run_url,
