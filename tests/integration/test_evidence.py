@@ -593,15 +593,22 @@ def test_without_a_verdict_the_version_stays_pending(real, settings, client, nam
     assert client.get_model_version(name, left.version).tags["gate"] == "pending"
 
 
-def test_a_version_is_passed_only_when_all_is_said_of_it(real, behind, faults, client, name):
+def test_a_version_is_passed_only_when_all_is_said_of_it(real, settings, client, name):
     left = leave(client, name, alone(real[1]))
-    faults.switch_on(status=500, method="POST", path="model-versions/set-tag")
-    with pytest.raises(NoVerdict):
-        record_verdict(behind, judgement(name, left.version, "pass"), patience_seconds=1.0)
-    faults.switch_off()
+    too_long = replace(judgement(name, left.version, "pass"), policy_from="x" * 200_000)  # more than MLflow takes
+    with pytest.raises(NoVerdict, match=f"tag version {left.version}"):
+        record_verdict(settings, too_long)
+    assert client.get_model_version(name, left.version).tags["gate"] == "pending"
+
+
+def test_a_fault_does_not_lose_the_verdict(real, behind, faults, client, name):
+    left = leave(client, name, alone(real[1]))
     faults.switch_on(cut="before", times=1, method="POST", path="model-versions/set-tag")
     record_verdict(behind, judgement(name, left.version, "pass", skill=None), patience_seconds=10.0)
     assert client.get_model_version(name, left.version).tags["gate"] == "passed"
+    faults.switch_on(status=500, method="POST", path="model-versions/set-tag")
+    with pytest.raises(NoVerdict, match=behind.url):
+        record_verdict(behind, judgement(name, left.version, "block"), patience_seconds=1.0)
 
 
 def test_what_the_data_gate_found_is_read_back(real, settings, client, name):
