@@ -36,7 +36,7 @@ T = TypeVar("T")
 ENDED_RUN = {"success", "failed"}
 FINISHED_TASK = {"success", "failed"}
 POLL_SECONDS = 0.5
-CANCEL_LOOKS = 4
+CANCEL_LOOKS = 3
 IMPORT_ERRORS = 5
 PAGE = 100
 """As many as Airflow gives at once by default (`[api] maximum_page_limit`)."""
@@ -157,29 +157,36 @@ class Airflow:
         Airflow ends the tasks' processes at their next heartbeat, within seconds. One that does not take it within that
         time, about, is told in a note.
         """
+        asked = False
 
         def end() -> bool:
+            """Whether the run has ended; asks Airflow to end it when it has not."""
+            nonlocal asked
             try:
                 run = self.api.call(self.api.runs.get_dag_run, dag_id, run_id, seconds=patience_seconds)
-                if run.state.value in ENDED_RUN:
-                    return False
+                if run.state.value == "failed" or (run.state.value in ENDED_RUN and not asked):
+                    return True
+                asked = True
                 body = airflow.DAGRunPatchBody(state=airflow.DagRunMutableStates.FAILED)
                 self.api.call(self.api.runs.patch_dag_run, dag_id, run_id, body, seconds=patience_seconds)
             except NotFoundException:
-                return False
-            return True
+                return True
+            return False
 
-        done = False
         try:
-            # Again, until it is seen to have ended: a scheduler that is just starting the run writes over its state.
-            for _ in range(CANCEL_LOOKS):
-                if not self.persist(end, grace_seconds=patience_seconds):
-                    break
-                done = True
+            # A scheduler on SQLite that is just starting the run writes over its state: the tasks to come are skipped,
+            # and the run is a success. So it has to be seen to have failed, and that for a while.
+            until = time.monotonic() + 2 * patience_seconds
+            seen = 0
+            while seen < CANCEL_LOOKS and time.monotonic() < until:
+                seen = seen + 1 if self.persist(end, grace_seconds=patience_seconds) else 0
+                if not asked:
+                    return False
                 time.sleep(POLL_SECONDS)
         except (NoVerdict, ConfigurationError) as error:
-            self.note(f"the DAG run {run_id} could not be cancelled, and goes on: {error}")
-        return done
+            self.note(f"the DAG run {run_id} could not be cancelled, and may go on: {error}")
+            return False
+        return True
 
     def persist(
         self,
