@@ -144,9 +144,9 @@ class Gate(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     max_regression: Share = 0.10
-    negligible_regression: Share = 0.03
+    negligible_regression: Share = 0.005
     strict: bool = False
-    significance: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.05
+    significance: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.001
     max_slice_regression: Share = 0.15
     coverage: tuple[Share, Share] = (0.85, 0.95)
     max_bundle_bytes: Positive = 20_000_000
