@@ -23,7 +23,7 @@ from ci.dag_run import Airflow, DagRun, TaskState, busy_seconds
 from ci.errors import Cancelled, CiError, GitHubFault, NoVerdict
 from ci.evidence import Evidence, ProductionMoved, fetch_evidence, record_verdict, rejected_data
 from ci.github import GitHub, PullRequestState
-from ci.judgement import Failure, Judgement, Links, Outcome, PullRequest, Violation
+from ci.judgement import Failure, Judgement, Links, Outcome, PullRequest
 from ci.policy import Policy, read_policy
 from ci.progress import Log
 from ci.report import render
@@ -249,7 +249,8 @@ class _Gate:
             raise NoVerdict(f"the DAG run {run.run_id} is {run.state}, though no task of it failed: look at {run.url}")
         task = failed[0]
         tail = tuple(run.log(task)[-LOG_TAIL:])
-        violations = self._violations(run) if task.name == "validate" else ()
+        challenge, mlflow = self.request.challenge, self.services.mlflow
+        violations = rejected_data(mlflow, challenge, run.run_id) if task.name == "validate" else ()
         broken = sum(violation.severity == "error" for violation in violations)
         why = f"the data failed the quality gate: {broken} rules are broken" if broken else _last_words(tail)
         failure = Failure(
@@ -260,14 +261,6 @@ class _Gate:
             violations=violations,
         )
         return self._judgement(None, None, failure)
-
-    def _violations(self, run: DagRun) -> tuple[Violation, ...]:
-        """What the data gate found. Its log says it too, so MLflow may be away."""
-        try:
-            return rejected_data(self.services.mlflow, self.request.challenge, run.run_id)
-        except CiError as error:
-            self.note(f"the table of violations cannot be shown: {error}")
-            return ()
 
     def _judgement(
         self, verdict: Verdict | None, evidence: Evidence | None, failure: Failure | None = None
