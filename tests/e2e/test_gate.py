@@ -40,6 +40,7 @@ from scripts.github_team import Team, team
 from scripts.services import ROOT
 from tests.e2e.conftest import Laptop
 
+pytestmark = pytest.mark.timeout(1200)  # the first test waits for the stack, its environment and the first model
 BOTH = {"model-gate", f"model-gate/{CHALLENGE}"}
 
 
