@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 
 from ci.dag_run import TaskState
-
 from ci.progress import Log
 
 
