@@ -59,7 +59,7 @@ def pipeline_sections() -> list[str]:
 
 
 def gate_sections() -> list[str]:
-    return [section("Error rates", ["-m", "bench.gate"])]
+    return [section("Error rates", ["-m", "bench.gate"]), section("Speed", ["-m", "bench.gate_speed"])]
 
 
 FILES: dict[str, tuple[str, Callable[[], list[str]]]] = {
