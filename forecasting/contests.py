@@ -22,6 +22,8 @@ from forecasting.panel import Panel, codes
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+CONFIDENCE = 0.95
+"""The level of every confidence interval; how sure a test must be is the policy's ``significance``."""
 _DAY_SECONDS = 86_400
 
 
@@ -123,13 +125,13 @@ def contests(holdout: Holdout, policy: Gate) -> tuple[Contest, list[Contest], li
     return overall, slices[: holdout.horizons], slices[holdout.horizons :]
 
 
-def covered(holdout: Holdout, policy: Gate) -> tuple[float, float | None, float | None]:
+def covered(holdout: Holdout) -> tuple[float, float | None, float | None]:
     """The share of truths in the candidate's intervals, and the ends of its confidence interval."""
     rows = holdout.rows[:, :1]
     share = float(holdout.inside.sum() / rows.sum())
     if len(holdout.origins) < MIN_PERIODS:
         return share, None, None
-    sure = ratio(holdout.inside[:, None], rows, block=holdout.block, confidence=1.0 - policy.significance)
+    sure = ratio(holdout.inside[:, None], rows, block=holdout.block, confidence=CONFIDENCE)
     return share, _number(sure.low[0]), _number(sure.high[0])
 
 
@@ -159,7 +161,7 @@ def _contests(holdout: Holdout, policy: Gate) -> list[Contest]:
     if holdout.production is None:
         return bare
     production = _errors(holdout.production, rows, holdout.loss)
-    intervals = _intervals(holdout, holdout.production, policy)
+    intervals = _intervals(holdout, holdout.production)
     p_values = _p_values(holdout, holdout.production, policy)
     return [
         msgspec.structs.replace(
@@ -181,12 +183,12 @@ def _errors(sums: FloatArray, rows: FloatArray, loss: Loss) -> list[float]:
     return [error_of(mean, loss) for mean in means]
 
 
-def _intervals(holdout: Holdout, production: FloatArray, policy: Gate) -> Interval:
+def _intervals(holdout: Holdout, production: FloatArray) -> Interval:
     if len(holdout.origins) < MIN_PERIODS:
         none = np.full(len(holdout.names), np.nan)
         return Interval(none, none)
-    root, confidence = holdout.loss == "squared_error", 1.0 - policy.significance
-    return relative_change(holdout.candidate, production, block=holdout.block, root=root, confidence=confidence)
+    root = holdout.loss == "squared_error"
+    return relative_change(holdout.candidate, production, block=holdout.block, root=root, confidence=CONFIDENCE)
 
 
 def _p_values(holdout: Holdout, production: FloatArray, policy: Gate) -> list[float | None]:

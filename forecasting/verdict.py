@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 
 from forecasting.challenge import Gate
-from forecasting.contests import Contest, Holdout, contests, covered, hold_out, loss_of
+from forecasting.contests import CONFIDENCE, Contest, Holdout, contests, covered, hold_out, loss_of
 from forecasting.equal_accuracy import MIN_PERIODS
 from forecasting.evaluation import Evaluation
 from forecasting.metrics import Loss, skill
@@ -88,7 +88,7 @@ def judge(panel: Panel, evaluation: Evaluation, policy: Gate) -> Verdict:
         tuple(msgspec.structs.replace(contest, worse=_is_worse(contest, policy)) for contest in slices)
         for slices in sliced
     )
-    coverage, coverage_low, coverage_high = covered(holdout, policy)
+    coverage, coverage_low, coverage_high = covered(holdout)
     reasons = (
         *_evidence(panel, holdout, evaluation),
         *_baseline(overall, evaluation),
@@ -106,7 +106,7 @@ def judge(panel: Panel, evaluation: Evaluation, policy: Gate) -> Verdict:
         overall=msgspec.structs.replace(overall, worse=bool(regressions)),
         horizons=horizons,
         series=series,
-        confidence=1.0 - policy.significance,
+        confidence=CONFIDENCE,
         interval=evaluation.interval,
         coverage=coverage,
         coverage_low=coverage_low,
@@ -214,9 +214,7 @@ def _coverage(
     surely_low = share < least if high is None else high < least
     surely_high = share > most if low is None else low > most
     if surely_low or surely_high:
-        sure = (
-            "" if low is None or high is None else f" ({1.0 - policy.significance:.0%} sure: {low:.1%} to {high:.1%})"
-        )
+        sure = "" if low is None or high is None else f" ({CONFIDENCE:.0%} sure: {low:.1%} to {high:.1%})"
         message = f"the {evaluation.interval:.0%} intervals cover {share:.1%} of the truths{sure}"
         yield Reason(rule="coverage", message=f"{message}; expected {least:.0%} to {most:.0%}")
 

@@ -22,6 +22,7 @@ START = datetime(2013, 12, 2, tzinfo=UTC)
 POLICY = Gate(
     max_regression=0.10,
     negligible_regression=0.03,
+    significance=0.05,
     max_slice_regression=0.15,
     coverage=(0.85, 0.95),
     max_bundle_bytes=1000,
