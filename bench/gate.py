@@ -48,6 +48,8 @@ T = TypeVar("T")
 CACHE = ROOT / ".rps" / "bench" / "gate"
 INPUTS = ("bench/gate_trials.py", "forecasting/*.py", "pipelines/*.py", "pipelines/sources/*.py")
 """The code that a trial's models and predictions come from, besides the challenge and the recording."""
+JUDGING = {"challenge.py", "verdict.py", "contests.py", "bootstrap.py", "equal_accuracy.py"}
+"""What has no part in the predictions, but for the challenge's values, which are looked at by themselves."""
 TWINS, DAMAGED, OTHERS = 9, 6, 1
 """How many trials of each of the twelve hold-outs have such candidates."""
 WORSE, WORSE_IN_A_SERIES = 0.05, 0.10
@@ -116,10 +118,11 @@ def main() -> int:
 def fingerprint() -> str:
     """Of all that the predictions depend on: the code, the recording, and the challenge without its policy."""
     digest = hashlib.sha256(RECORDING.read_bytes())
-    digest.update(msgspec.json.encode(msgspec.structs.replace(load_challenge(CHALLENGE), gate=Gate())))
+    challenge = msgspec.to_builtins(load_challenge(CHALLENGE))
+    digest.update(msgspec.json.encode({key: value for key, value in challenge.items() if key != "gate"}))
     for pattern in INPUTS:
         for path in sorted(ROOT.glob(pattern)):
-            if path.name not in {"verdict.py", "contests.py", "bootstrap.py", "equal_accuracy.py"}:
+            if path.name not in JUDGING:
                 digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 

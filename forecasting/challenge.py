@@ -143,11 +143,11 @@ class Gate(Struct, frozen=True, forbid_unknown_fields=True):
     A regression is the relative growth of the error (RMSE; MAE for absolute loss) over production's.
     """
 
-    max_regression: Share = 0.10
-    negligible_regression: Share = 0.005
+    max_regression: Share = 0.12
+    negligible_regression: Share = 0.002
     strict: bool = False
     significance: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.001
-    max_slice_regression: Share = 0.15
+    max_slice_regression: Share = 0.20
     coverage: tuple[Share, Share] = (0.85, 0.95)
     max_bundle_bytes: Positive = 20_000_000
     max_prediction_time_ratio: PositiveFloat = 2.0
