@@ -316,7 +316,7 @@ def test_a_pull_request_that_is_pushed_to_ends_the_gate_and_its_run(team: Callab
 def test_a_pull_request_that_is_closed_before_the_verdict_gets_none(team: Callable[..., Team]):
     one = team()
     one.candidate()
-    one.task("register", "sleep 3")
+    one.task("validate", "sleep 3")
     gate = one.gate_in_background()
     answer = one.double.request("PATCH", f"pulls/{one.number}", {"state": "closed"})
     assert answer.status_code == 200
