@@ -72,7 +72,7 @@ def test_the_demo_shows_each_task_and_ends_with_the_gates_report(demo: str) -> N
     for stage in ["workspace", *STAGES]:
         assert re.search(rf"{stage}\s+running", demo)
         assert re.search(rf"{stage}\s+done in \d", demo)
-    for told in ("no production model yet", "RMSE", "persistence", "covers", "drift", "MLflow run", "profile"):
+    for told in ("no production model yet", "RMSE", "persistence", "covered", "Drift", "MLflow run", "profile"):
         assert told in demo
     assert "pass: passed: RMSE" in demo
 
