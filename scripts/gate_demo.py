@@ -68,6 +68,8 @@ WORSE = Proposal(
         CHALLENGE_FILE: {
             'calendar = ["hour_of_day", "day_of_year"]': 'calendar = ["day_of_year"]',
             "steps = [0, 1, 2, 3, 6, 12, 18, 19, 20, 21, 24, 42, 43, 44, 48]": "steps = [48]",
+            "windows = [3, 6, 12, 24]": "windows = [24]",
+            "steps = [1, 3, 6, 24]": "steps = [24]",
         }
     },
     expected="failure",
