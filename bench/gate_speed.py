@@ -66,7 +66,7 @@ def measure(runs: int) -> list[Verdict]:
 
 
 def _judged(here: Team, home: Path, addresses: dict[str, str], number: int) -> Verdict:
-    sha = here.commit("dev", f"Change {number}", {CHALLENGE_FILE: {"seed = 2013": f"seed = {number + 1}2013"}})
+    sha = here.commit("dev", f"Change {number}", {CHALLENGE_FILE: {"seed = ": f"seed = {number + 1}"}})
     pull = here.open_pull_request("dev", "test", f"Change {number}")["number"]
     checkout, output = home / f"checkout-{number}", home / f"out-{number}"
     subprocess.run(["git", "clone", "--quiet", str(here.runner.repository), str(checkout)], check=True)
