@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 from airflow_client import client as airflow
 from airflow_client.client.exceptions import (
@@ -90,7 +91,7 @@ class Airflow:
         self,
         settings: AirflowSettings,
         *,
-        grace_seconds: float = 60.0,
+        grace_seconds: float = 120.0,
         request_seconds: float = 15.0,
         new_dag_seconds: float = 60.0,
         note: Callable[[str], None] = lambda _: None,
@@ -119,7 +120,8 @@ class Airflow:
     def start(self, dag_id: str, run_id: str, parameters: Mapping[str, str]) -> DagRun:
         """Start the run, or attach to it if it is there already. Raises as `attach_or_start`."""
         self._require_dag(dag_id)
-        body = airflow.TriggerDAGRunPostBody(dag_run_id=run_id, logical_date=None, conf=dict(parameters))
+        ours = f"started by request {uuid4()}"  # how the run is known again when Airflow's answer was lost
+        body = airflow.TriggerDAGRunPostBody(dag_run_id=run_id, logical_date=None, conf=dict(parameters), note=ours)
         asked = False
 
         def trigger() -> DagRun:
@@ -127,7 +129,7 @@ class Airflow:
             if asked:  # and the answer was lost: Airflow may well have started the run
                 found = self._find(dag_id, run_id)
                 if found is not None:
-                    return DagRun(self, dag_id, found, attached=False)
+                    return DagRun(self, dag_id, found, attached=found.note != ours)
             asked = True
             try:
                 return DagRun(self, dag_id, self.api.call(self.api.runs.trigger_dag_run, dag_id, body), attached=False)

@@ -33,6 +33,8 @@ _CLIENT_SETTINGS = {
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 5.0
 _PASSING = {408, 409, 429, 499}
 """Besides 500 and above: the statuses after which the same question may be answered."""
+_LOST_RACES = ("IntegrityError", "UniqueViolation")
+"""What a server says, with status 400, when two clients wrote the same row at once (SQLite and MySQL, PostgreSQL)."""
 _TOLD_CHARACTERS = 300
 
 
@@ -90,7 +92,8 @@ class Tracking:
         if status == 404:
             hint = "Check MLFLOW_TRACKING_URI, and whether the pipeline run logged it"
             raise Missing(f"MLflow at {self.uri} would not {doing}: it is not there. {hint}.") from error
-        if status is not None and status < 500 and status not in _PASSING:
+        lost_race = status == 400 and any(name in str(error) for name in _LOST_RACES)
+        if status is not None and status < 500 and status not in _PASSING and not lost_race:
             raise NoVerdict(f"{told}. Check MLFLOW_TRACKING_URI.") from error
         return time.monotonic() < self.deadline
 

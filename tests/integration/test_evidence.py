@@ -8,6 +8,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -584,6 +585,20 @@ def test_the_verdict_is_written_on_the_version_as_often_as_one_likes(real, setti
             "gate_policy": "test at 1234567",
             "gate_skill": "0.5",
         }
+
+
+def test_two_gates_that_write_one_verdict_at_once_both_succeed(real, settings, client, name):
+    # MLflow looks for the row, then inserts it; of two that both found none, one is told 400, IntegrityError.
+    left = leave(client, name, alone(real[1]))
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as gates:
+            written = [gates.submit(record_verdict, settings, judgement(name, left.version, "pass")) for _ in range(8)]
+        for gate in written:
+            gate.result()
+        tags = client.get_model_version(name, left.version).tags
+        assert tags["gate"] == "passed"
+        for key in set(tags) & {"gate", "gate_summary", "gate_policy", "gate_skill"}:
+            client.delete_model_version_tag(name, left.version, key)
 
 
 def test_without_a_verdict_the_version_stays_pending(real, settings, client, name):
