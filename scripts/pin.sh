@@ -13,5 +13,6 @@ pin uv
 pin dev
 pin pipelines -c dev.txt  # the same versions in the stages' environment as in development
 pin ci -c dev.txt         # and in the workflows
+pin service -c dev.txt --no-emit-package scipy
 pin bench
 oldest=3.10 pin dagshub
