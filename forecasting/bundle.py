@@ -16,7 +16,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import treelite
 
 from forecasting.features import FeatureError, FeatureSpec
 from forecasting.manifest import (
@@ -40,6 +39,7 @@ from forecasting.manifest import (
 )
 from forecasting.ring_buffer import RingBuffer
 from forecasting.table_features import Table, grid_steps
+from forecasting.trees import TreeEnsemble, TreesError
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class Forecaster:
     """The models of a bundle and what is needed to use them."""
 
     description: Description
-    models: Mapping[int, treelite.Model]
+    models: Mapping[int, TreeEnsemble]
 
     def predict(self, horizon: int, matrix: npt.ArrayLike) -> FloatArray:
         """See ``Bundle.predict``."""
@@ -63,15 +63,14 @@ class Forecaster:
             raise FeatureError(f"matrix: expected (n, {width}) for horizon {horizon}; found {inputs.shape}")
         if not len(inputs):
             return np.zeros(0)
-        change = treelite.gtil.predict(self.models[horizon], inputs, nthread=1)[:, 0, 0]
-        predicted: FloatArray = inputs[:, spec.origin_column] + change
+        predicted: FloatArray = inputs[:, spec.origin_column] + self.models[horizon].predict(inputs)
         return predicted
 
     def forecast(self, buffer: RingBuffer) -> tuple[Forecast, ...]:
         """See ``Bundle.forecast``."""
         spec = self.description.features
         origin = buffer.newest
-        if origin is None or np.isnan(buffer.values[spec.target][-1]):
+        if origin is None or np.isnan(buffer.origin_value):
             found = f"none at {origin:%Y-%m-%dT%H:%M:%SZ}, the newest time" if origin else "no observation"
             raise FeatureError(f"{spec.target}: expected its value at the forecast's origin; found {found}")
         forecasts = []
@@ -242,18 +241,17 @@ def _contents(directory: Path) -> dict[str, bytes]:
         raise BundleError(f"{directory}: expected a bundle's directory; it cannot be read: {error}") from error
 
 
-def _models(contents: Mapping[str, bytes], spec: FeatureSpec) -> dict[int, treelite.Model]:
+def _models(contents: Mapping[str, bytes], spec: FeatureSpec) -> dict[int, TreeEnsemble]:
     models = {}
     for horizon in spec.horizons:
         name = model_file(horizon)
         width = len(spec.columns_for(horizon))
         try:
-            model = treelite.Model.deserialize_bytes(contents[name])
-        except treelite.TreeliteError as error:
-            expected = f"a model that treelite {treelite.__version__} reads"
-            raise BundleError(f"{name}: expected {expected}; found otherwise: {error}") from error
-        if model.num_feature != width or model.input_type != "float64":
-            found = f"{model.num_feature} of {model.input_type}"
+            model = TreeEnsemble(contents[name])
+        except TreesError as error:
+            raise BundleError(f"{name}: expected a model that this treelite reads; found otherwise: {error}") from error
+        if model.width != width or model.input_type != "float64":
+            found = f"{model.width} of {model.input_type}"
             raise BundleError(f"{name}: expected a model of {width} features of float64; found {found}")
         models[horizon] = model
     return models

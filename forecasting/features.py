@@ -1,7 +1,8 @@
-"""What a model is told, defined once: each feature has a name, a reach, a form over a table and an incremental form.
+"""What a model is told, defined once: each feature has a name, a reach and a form over a table.
 
-The table form (`forecasting.table_features`) serves training, the incremental one (`forecasting.ring_buffer`) serving;
-both give the same numbers to the bit. Everything here follows from a `FeatureSpec`, which travels in the bundle.
+The table form (`forecasting.table_features`) serves training, the form for one moment (`forecasting.origin_features`)
+serving; both give the same numbers to the bit. Everything here follows from a `FeatureSpec`, which travels in the
+bundle.
 
 Windows and lags are counted in steps of a grid that starts at 1970-01-01T00:00Z; an hour without an observation is NaN
 on it, as is a value that is not finite. No feature looks past its origin, save for the calendar, which is known.
@@ -20,10 +21,9 @@ import numpy.typing as npt
 
 from forecasting.challenge import Challenge, Cycle, Features, Name, Positive, Statistic
 from forecasting.cycles import Part, cycle_value, cycle_values
-from forecasting.rolling import statistic_of
 
 if TYPE_CHECKING:
-    from forecasting.ring_buffer import RingBuffer
+    from forecasting.origin_features import Reader
     from forecasting.table_features import Cells
 
 FloatArray = npt.NDArray[np.float64]
@@ -51,9 +51,6 @@ class Lag:
     def batch(self, cells: Cells) -> FloatArray:
         return cells.at_origins(self.variable, self.steps)
 
-    def latest(self, buffer: RingBuffer) -> float:
-        return buffer.values[self.variable][-1 - self.steps]
-
 
 @dataclass(frozen=True)
 class RollingStatistic:
@@ -77,9 +74,6 @@ class RollingStatistic:
     def batch(self, cells: Cells) -> FloatArray:
         return cells.rolling_at_origins(self.variable, self.window, self.statistic)
 
-    def latest(self, buffer: RingBuffer) -> float:
-        return statistic_of(buffer.summaries[self.variable][self.window][-1], self.statistic, self.window)
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -100,10 +94,6 @@ class Difference:
         difference: FloatArray = cells.at_origins(self.variable, 0) - cells.at_origins(self.variable, self.steps)
         return difference
 
-    def latest(self, buffer: RingBuffer) -> float:
-        values = buffer.values[self.variable]
-        return values[-1] - values[-1 - self.steps]
-
 
 @dataclass(frozen=True)
 class Calendar:
@@ -123,9 +113,6 @@ class Calendar:
 
     def batch(self, cells: Cells) -> FloatArray:
         return cycle_values(self.cycle, self.part, cells.minutes_after_origins(self.horizon))
-
-    def latest(self, buffer: RingBuffer) -> float:
-        return cycle_value(self.cycle, self.part, buffer.minutes_after_origin(self.horizon))
 
 
 PastFeature = Lag | RollingStatistic | Difference
@@ -183,6 +170,18 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
         if horizon not in self.horizons:
             raise FeatureError(f"horizon: expected one of {list(self.horizons)}; found {horizon}")
         return (*self.shared_columns, *(feature.name for feature in self.calendar[horizon]))
+
+    @cached_property
+    def read_origin(self) -> Reader:
+        """Reads the shared features of a single moment off the last steps of each variable."""
+        from forecasting.origin_features import origin_reader
+
+        return origin_reader(self)
+
+    def calendar_values(self, step: int, horizon: int) -> list[float]:
+        """The calendar features of ``horizon`` for an origin at ``step`` of the grid, as ``calendar[horizon]``."""
+        minute = (step + horizon) * self.step_minutes
+        return [cycle_value(feature.cycle, feature.part, minute) for feature in self.calendar[horizon]]
 
     @cached_property
     def definitions(self) -> tuple[Feature, ...]:

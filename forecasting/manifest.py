@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from forecasting.challenge import Positive, SeriesId
+from forecasting.challenge import Drift, Name, Positive, SeriesId
 from forecasting.drift import FeatureReference, Share
 from forecasting.features import FeatureSpec
 from forecasting.intervals import Offsets
@@ -52,6 +52,14 @@ class Example(Struct, frozen=True, forbid_unknown_fields=True):
     forecasts: tuple[Forecast, ...]
 
 
+class VariableRange(Struct, frozen=True, forbid_unknown_fields=True):
+    """The unit of a variable, and the values that it can take at all; None is no limit."""
+
+    unit: str
+    low: float | None = None
+    high: float | None = None
+
+
 class Description(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What training knows about a bundle; writing it adds the rest."""
 
@@ -73,6 +81,12 @@ class Description(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """By horizon, the conformal offsets of the interval."""
     references: dict[str, FeatureReference]
     """By feature column, what training saw."""
+    title: str = ""
+    variables: dict[Name, VariableRange] = {}
+    """Of those that any feature reads; a value out of range is an error of its sender, not drift."""
+    loss: Literal["squared_error", "absolute_error"] = "squared_error"
+    drift: Drift = Drift()
+    """From where on the live signals count as drift."""
     holdout: dict[int, dict[str, float]] = {}
     """By horizon, the hold-out metrics; empty until they are measured."""
 

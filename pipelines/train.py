@@ -20,7 +20,7 @@ from forecasting.challenge import Challenge
 from forecasting.drift import feature_references
 from forecasting.features import FeatureSpec, feature_spec, target_column
 from forecasting.intervals import Offsets, calibrate
-from forecasting.manifest import Description, SeriesWindow
+from forecasting.manifest import Description, SeriesWindow, VariableRange
 from pipelines.errors import ConfigurationError
 from pipelines.feature_table import read_features
 from pipelines.files import read_json, whole_directory
@@ -144,8 +144,21 @@ def describe(run: Run, split: Split, fitted: dict[int, Fitted], dataset: Dataset
         mlflow_run=mlflow_run,
         interval=run.challenge.learner.interval,
         offsets={horizon: one.offsets for horizon, one in fitted.items()},
+        title=run.challenge.title,
+        variables=variable_ranges(run.challenge, spec),
+        loss=run.challenge.target.loss,
+        drift=run.challenge.drift,
         references=feature_references(spec.columns, training[list(spec.columns)].to_numpy()),
     )
+
+
+def variable_ranges(challenge: Challenge, spec: FeatureSpec) -> dict[str, VariableRange]:
+    """The unit and range of each variable that a feature reads, as the data gate has them."""
+    ranges = challenge.quality.ranges
+    return {
+        variable: VariableRange(challenge.source.variables[variable].unit, *ranges.get(variable, (None, None)))
+        for variable in spec.variables
+    }
 
 
 def _write(run: Run, description: Description, fitted: dict[int, Fitted]) -> None:

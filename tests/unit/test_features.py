@@ -227,8 +227,10 @@ def test_an_observation_says_what_it_did() -> None:
     buffer = RingBuffer(SPEC)
     assert buffer.newest is None
     assert buffer.update(moment(START + 10), (1.0, 2.0)) is Arrival.NEWEST
-    assert buffer.update(moment(START + 8), (3.0, None)) is Arrival.FILLED
-    assert buffer.update(moment(START + 10), (4.0, 2.0)) is Arrival.FILLED
+    assert buffer.update(moment(START + 8), (3.0, None)) is Arrival.LATE
+    assert buffer.update(moment(START + 8), (3.0, math.inf)) is Arrival.REPEATED
+    assert buffer.update(moment(START + 8), (3.0, 1.0)) is Arrival.CORRECTED
+    assert buffer.update(moment(START + 10), (4.0, 2.0)) is Arrival.CORRECTED
     before = buffer.vector()
     assert buffer.update(moment(START + 9 - SPEC.lookback), (9.0, 9.0)) is Arrival.TOO_OLD
     np.testing.assert_array_equal(buffer.vector(), before)

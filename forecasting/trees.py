@@ -1,0 +1,115 @@
+"""Tree ensembles through treelite's C library, called directly: the serving side of `treelite`, without its Python.
+
+The Python package imports SciPy, which a server has no other use for, and spends 30 µs on each call beside the 9 µs
+that a row of 100 trees takes. The calls are those of treelite's published C interface (`treelite/c_api.h`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+_FLOAT64 = ctypes.c_char_p(b"float64")
+_ONE_THREAD = b'{"predict_type": "default", "nthread": 1}'
+_LIBRARY_NAMES = {"darwin": "libtreelite.dylib", "win32": "treelite.dll"}
+
+
+class TreesError(Exception):
+    """The bytes are no ensemble that this treelite can use, or treelite is not there."""
+
+
+class TreeEnsemble:
+    """One ensemble of trees with a single output, over rows of ``width`` float64 features; NaN is a missing value."""
+
+    def __init__(self, serialized: bytes) -> None:
+        """serialized: what `treelite.Model.serialize_bytes` gave. Raises TreesError."""
+        self._library = _library()
+        self._handle = ctypes.c_void_p()
+        _check(
+            self._library.TreeliteDeserializeModelFromBytes(
+                ctypes.c_char_p(serialized), ctypes.c_size_t(len(serialized)), ctypes.byref(self._handle)
+            )
+        )
+        width, kind = ctypes.c_int(), ctypes.c_char_p()
+        _check(self._library.TreeliteQueryNumFeature(self._handle, ctypes.byref(width)))
+        _check(self._library.TreeliteGetInputType(self._handle, ctypes.byref(kind)))
+        self.width = width.value
+        self.input_type = (kind.value or b"").decode()
+        self._config = ctypes.c_void_p()
+        _check(self._library.TreeliteGTILParseConfig(ctypes.c_char_p(_ONE_THREAD), ctypes.byref(self._config)))
+
+    def __del__(self) -> None:
+        library = getattr(self, "_library", None)
+        if library is not None and not sys.is_finalizing():
+            library.TreeliteGTILDeleteConfig(getattr(self, "_config", None))
+            library.TreeliteFreeModel(self._handle)
+
+    def predict(self, matrix: FloatArray) -> FloatArray:
+        """One number per row: (n,). matrix: (n, width) float64, C-contiguous."""
+        out = np.zeros(len(matrix))
+        self.bind(matrix, out)()
+        return out
+
+    def bind(self, matrix: FloatArray, out: FloatArray) -> BoundPrediction:
+        """A call that reads what ``matrix`` holds at that moment and writes ``out``; both must outlive it.
+
+        matrix: (n, width) float64, C-contiguous; out: (n,) float64, C-contiguous.
+        """
+        if matrix.ndim != 2 or matrix.shape[1] != self.width or out.shape != (len(matrix),):
+            expected = f"(n, {self.width}) in and (n,) out"
+            raise ValueError(f"expected {expected}; found {matrix.shape} and {out.shape}")
+        if not all(array.dtype == np.float64 and array.flags.c_contiguous for array in (matrix, out)):
+            raise ValueError("expected float64, C-contiguous")
+        arguments = (
+            self._handle,
+            ctypes.c_void_p(matrix.ctypes.data),
+            _FLOAT64,
+            ctypes.c_uint64(len(matrix)),
+            ctypes.c_void_p(out.ctypes.data),
+            self._config,
+        )
+        return BoundPrediction(self, arguments, (matrix, out))
+
+
+class BoundPrediction:
+    """A prediction whose arguments are made once: a call costs little more than the trees themselves."""
+
+    __slots__ = ("_arguments", "_function", "_kept")
+
+    def __init__(self, trees: TreeEnsemble, arguments: tuple[object, ...], arrays: tuple[FloatArray, ...]) -> None:
+        self._function = _library().TreeliteGTILPredict
+        self._arguments = arguments
+        self._kept = (trees, arrays)
+
+    def __call__(self) -> None:
+        if self._function(*self._arguments):
+            _check(-1)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    found = importlib.util.find_spec("treelite")
+    if found is None or not found.origin:
+        raise TreesError("treelite is not installed; install requirements/service.txt")
+    name = _LIBRARY_NAMES.get(sys.platform, "libtreelite.so")
+    try:
+        library = ctypes.CDLL(str(Path(found.origin).parent / "lib" / name))
+    except OSError as error:
+        raise TreesError(f"treelite's library cannot be loaded: {error}") from error
+    library.TreeliteGetLastError.restype = ctypes.c_char_p
+    return library
+
+
+def _check(status: int) -> None:
+    if status:
+        told: bytes = _library().TreeliteGetLastError() or b""
+        lines = told.decode(errors="replace").strip().splitlines()
+        raise TreesError(lines[0] if lines else "treelite failed without a word")

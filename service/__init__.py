@@ -1,0 +1,1 @@
+"""Online: the Litestar application around one bundle. Imports `forecasting`, and neither `pipelines` nor `ci`."""
