@@ -1,0 +1,284 @@
+"""Requests a second of the service beside the bare framework and other servers with the same trees.
+
+`python -m bench.service [--rounds N] [--seconds S] [--only NAME …]` prints Markdown. Every server is one worker, is
+started once, answers alike (which is checked) and is stopped (SIGSTOP) while it is not its turn; each round asks all
+of them in turn, with one thread of wrk on eight connections.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from bench.service_model import CACHE, TOLERANCE, Asked, Model, Origin, model
+from bench.service_servers import (
+    BenchError,
+    Figures,
+    Running,
+    Server,
+    bentoml,
+    end_on_signal,
+    fastapi,
+    floor,
+    mlflow_server,
+    mlserver,
+    ours,
+    running,
+    say,
+    wrk,
+)
+
+WARM_UP_SECONDS = 1
+GOAL_SHARE = 0.80
+GOAL_P99 = 1.5
+
+Body = Callable[[Origin], dict[str, Any]]
+Read = Callable[[Any], list[float]]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One route of one server. reads: the change (of ours: the value) by horizon in its answer; None for a constant."""
+
+    label: str
+    server: str
+    path: str
+    body: Body
+    reads: Read | None = None
+    predicts: str = "change"
+    floor: str | None = None
+    """Whose share it has a goal for."""
+    goal: float | None = None
+    """How many times as fast ours must be."""
+
+
+def tensor(origin: Origin) -> dict[str, Any]:
+    row = {"name": "features", "shape": [1, len(origin.features)], "datatype": "FP64", "data": origin.features}
+    return {"inputs": [row]}
+
+
+def window(origin: Origin) -> dict[str, Any]:
+    return {"unique_id": origin.unique_id, "ds": origin.ds, "values": origin.window}
+
+
+OURS, OURS_WINDOW = "this service, `/v2/models/weather/infer`", "this service, `/v1/forecast`"
+FLOOR, FLOOR_WINDOW = "bare Litestar, same body as infer", "bare Litestar, same body as forecast"
+SERVERS: dict[str, Callable[[Model], Server]] = {
+    "floor": lambda _: floor(),
+    "ours": ours,
+    "mlserver": mlserver,
+    "fastapi": fastapi,
+    "bentoml": bentoml,
+    "mlflow": mlflow_server,
+}
+CONTESTANTS = (
+    Contestant(FLOOR, "floor", "/v2/models/weather/infer", tensor),
+    Contestant(
+        OURS,
+        "ours",
+        "/v2/models/weather/infer",
+        tensor,
+        reads=lambda told: next(output["data"] for output in told["outputs"] if output["name"] == "forecast"),
+        predicts="value",
+        floor=FLOOR,
+    ),
+    Contestant(FLOOR_WINDOW, "floor", "/v1/forecast", window),
+    Contestant(
+        OURS_WINDOW,
+        "ours",
+        "/v1/forecast",
+        window,
+        reads=lambda told: [one["value"] for one in told["forecasts"]],
+        predicts="value",
+        floor=FLOOR_WINDOW,
+    ),
+    Contestant(
+        "MLServer, scikit-learn runtime",
+        "mlserver",
+        "/v2/models/weather/infer",
+        tensor,
+        reads=lambda told: told["outputs"][0]["data"],
+        goal=9,
+    ),
+    Contestant(
+        "FastAPI, scikit-learn",
+        "fastapi",
+        "/predict",
+        lambda origin: {"features": origin.features},
+        reads=lambda told: told["prediction"],
+        goal=14,
+    ),
+    Contestant(
+        "BentoML, scikit-learn",
+        "bentoml",
+        "/predict",
+        lambda origin: {"features": [origin.features]},
+        reads=lambda told: told[0],
+        goal=14,
+    ),
+    Contestant(
+        "`mlflow models serve`, scikit-learn",
+        "mlflow",
+        "/invocations",
+        lambda origin: {"inputs": [origin.features]},
+        reads=lambda told: told["predictions"][0],
+        goal=20,
+    ),
+    Contestant("Litestar, a bare ASGI route, same body as infer", "floor", "/lean/infer", tensor),
+    Contestant("Litestar, a bare ASGI route, same body as forecast", "floor", "/lean/forecast", window),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Medians over the rounds; times in milliseconds."""
+
+    per_second: float
+    lowest: float
+    highest: float
+    p50: float
+    p99: float
+
+
+def compete(model: Model, names: list[str], rounds: int, seconds: int) -> dict[str, Result]:
+    """By contestant, of those servers. Raises BenchError when one answers wrongly or not at all."""
+    those = [one for one in CONTESTANTS if one.server in names]
+    bodies = {one: _bodies(place, one, model.asked) for place, one in enumerate(those)}
+    with contextlib.ExitStack() as stack:
+        servers: dict[str, Running] = {}
+        for name in names:
+            began = time.monotonic()
+            servers[name] = stack.enter_context(running(SERVERS[name](model)))
+            say(f"{servers[name].server.name}: ready after {time.monotonic() - began:.1f} s")
+            for one in those:
+                if one.server == name:
+                    _check(one, servers[name].server, model.asked)
+            servers[name].pause()
+        figures: dict[str, list[Figures]] = {one.label: [] for one in those}
+        for number in range(rounds):
+            for one in those:
+                figures[one.label].append(_measure(one, servers[one.server], bodies[one], seconds))
+            fastest = ", ".join(f"{one.per_second:,.0f}" for one in (figures[each.label][-1] for each in those))
+            say(f"round {number + 1} of {rounds}: {fastest} requests/s")
+    return {label: _result(rounds_of) for label, rounds_of in figures.items()}
+
+
+def _bodies(place: int, one: Contestant, asked: Asked) -> Path:
+    """A file with a body a line."""
+    path = CACHE / "work" / f"bodies-{place}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(msgspec.json.encode(one.body(origin)) + b"\n" for origin in asked.origins))
+    return path
+
+
+def _check(one: Contestant, server: Server, asked: Asked) -> None:
+    """Whether it answers each body with 200, and as scikit-learn would."""
+    for origin in asked.origins:
+        answer = httpx.post(
+            server.address + one.path,
+            content=msgspec.json.encode(one.body(origin)),
+            headers={"Content-Type": "application/json"},
+            timeout=30.0,
+        )
+        if answer.status_code != 200:
+            raise BenchError(f"{one.label}: expected 200; found {answer.status_code}: {answer.text[:500]}")
+        if one.reads is None:
+            continue
+        base = origin.features[asked.origin_column] if one.predicts == "value" else 0.0
+        found = one.reads(msgspec.json.decode(answer.content))
+        differ = [abs(each - base - change) for each, change in zip(found, origin.change, strict=True)]
+        if not max(differ) <= TOLERANCE:
+            raise BenchError(
+                f"{one.label}: expected scikit-learn's predictions to {TOLERANCE:g}; found {max(differ):g}"
+            )
+
+
+def _measure(one: Contestant, server: Running, bodies: Path, seconds: int) -> Figures:
+    server.resume()
+    try:
+        wrk(server.server, one.path, "post.lua", [str(bodies)], WARM_UP_SECONDS)
+        return wrk(server.server, one.path, "post.lua", [str(bodies)], seconds)
+    finally:
+        server.pause()
+
+
+def _result(rounds: list[Figures]) -> Result:
+    per_second = [one.per_second for one in rounds]
+    return Result(
+        per_second=statistics.median(per_second),
+        lowest=min(per_second),
+        highest=max(per_second),
+        p50=statistics.median(one.p50 for one in rounds) / 1e3,
+        p99=statistics.median(one.p99 for one in rounds) / 1e3,
+    )
+
+
+def report(results: dict[str, Result], rounds: int, seconds: int) -> str:
+    """The Markdown: every contestant, and the goals beside what was reached."""
+    lines = [
+        "The same 300 trees (three horizons of 100, 31 leaves each) and the same rows of 50 numbers, or for",
+        "`/v1/forecast` the 49 hours that they follow from. One worker each; `wrk -t1 -c8` on the same cores; medians",
+        f"of {rounds} rounds of {seconds} s in turn, each after {WARM_UP_SECONDS} s to warm up; a server whose turn it",
+        "is not is stopped. Every server's predictions were checked to be scikit-learn's to 1e-9. The peers run as",
+        "their documentations say, from pinned environments of their own.",
+        "",
+        "| server | requests/s (median) | lowest – highest | p50, ms | p99, ms |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for label, one in results.items():
+        spread = f"{one.lowest:,.0f} – {one.highest:,.0f}"
+        lines.append(f"| {label} | {one.per_second:,.0f} | {spread} | {one.p50:.2f} | {one.p99:.2f} |")
+    goals = _goals(results)
+    if goals:
+        lines += ["", "| what | reached | goal | |", "| --- | ---: | ---: | --- |", *goals]
+    return "\n".join(lines)
+
+
+def _goals(results: dict[str, Result]) -> list[str]:
+    lines = []
+    for one in CONTESTANTS:
+        if one.label in results and one.floor in results:
+            own, bare = results[one.label], results[one.floor]
+            share, slower = own.per_second / bare.per_second, own.p99 / bare.p99
+            lines.append(_goal(f"{one.label}: requests/s, share of the bare route's", share, "≥", GOAL_SHARE))
+            lines.append(_goal(f"{one.label}: p99, times the bare route's", slower, "≤", GOAL_P99))
+    for one in CONTESTANTS:
+        if one.goal and one.label in results and OURS in results:
+            times = results[OURS].per_second / results[one.label].per_second
+            lines.append(_goal(f"{OURS}: times as many as {one.label}", times, "≥", one.goal))
+    return lines
+
+
+def _goal(what: str, reached: float, sign: str, goal: float) -> str:
+    met = reached >= goal if sign == "≥" else reached <= goal
+    return f"| {what} | {reached:.2f} | {sign} {goal:g} | {'met' if met else '**not met**'} |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.service", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="how many (default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=4, help="how long each is (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS), help="only these servers")
+    options = parser.parse_args()
+    end_on_signal()
+    try:
+        results = compete(model(), options.only, options.rounds, options.seconds)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(report(results, options.rounds, options.seconds))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""The model that the service and its peers are measured with: the same trees as a bundle and as scikit-learn has them.
+
+One `MultiOutputRegressor` of the weather challenge's learner, on the change of the target 4, 5 and 6 hours out, from
+the recorded weather. Its features leave the calendar out, so that all horizons share their fifty columns and one row
+is one request. Kept under `.rps/bench/service/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import sklearn
+import treelite
+from sklearn.multioutput import MultiOutputRegressor
+
+from bench.gate_trials import recorded
+from forecasting.bundle import Bundle, read_bundle, recent_windows, write_bundle
+from forecasting.challenge import Challenge, load_challenge
+from forecasting.features import feature_spec, target_column
+from forecasting.intervals import calibrate
+from forecasting.manifest import SeriesWindow
+from forecasting.table_features import Table
+from pipelines.files import Files
+from pipelines.learner import new_model
+from pipelines.run import Run, RunIdentity
+from pipelines.split import split_by_time
+from pipelines.train import Fitted, describe
+from pipelines.transform import feature_frame, read_observations
+from pipelines.version import Dataset
+from scripts.replay import recording
+from scripts.services import ROOT
+
+FloatArray = npt.NDArray[np.float64]
+
+CHALLENGE = ROOT / "challenges" / "weather.toml"
+CACHE = ROOT / ".rps" / "bench" / "service"
+INPUTS = (
+    "bench/service_model.py",
+    "bench/gate_trials.py",
+    "forecasting/*.py",
+    "pipelines/*.py",
+    "pipelines/sources/*.py",
+)
+ORIGINS = 32
+"""How many different rows are asked about, so that nothing is fast because it was asked the same before."""
+TOLERANCE = 1e-9
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """One moment to forecast from: its features, and the observations up to it that they follow from."""
+
+    unique_id: str
+    ds: tuple[datetime, ...]
+    """lookback + 1 successive hours, the origin last."""
+    window: dict[str, list[float]]
+    """By variable, its values at those hours."""
+    features: list[float]
+    change: list[float]
+    """What scikit-learn predicts, in °C, by horizon."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What is asked of every server. horizons: in steps; origin_column: of the target's value among the features."""
+
+    horizons: tuple[int, ...]
+    origin_column: int
+    origins: tuple[Origin, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Where the trees lie, in each form, and what to ask."""
+
+    bundle: Path
+    joblib: Path
+    """A directory with `model.joblib`."""
+    mlflow: Path
+    asked: Asked
+
+
+def model() -> Model:
+    """The model as it was kept, or made now. Raises ValueError when its two forms do not predict the same."""
+    home = CACHE / _fingerprint()
+    if not home.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=CACHE) as scratch:
+            made = Path(scratch) / "model"
+            _make(made)
+            made.rename(home)
+    asked = msgspec.json.decode((home / "asked.json").read_bytes(), type=Asked)
+    _check(read_bundle(home / "bundle"), asked)
+    return Model(home / "bundle", home / "joblib", home / "mlflow", asked)
+
+
+def _fingerprint() -> str:
+    """Of all that the model depends on: the code, the recording, the challenge, the library."""
+    digest = hashlib.sha256(f"{sklearn.__version__} {treelite.__version__}".encode())
+    for path in (recording.RECORDING, CHALLENGE, *(path for pattern in INPUTS for path in sorted(ROOT.glob(pattern)))):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _make(home: Path) -> None:
+    challenge = load_challenge(CHALLENGE)
+    features = msgspec.structs.replace(challenge.features, calendar=())
+    challenge = msgspec.structs.replace(challenge, features=features)
+    spec = feature_spec(challenge)
+    as_of = recording.load().end
+    observations = _observations(challenge)
+    split = split_by_time(feature_frame(spec, observations), challenge, as_of)
+    columns, targets = list(spec.columns), [target_column(horizon) for horizon in spec.horizons]
+
+    known = split.training[split.training[targets].notna().all(axis=1)]
+    change = known[targets].to_numpy() - known[["y"]].to_numpy()
+    fitted = MultiOutputRegressor(new_model(challenge, CHALLENGE)).fit(known[columns].to_numpy(), change)
+
+    held = split.calibration[split.calibration[targets].notna().all(axis=1)]
+    residuals = held[targets].to_numpy() - held[["y"]].to_numpy() - fitted.predict(held[columns].to_numpy())
+    horizons = {
+        horizon: Fitted(
+            one, treelite.sklearn.import_model(one), calibrate(residuals[:, place], challenge.learner.interval)
+        )
+        for place, (horizon, one) in enumerate(zip(spec.horizons, fitted.estimators_, strict=True))
+    }
+    identity = RunIdentity(run_id="bench", git_sha="0" * 40, as_of=as_of, reason="bench")
+    dataset = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="bench")
+    description = describe(Run(challenge, CHALLENGE, Files(home), identity), split, horizons, dataset, "bench")
+    trees = {horizon: one.trees.serialize_bytes() for horizon, one in horizons.items()}
+    write_bundle(home / "bundle", description, trees, recent_windows(spec, observations))
+    _save_for_peers(home, fitted, known[columns].to_numpy()[:1])
+
+    origins = _origins(observations, split.holdout[["unique_id", "ds", *columns]], spec.variables, spec.lookback)
+    rows = np.array([features for _, _, _, features in origins])
+    asked = tuple(
+        Origin(*origin, change) for origin, change in zip(origins, fitted.predict(rows).tolist(), strict=True)
+    )
+    (home / "asked.json").write_bytes(msgspec.json.encode(Asked(spec.horizons, spec.origin_column, asked)))
+
+
+def _observations(challenge: Challenge) -> Table:
+    """The recorded year as the stage `transform` reads it."""
+    with tempfile.TemporaryDirectory(prefix="rps-bench-") as scratch, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(scratch) / "observations.parquet"
+        recorded(challenge).to_parquet(path)
+        return read_observations(path, challenge)
+
+
+def _save_for_peers(home: Path, fitted: MultiOutputRegressor, example: FloatArray) -> None:
+    """In the forms that their documentations ask for."""
+    import joblib
+    import mlflow.sklearn
+    from mlflow.models import infer_signature
+
+    (home / "joblib").mkdir()
+    joblib.dump(fitted, home / "joblib" / "model.joblib")
+    mlflow.sklearn.save_model(
+        fitted,
+        str(home / "mlflow"),
+        serialization_format="cloudpickle",
+        signature=infer_signature(example, fitted.predict(example)),
+        pip_requirements=[f"scikit-learn=={sklearn.__version__}"],
+    )
+
+
+def _origins(
+    observations: Table, rows: pd.DataFrame, variables: tuple[str, ...], lookback: int
+) -> list[tuple[str, tuple[datetime, ...], dict[str, list[float]], list[float]]]:
+    """The parts of `Origin`, of moments before which no value is missing, spread over the hold-out."""
+    frame = pd.DataFrame({name: observations.variables[name] for name in variables})
+    frame["unique_id"] = np.asarray(observations.unique_ids, dtype=object)[observations.codes]
+    frame["ds"] = pd.DatetimeIndex(observations.ds).tz_localize("UTC")
+    windows = {str(unique_id): series.set_index("ds") for unique_id, series in frame.groupby("unique_id")}
+    found = []
+    for unique_id, origin, *features in rows.itertuples(index=False, name=None):
+        window = windows[unique_id].loc[origin - pd.Timedelta(hours=lookback) : origin, list(variables)]
+        if len(window) == lookback + 1 and window.notna().all(axis=None):
+            values = {name: window[name].tolist() for name in variables}
+            found.append((unique_id, tuple(moment.to_pydatetime() for moment in window.index), values, features))
+    if len(found) < ORIGINS:
+        raise ValueError(f"expected {ORIGINS} windows without a missing value in the hold-out; found {len(found)}")
+    return [found[place] for place in np.linspace(0, len(found) - 1, ORIGINS).astype(int)]
+
+
+def _check(bundle: Bundle, asked: Asked) -> None:
+    """Whether the bundle predicts the origin's value plus the change that scikit-learn does, from either input."""
+    place, spec = asked.origin_column, bundle.spec
+    for origin in asked.origins:
+        expected = origin.features[place] + np.array(origin.change)
+        from_row = [bundle.predict(horizon, [origin.features])[0] for horizon in asked.horizons]
+        rows = tuple(zip(*(origin.window[name] for name in spec.variables), strict=True))
+        from_window = [one.value for one in bundle.forecast_window(SeriesWindow(origin.ds, rows))]
+        worst = float(np.abs(np.array([from_row, from_window]) - expected).max())
+        if not worst <= TOLERANCE:
+            raise ValueError(f"{bundle.manifest.challenge}: the bundle and scikit-learn differ by {worst:g} °C")

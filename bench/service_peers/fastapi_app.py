@@ -1,0 +1,27 @@
+"""FastAPI with the scikit-learn model, as its documentation writes a route that blocks: run by `uvicorn`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import joblib
+import numpy as np
+from fastapi import FastAPI
+from pydantic import BaseModel, Field
+
+
+class Row(BaseModel):
+    features: Annotated[list[float], Field(min_length=50, max_length=50)]
+
+
+class Prediction(BaseModel):
+    prediction: list[float]
+
+
+app = FastAPI()
+model = joblib.load(Path(os.environ["BENCH_MODEL"]) / "model.joblib")
+
+
+@app.post("/predict")
+def predict(row: Row) -> Prediction:
+    return Prediction(prediction=model.predict(np.array([row.features]))[0].tolist())
