@@ -46,8 +46,16 @@ def machine() -> str:
 
 def section(title: str, command: list[str | Path]) -> str:
     print(f"{title} …", file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return f"## {title}\n\n{done.stdout.strip()}\n"
+    arguments = [sys.executable, *command]
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as measuring:
+        try:
+            told, _ = measuring.communicate()
+        except KeyboardInterrupt:
+            measuring.wait()  # it hears the same, and has to end what it started
+            raise
+    if measuring.returncode:
+        raise subprocess.CalledProcessError(measuring.returncode, arguments)
+    return f"## {title}\n\n{told.strip()}\n"
 
 
 def pipeline_sections() -> list[str]:
@@ -62,9 +70,18 @@ def gate_sections() -> list[str]:
     return [section("Error rates", ["-m", "bench.gate"]), section("Speed", ["-m", "bench.gate_speed"])]
 
 
+def service_sections() -> list[str]:
+    return [
+        section("Requests a second", ["-m", "bench.service"]),
+        section("Observations, memory, start", ["-m", "bench.service_figures"]),
+        section("Where the time goes", ["-m", "bench.service_profile"]),
+    ]
+
+
 FILES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "pipeline": ("The pipeline, measured", pipeline_sections),
     "gate": ("The gate, measured", gate_sections),
+    "service": ("The service, measured", service_sections),
 }
 """What is written: by the file's name, its heading, and what measures its sections."""
 

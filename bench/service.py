@@ -153,7 +153,7 @@ class Result:
 def compete(model: Model, names: list[str], rounds: int, seconds: int) -> dict[str, Result]:
     """By contestant, of those servers. Raises BenchError when one answers wrongly or not at all."""
     those = [one for one in CONTESTANTS if one.server in names]
-    bodies = {one: _bodies(place, one, model.asked) for place, one in enumerate(those)}
+    files = {one.label: bodies(one, model.asked) for one in those}
     with contextlib.ExitStack() as stack:
         servers: dict[str, Running] = {}
         for name in names:
@@ -167,15 +167,15 @@ def compete(model: Model, names: list[str], rounds: int, seconds: int) -> dict[s
         figures: dict[str, list[Figures]] = {one.label: [] for one in those}
         for number in range(rounds):
             for one in those:
-                figures[one.label].append(_measure(one, servers[one.server], bodies[one], seconds))
-            fastest = ", ".join(f"{one.per_second:,.0f}" for one in (figures[each.label][-1] for each in those))
-            say(f"round {number + 1} of {rounds}: {fastest} requests/s")
+                figures[one.label].append(_measure(one, servers[one.server], files[one.label], seconds))
+            told = ", ".join(f"{figures[one.label][-1].per_second:,.0f}" for one in those)
+            say(f"round {number + 1} of {rounds}: {told} requests/s")
     return {label: _result(rounds_of) for label, rounds_of in figures.items()}
 
 
-def _bodies(place: int, one: Contestant, asked: Asked) -> Path:
+def bodies(one: Contestant, asked: Asked) -> Path:
     """A file with a body a line."""
-    path = CACHE / "work" / f"bodies-{place}.jsonl"
+    path = CACHE / "work" / f"{one.server}{one.path.replace('/', '-')}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(msgspec.json.encode(one.body(origin)) + b"\n" for origin in asked.origins))
     return path
@@ -203,11 +203,11 @@ def _check(one: Contestant, server: Server, asked: Asked) -> None:
             )
 
 
-def _measure(one: Contestant, server: Running, bodies: Path, seconds: int) -> Figures:
+def _measure(one: Contestant, server: Running, file: Path, seconds: int) -> Figures:
     server.resume()
     try:
-        wrk(server.server, one.path, "post.lua", [str(bodies)], WARM_UP_SECONDS)
-        return wrk(server.server, one.path, "post.lua", [str(bodies)], seconds)
+        wrk(server.server, one.path, "post.lua", [str(file)], WARM_UP_SECONDS)
+        return wrk(server.server, one.path, "post.lua", [str(file)], seconds)
     finally:
         server.pause()
 
@@ -230,7 +230,8 @@ def report(results: dict[str, Result], rounds: int, seconds: int) -> str:
         "`/v1/forecast` the 49 hours that they follow from. One worker each; `wrk -t1 -c8` on the same cores; medians",
         f"of {rounds} rounds of {seconds} s in turn, each after {WARM_UP_SECONDS} s to warm up; a server whose turn it",
         "is not is stopped. Every server's predictions were checked to be scikit-learn's to 1e-9. The peers run as",
-        "their documentations say, from pinned environments of their own.",
+        "their documentations say, from pinned environments of their own; with `OMP_NUM_THREADS=1`, which makes each",
+        "of them faster here.",
         "",
         "| server | requests/s (median) | lowest – highest | p50, ms | p99, ms |",
         "| --- | ---: | ---: | ---: | ---: |",

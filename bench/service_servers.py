@@ -32,6 +32,8 @@ PEERS = Path(__file__).with_name("service_peers")
 HOST = "127.0.0.1"
 CONNECTIONS = 8
 READY_SECONDS = 120.0
+ONE_CORE = {"OMP_NUM_THREADS": "1"}
+"""For the peers: on one row, each is faster so than with the thread per core that scikit-learn takes by default."""
 QUIET = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 """Nothing is told to anyone outside."""
 
@@ -114,7 +116,7 @@ def mlflow_server(model: Model) -> Server:
         str(python.with_name("mlflow")), "models", "serve", "--model-uri", str(model.mlflow), "--env-manager", "local",
         "--host", HOST, "--port", str(port), "--workers", "1",
     ]  # fmt: skip
-    return Server("mlflow models serve", command, port, "/ping", directory=_directory("mlflow"))
+    return Server("mlflow models serve", command, port, "/ping", _directory("mlflow"), ONE_CORE)
 
 
 def mlserver(model: Model) -> Server:
@@ -133,7 +135,7 @@ def mlserver(model: Model) -> Server:
     (directory / "settings.json").write_bytes(msgspec.json.encode(settings))
     (directory / "model-settings.json").write_bytes(msgspec.json.encode(of_model))
     command = [str(python.with_name("mlserver")), "start", str(directory)]
-    return Server("MLServer", command, port, "/v2/models/weather/ready", directory=directory)
+    return Server("MLServer", command, port, "/v2/models/weather/ready", directory, ONE_CORE)
 
 
 def bentoml(model: Model) -> Server:
@@ -142,7 +144,7 @@ def bentoml(model: Model) -> Server:
         str(python.with_name("bentoml")), "serve", "bentoml_app:Weather", "--working-dir", str(PEERS),
         "--host", HOST, "--port", str(port),
     ]  # fmt: skip
-    environment = {"BENCH_MODEL": str(model.joblib), "BENTOML_HOME": str(_directory("bentoml"))}
+    environment = {**ONE_CORE, "BENCH_MODEL": str(model.joblib), "BENTOML_HOME": str(_directory("bentoml"))}
     return Server("BentoML", command, port, "/readyz", environment=environment)
 
 
@@ -152,7 +154,7 @@ def fastapi(model: Model) -> Server:
         str(python.with_name("uvicorn")), "fastapi_app:app", "--app-dir", str(PEERS), "--host", HOST,
         "--port", str(port), "--no-access-log",
     ]  # fmt: skip
-    return Server("FastAPI", command, port, "/openapi.json", environment={"BENCH_MODEL": str(model.joblib)})
+    return Server("FastAPI", command, port, "/openapi.json", environment={**ONE_CORE, "BENCH_MODEL": str(model.joblib)})
 
 
 @dataclass(frozen=True)
@@ -160,29 +162,37 @@ class Running:
     """A server that answers."""
 
     server: Server
-    started: Started
+    process: Started
 
     def pause(self) -> None:
         """Take all of its processes off the processor; its memory and sockets stay."""
-        for process in members([self.started]):
-            process.suspend()
+        for member in members([self.process]):
+            member.suspend()
 
     def resume(self) -> None:
-        for process in members([self.started]):
-            process.resume()
+        for member in members([self.process]):
+            member.resume()
 
     def resident_mebibytes(self) -> float:
         """Of all of its processes together."""
-        return float(sum(process.memory_info().rss for process in members([self.started]))) / 2**20
+        return float(sum(member.memory_info().rss for member in members([self.process]))) / 2**20
 
 
 @contextlib.contextmanager
 def running(server: Server) -> Iterator[Running]:
-    """The server from when it is ready; it is ended with all that it started. Raises BenchError when it never is."""
-    log = CACHE / "logs" / f"{server.name.replace(' ', '-')}.log"
+    """The server from when it is ready. Raises BenchError when it never is."""
+    with started(server) as process:
+        _wait(server, process)
+        yield Running(server, process)
+
+
+@contextlib.contextmanager
+def started(server: Server) -> Iterator[Started]:
+    """The server's process from its start; it is ended with all that it started."""
+    log = _log(server)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
-    started = start(
+    process = start(
         server.command,
         log=log,
         environment=_environment(server.environment, Path(server.command[0]).parent),
@@ -190,17 +200,16 @@ def running(server: Server) -> Iterator[Running]:
         address=server.address,
     )
     try:
-        _wait(server, started, log)
-        yield Running(server, started)
+        yield process
     finally:
         with undisturbed():
-            for process in members([started]):
+            for member in members([process]):
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    process.resume()  # what is stopped does not hear that it is to end
-            end([started], patience_seconds=5.0)
+                    member.resume()  # what is stopped does not hear that it is to end
+            end([process], patience_seconds=5.0)
 
 
-def _wait(server: Server, started: Started, log: Path) -> None:
+def _wait(server: Server, process: Started) -> None:
     deadline = time.monotonic() + READY_SECONDS
     told = "no answer"
     while time.monotonic() < deadline:
@@ -208,10 +217,11 @@ def _wait(server: Server, started: Started, log: Path) -> None:
             told = f"{httpx.get(server.address + server.ready, timeout=5.0).status_code} from {server.ready}"
             if told.startswith("200"):
                 return
-        if not started.alive:
+        if not process.alive:
             told = "its process is gone"
             break
         time.sleep(0.1)
+    log = _log(server)
     tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
     raise BenchError(f"{server.name}: expected it to be ready; found {told}. The end of {log}:\n{tail}")
 
@@ -265,6 +275,10 @@ def free_port() -> int:
 def say(line: str) -> None:
     """Progress, for people who wait."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _log(server: Server) -> Path:
+    return CACHE / "logs" / f"{server.name.replace(' ', '-')}.log"
 
 
 def _directory(name: str) -> Path:
