@@ -162,7 +162,7 @@ def _column_table(table: dict[str, Any], where: str, columns: Sequence[str], mos
         if len(values) != rows:
             raise wrong_field(at, f"expected {rows} numbers, as the first column has; found {len(values)}")
     read = [_column(table[column], f"{where}/{_escaped(column)}") for column in columns]
-    return np.ascontiguousarray(np.stack(read, axis=1))
+    return np.stack(read, axis=1)
 
 
 def _column(values: list[Any], where: str) -> FloatArray:
@@ -205,8 +205,7 @@ def _csv_row(record: list[str], names: list[str], line: int) -> list[float]:
     if len(record) != len(names):
         raise wrong_field(f"line {line}", f"expected {len(names)} fields, as the header has; found {len(record)}")
     row: list[float] = []
-    for name, written in zip(names, record, strict=True):
-        field = written.strip()
+    for name, field in zip(names, record, strict=True):
         if field in MISSING:
             row.append(math.nan)
             continue

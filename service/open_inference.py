@@ -7,6 +7,7 @@ Source: KServe, "Open Inference Protocol (V2)", HTTP/REST; Triton, "Binary Tenso
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Annotated, Any, Final, NoReturn, TypeVar
@@ -467,7 +468,7 @@ def numbers(flat: list[Any], pointer: Callable[[int], str]) -> FloatArray:
     try:
         return np.array(flat, dtype=np.float64)
     except OverflowError:  # a whole number of more than 308 digits
-        position = next(i for i, value in enumerate(flat) if type(value) is int and value.bit_length() >= 1024)
+        position = next(i for i, value in enumerate(flat) if type(value) is int and abs(value) > sys.float_info.max)
         raise wrong_field(pointer(position), "expected a number that fits a double") from None
 
 

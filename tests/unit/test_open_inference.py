@@ -415,6 +415,7 @@ NUMBERS = st.floats(allow_nan=True, allow_infinity=False)
 TABLES = arrays.arrays(np.float64, st.tuples(st.integers(1, 5), st.just(3)), elements=NUMBERS)
 
 
+@settings(deadline=None)
 @given(TABLES, st.sampled_from(["binary", "flat", "nested", "columns", "binary columns"]))
 def test_any_table_arrives_as_it_was_sent(sent: np.ndarray, form: str) -> None:
     if form in {"flat", "nested"}:
@@ -446,6 +447,7 @@ def decodes_or_tells(body: bytes, header_length: str | None) -> None:
         assert not np.isinf(matrix).any()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.none() | st.integers(-1, 250).map(str) | st.text(max_size=8))
 def test_any_bytes_decode_or_are_told(body: bytes, header_length: str | None) -> None:
     decodes_or_tells(body, header_length)
@@ -480,7 +482,7 @@ ODD_REQUESTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(ODD_REQUESTS, st.none() | st.binary(max_size=30))
 @example({"inputs": [{"name": "features", "shape": [10**4000, 10**4000], "datatype": "FP64", "data": []}]}, None)
 def test_any_odd_request_decodes_or_is_told(document: dict[str, Any], tail: bytes | None) -> None:
@@ -488,6 +490,7 @@ def test_any_odd_request_decodes_or_is_told(document: dict[str, Any], tail: byte
     decodes_or_tells(body + (tail or b""), None if tail is None else str(len(body)))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_damaged_request_decodes_or_is_told(data: st.DataObject) -> None:
     body, length = Triton.generate_request_body([tensor("features", np.ones((2, 3)), binary=data.draw(st.booleans()))])
