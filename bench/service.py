@@ -36,6 +36,7 @@ from bench.service_servers import (
     running,
     say,
     wrk,
+    wrk_program,
 )
 
 WARM_UP_SECONDS = 1
@@ -57,7 +58,9 @@ class Contestant:
     reads: Read | None = None
     predicts: str = "change"
     floor: str | None = None
-    """Whose share it has a goal for."""
+    """Of which it has to reach a share."""
+    leanest: str | None = None
+    """Its share of which is told, without a goal."""
     goal: float | None = None
     """How many times as fast ours must be."""
 
@@ -73,6 +76,7 @@ def window(origin: Origin) -> dict[str, Any]:
 
 OURS, OURS_WINDOW = "this service, `/v2/models/weather/infer`", "this service, `/v1/forecast`"
 FLOOR, FLOOR_WINDOW = "bare Litestar, same body as infer", "bare Litestar, same body as forecast"
+LEAN, LEAN_WINDOW = (f"Litestar, a bare ASGI route, same body as {route}" for route in ("infer", "forecast"))
 SERVERS: dict[str, Callable[[Model], Server]] = {
     "floor": lambda _: floor(),
     "ours": ours,
@@ -91,6 +95,7 @@ CONTESTANTS = (
         reads=lambda told: next(output["data"] for output in told["outputs"] if output["name"] == "forecast"),
         predicts="value",
         floor=FLOOR,
+        leanest=LEAN,
     ),
     Contestant(FLOOR_WINDOW, "floor", "/v1/forecast", window),
     Contestant(
@@ -101,6 +106,7 @@ CONTESTANTS = (
         reads=lambda told: [one["value"] for one in told["forecasts"]],
         predicts="value",
         floor=FLOOR_WINDOW,
+        leanest=LEAN_WINDOW,
     ),
     Contestant(
         "MLServer, scikit-learn runtime",
@@ -134,8 +140,8 @@ CONTESTANTS = (
         reads=lambda told: told["predictions"][0],
         goal=20,
     ),
-    Contestant("Litestar, a bare ASGI route, same body as infer", "floor", "/lean/infer", tensor),
-    Contestant("Litestar, a bare ASGI route, same body as forecast", "floor", "/lean/forecast", window),
+    Contestant(LEAN, "floor", "/lean/infer", tensor),
+    Contestant(LEAN_WINDOW, "floor", "/lean/forecast", window),
 )
 
 
@@ -254,6 +260,10 @@ def _goals(results: dict[str, Result]) -> list[str]:
             lines.append(_goal(f"{one.label}: requests/s, share of the bare route's", share, "≥", GOAL_SHARE))
             lines.append(_goal(f"{one.label}: p99, times the bare route's", slower, "≤", GOAL_P99))
     for one in CONTESTANTS:
+        if one.label in results and one.leanest in results:
+            share = results[one.label].per_second / results[one.leanest].per_second
+            lines.append(f"| {one.label}: requests/s, share of a bare ASGI route's | {share:.2f} | | for information |")
+    for one in CONTESTANTS:
         if one.goal and one.label in results and OURS in results:
             times = results[OURS].per_second / results[one.label].per_second
             lines.append(_goal(f"{OURS}: times as many as {one.label}", times, "≥", one.goal))
@@ -273,6 +283,7 @@ def main() -> int:
     options = parser.parse_args()
     end_on_signal()
     try:
+        wrk_program()
         results = compete(model(), options.only, options.rounds, options.seconds)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -228,11 +228,8 @@ def _wait(server: Server, process: Started) -> None:
 
 def wrk(server: Server, path: str, script: str, arguments: list[str], seconds: int) -> Figures:
     """One round of one thread and eight connections. Raises BenchError for an answer that is not 2xx, and for none."""
-    tool = shutil.which("wrk")
-    if tool is None:
-        raise BenchError("wrk is missing: install Debian's package wrk (apt-get install wrk)")
     command = [
-        tool, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(PEERS / script),
+        wrk_program(), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(PEERS / script),
         server.address + path, "--", *arguments,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -244,6 +241,14 @@ def wrk(server: Server, path: str, script: str, arguments: list[str], seconds: i
         told = f"{figures.requests} answers, {figures.refused} of them not 2xx, and {figures.broken} broken off"
         raise BenchError(f"{server.name}{path}: expected answers of 200 alone; found {told}")
     return figures
+
+
+def wrk_program() -> str:
+    """Where wrk is. Raises BenchError when it is nowhere."""
+    found = shutil.which("wrk")
+    if found is None:
+        raise BenchError("wrk is missing: install Debian's package wrk (apt-get install wrk)")
+    return found
 
 
 @contextlib.contextmanager

@@ -42,13 +42,16 @@ INFERENCE: dict[str, Any] = {
     ],
 }
 FORECAST: dict[str, Any] = {
-    "unique_id": "EWR",
+    "model": {"name": "weather", "version": "1"},
     "origin": "2013-01-03T00:00:00Z",
-    "model_version": "1",
+    "unit": "°C",
+    "interval": 0.9,
     "forecasts": [
         {"horizon": horizon, "ds": f"2013-01-03T0{horizon}:00:00Z", "value": 1.25, "lower": -1.5, "upper": 4.0}
         for horizon in (4, 5, 6)
     ],
+    "unusual": [],
+    "unique_id": "EWR",
 }
 
 
