@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -130,7 +130,8 @@ def decoded_manifest(encoded: bytes) -> Manifest:
         raise BundleError(f"{MANIFEST}: expected a bundle's manifest as JSON; found otherwise: {error}") from error
     check_description(manifest)
     _check_files(manifest)
-    own = _sealed(manifest).checksums[MANIFEST]
+    # Of what the file says, so that a field which came later, and has a default, does not spoil earlier bundles.
+    own = _own_checksum(msgspec.json.decode(encoded))
     if own != manifest.checksums[MANIFEST]:
         raise BundleError(f"{MANIFEST}: expected SHA-256 {manifest.checksums[MANIFEST]}; found {own}")
     return manifest
@@ -187,11 +188,24 @@ def _check_same(key: str, expected: set[object] | set[int] | set[str], found: se
 
 
 def _sealed(manifest: Manifest) -> Manifest:
-    others = {name: digest for name, digest in manifest.checksums.items() if name != MANIFEST}
-    own = sha256(_encoded(msgspec.structs.replace(manifest, checksums=others)))
-    return msgspec.structs.replace(manifest, checksums={**others, MANIFEST: own})
+    own = _own_checksum(_plain(manifest))
+    return msgspec.structs.replace(manifest, checksums={**manifest.checksums, MANIFEST: own})
+
+
+def _own_checksum(plain: dict[str, Any]) -> str:
+    """Of a manifest without the entry that holds it."""
+    others = {name: digest for name, digest in plain["checksums"].items() if name != MANIFEST}
+    return sha256(_text(plain | {"checksums": others}))
 
 
 def _encoded(manifest: Manifest) -> bytes:
-    plain = msgspec.to_builtins(manifest, str_keys=True, order="deterministic")
+    return _text(_plain(manifest))
+
+
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(manifest, str_keys=True, order="deterministic")
+    return plain
+
+
+def _text(plain: dict[str, Any]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"

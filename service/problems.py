@@ -23,7 +23,8 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class ProblemDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     """The body of every answer that is an error (RFC 9457); `error`, `error_code` and `message` are for the clients of
-    the Open Inference Protocol and of MLflow, which look there."""
+    the Open Inference Protocol and of MLflow, which look there.
+    """
 
     title: str
     status: int

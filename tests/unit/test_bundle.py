@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import struct
@@ -334,3 +335,19 @@ def test_observations_are_numbers_exactly(trained: Trained, directory: Path) -> 
     read = read_bundle(directory).observations["EWR"].values[0][0]
     written = trained.windows["EWR"].values[0][0]
     assert struct.pack("d", read) == struct.pack("d", written)
+
+
+def test_a_bundle_of_an_earlier_release_is_read(trained: Trained, tmp_path: Path) -> None:
+    """Such a bundle does not have the keys that came later, and its checksum is of what it has."""
+    write_bundle(tmp_path / "bundle", trained.description, trained.trees, trained.windows)
+    path = tmp_path / "bundle" / "manifest.json"
+    plain = json.loads(path.read_text())
+    for key in ("title", "variables", "loss", "drift"):
+        del plain[key]
+    del plain["checksums"]["manifest.json"]
+    text = msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
+    plain["checksums"]["manifest.json"] = hashlib.sha256(text).hexdigest()
+    path.write_text(json.dumps(plain))
+    bundle = read_bundle(tmp_path / "bundle")
+    bundle.check_example()
+    assert (bundle.manifest.title, bundle.manifest.variables) == ("", {})

@@ -1,0 +1,63 @@
+"""`python -m service --bundle DIR`: serve one bundle. Everything else is set by the environment (`--help` lists it)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from dataclasses import fields
+
+from forecasting.manifest import BundleError
+from service.settings import Settings, SettingsError, read_settings
+
+CONFIGURATION = 64
+DATA = 65
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Serve one bundle: forecasts, drift, metrics, and a page for people at /.",
+        epilog=_environment(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--bundle", help="a bundle's directory, or models:/weather@production (RPS_BUNDLE)")
+    parser.add_argument("--host", help="where to listen (RPS_HOST; default 127.0.0.1)")
+    parser.add_argument("--port", help="the port; 0 takes a free one (RPS_PORT; default 8000)")
+    parser.add_argument("--workers", help="processes; more than one need RPS_STATE=redis://… (RPS_WORKERS; default 1)")
+    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    # Workers are processes of their own: what was asked for here reaches them through the environment.
+    os.environ.update({f"RPS_{name.upper()}": value for name, value in given.items()})
+    try:
+        return _serve()
+    except SettingsError as error:
+        print(f"service: {error}", file=sys.stderr)
+        return CONFIGURATION
+    except BundleError as error:
+        print(f"service: the bundle is refused: {error}", file=sys.stderr)
+        return DATA
+
+
+def _serve() -> int:
+    from service.bundle_source import load_bundle
+    from service.log import configure_logging
+    from service.server import serve
+
+    settings = read_settings()
+    configure_logging(settings)
+    if settings.workers == 1:
+        return serve(settings)
+    load_bundle(settings)  # told once and at once, not by every worker again and again
+    with tempfile.TemporaryDirectory(prefix="rps-boards-") as boards:
+        os.environ["RPS_BOARDS"] = boards
+        return serve(settings)
+
+
+def _environment() -> str:
+    names = [f"RPS_{field.name.upper()}" for field in fields(Settings) if field.name != "boards"]
+    return "environment:\n  " + "\n  ".join(names) + "\n\ndocs/reference/service.md tells what each one is."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

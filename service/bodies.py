@@ -1,0 +1,194 @@
+"""The bodies of the service's own routes: types made from the model's variables, so that decoding is the check.
+
+What is wrong is told with a JSON pointer to the field, what was expected of it and, where possible, what was found.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter, eq, sub
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from forecasting.challenge import SeriesId
+from forecasting.features import FeatureError
+from forecasting.ring_buffer import grid_step
+from service.model import Model
+from service.problems import Field, Problem
+from service.stream import Row
+
+Moment = Annotated[datetime, Meta(tz=True)]
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST_LEAD = timedelta(hours=1)
+"""How far ahead of this machine's clock an observation may be: clocks differ."""
+_AT = re.compile(r" - at `(?P<path>[^`]*)`$")
+_PART = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+_MOST_BYTES_LOOKED_AT = 1 << 16
+
+
+class Bodies:
+    """Decoders for one model, made once."""
+
+    def __init__(self, model: Model, most: int) -> None:
+        """most: observations in one body."""
+        self._model = model
+        self._most = most
+        variables = model.spec.variables
+        ranges = model.bundle.manifest.variables
+        numbers: dict[str, Any] = {}
+        for variable in variables:
+            limits = ranges.get(variable)
+            low, high = (limits.low, limits.high) if limits else (None, None)
+            numbers[variable] = Annotated[float, Meta(ge=low, le=high)] if limits else float
+        self._numbers = numbers
+        fields = [
+            (f"v{index}", numbers[name] | None, msgspec.field(name=name, default=None))
+            for index, name in enumerate(variables)
+        ]
+        self.observation = msgspec.defstruct(
+            "Observation", [("unique_id", SeriesId), ("ds", Moment), *fields], forbid_unknown_fields=True, gc=False
+        )
+        self.observations = msgspec.defstruct(
+            "Observations",
+            [("observations", Annotated[list[self.observation], Meta(min_length=1)])],  # type: ignore[name-defined]
+            forbid_unknown_fields=True,
+        )
+        columns: list[tuple[str, Any, Any]] = []
+        for index, variable in enumerate(variables):
+            number: Any = numbers[variable] | None
+            columns.append((f"v{index}", list[number], msgspec.field(name=variable, default_factory=list)))
+        values = msgspec.defstruct("Values", columns, forbid_unknown_fields=True)
+        self.window = msgspec.defstruct(
+            "Window",
+            [
+                ("ds", Annotated[list[Moment], Meta(min_length=1)]),
+                ("values", values),
+                ("unique_id", SeriesId | None, None),
+            ],
+            forbid_unknown_fields=True,
+        )
+        names = [f"v{index}" for index in range(len(variables))]
+        self._row = attrgetter(*names) if len(names) > 1 else lambda found: (getattr(found, names[0]),)
+        self._observations = msgspec.json.Decoder(self.observations)
+        self._window = msgspec.json.Decoder(self.window)
+        self._step = timedelta(minutes=model.spec.step_minutes)
+
+    def read_observations(self, body: bytes) -> dict[str, list[Row]]:
+        """By series, its observations in the order in which they came. Raises Problem."""
+        found = self._decoded(self._observations, body).observations
+        if len(found) > self._most:
+            raise self._too_many("/observations", len(found))
+        latest = datetime.now(UTC) + LATEST_LEAD
+        rows: dict[str, list[Row]] = {}
+        wrong: list[Field] = []
+        for place, observation in enumerate(found):
+            try:
+                step = self._checked_step(observation.ds, latest)
+            except FeatureError as error:
+                wrong.append(Field(f"/observations/{place}/ds", str(error)))
+                continue
+            row = [math.nan if value is None else value for value in self._row(observation)]
+            rows.setdefault(observation.unique_id, []).append((step, row))
+        if wrong:
+            raise Problem(422, f"{wrong[0].pointer}: {wrong[0].detail}", wrong)
+        return rows
+
+    def read_window(self, body: bytes) -> tuple[str | None, int, Sequence[Sequence[float]]]:
+        """The series' name if it was given, the origin's step, and by variable its last ``lookback + 1`` values.
+
+        Raises Problem.
+        """
+        window = self._decoded(self._window, body)
+        length = len(window.ds)
+        if length > self._most:
+            raise self._too_many("/ds", length)
+        columns = []
+        for variable, column in zip(self._model.spec.variables, self._row(window.values), strict=True):
+            if len(column) != length:
+                if column:
+                    told = f"expected {length} values, one for each of ds; found {len(column)}"
+                    raise Problem(422, f"/values/{variable}: {told}", [Field(f"/values/{variable}", told)])
+                column = [math.nan] * length  # noqa: PLW2901 - a variable that was left out is missing throughout
+            columns.append([math.nan if value is None else value for value in column] if None in column else column)
+        steps = self._model.spec.lookback + 1
+        origin = self._checked_step_of("/ds/0", window.ds[0]) + length - 1
+        consecutive = all(map(eq, map(sub, window.ds[1:], window.ds), [self._step] * (length - 1)))
+        if not consecutive:
+            origin, columns = self._arranged(window.ds, columns)
+        self._checked_step_of(f"/ds/{length - 1}", window.ds[-1])
+        held = len(columns[0])
+        if held > steps:
+            return window.unique_id, origin, [column[-steps:] for column in columns]
+        if held < steps:
+            return window.unique_id, origin, [[math.nan] * (steps - held) + column for column in columns]
+        return window.unique_id, origin, columns
+
+    def _too_many(self, pointer: str, found: int) -> Problem:
+        told = f"expected at most {self._most} observations (RPS_MAX_BATCH); found {found}"
+        return Problem(413, f"{pointer}: {told}", [Field(pointer, told)])
+
+    def _arranged(self, times: list[datetime], columns: list[list[float]]) -> tuple[int, list[list[float]]]:
+        """The same on the grid, as far back as a feature reads: gaps are NaN; of a repeated time the last counts."""
+        places = {self._checked_step_of(f"/ds/{place}", ds): place for place, ds in enumerate(times)}
+        origin = max(places)
+        reach = range(origin - self._model.spec.lookback, origin + 1)
+        found = [places.get(step) for step in reach]
+        return origin, [[math.nan if place is None else column[place] for place in found] for column in columns]
+
+    def _checked_step_of(self, pointer: str, ds: datetime) -> int:
+        try:
+            return self._checked_step(ds, datetime.now(UTC) + LATEST_LEAD)
+        except FeatureError as error:
+            raise Problem(422, f"{pointer}: {error}", [Field(pointer, str(error))]) from error
+
+    def _checked_step(self, ds: datetime, latest: datetime) -> int:
+        """The step of the grid. Raises FeatureError for a time off the grid, before 1970 or in the future."""
+        if not EARLIEST <= ds <= latest:
+            told = f"expected a time from 1970 to now ({latest - LATEST_LEAD:%Y-%m-%dT%H:%MZ})"
+            raise FeatureError(f"{told}; found {ds.isoformat()}")
+        return grid_step(ds, self._model.spec)
+
+    def _decoded(self, decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:  # noqa: ANN401 - of a type made here
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise self._wrong(str(error), body) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise malformed(error) from error
+        except RecursionError as error:
+            raise Problem(400, "the body is nested too deeply") from error
+
+    def _wrong(self, told: str, body: bytes) -> Problem:
+        at = _AT.search(told)
+        path = at["path"] if at else "$"
+        parts = [name or place for name, place in _PART.findall(path)]
+        pointer = "".join(f"/{part}" for part in parts)
+        detail = told[: at.start()] if at else told
+        variable = next((part for part in reversed(parts) if part in self._numbers), None)
+        limits = self._model.bundle.manifest.variables.get(variable or "")
+        if limits is not None and ("<=" in detail or ">=" in detail):
+            low = "" if limits.low is None else f" from {limits.low:g}"
+            high = "" if limits.high is None else f" to {limits.high:g}"
+            found = _found(body, parts)
+            detail = f"expected a value{low}{high} {limits.unit}{found}; is the unit right?"
+        return Problem(422, f"{pointer or 'the body'}: {detail}", [Field(pointer, detail)])
+
+
+def malformed(error: Exception) -> Problem:
+    """A body that is no JSON."""
+    return Problem(400, f"the body is no JSON: {error}")
+
+
+def _found(body: bytes, parts: Sequence[str]) -> str:
+    """What the body has there, for a message; nothing when the body is too large to be read again."""
+    if len(body) > _MOST_BYTES_LOOKED_AT:
+        return ""
+    value: Any = msgspec.json.decode(body)
+    for part in parts:
+        value = value[int(part)] if isinstance(value, list) else value[part]
+    return f"; found {value}"

@@ -1,0 +1,274 @@
+"""The service's own routes: observations in, forecasts out, and the series that are known."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+
+import msgspec
+
+from forecasting.ring_buffer import moment_of
+from service.bodies import Bodies
+from service.http import Answer, Call, require_json
+from service.model import HorizonForecast, Model, UnusualInput
+from service.monitor import Monitor
+from service.problems import Field, Problem
+from service.series import SeriesState
+from service.settings import Settings
+from service.stores import SeriesStore
+from service.stream import Followed, Row, count, follow
+
+AT_ONCE = 64
+"""Observations that are taken in before other requests get their turn."""
+MOST_SERIES = 500
+"""How many series a list names."""
+_ENCODER = msgspec.json.Encoder()
+
+
+class ServedModel(msgspec.Struct, frozen=True):
+    """Which model an answer is from."""
+
+    name: str
+    version: str
+
+
+class ForecastAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A forecast of every horizon. ``origin`` is the time of the last observation that was used."""
+
+    model: ServedModel
+    origin: datetime
+    unit: str
+    interval: float
+    """The level of the intervals."""
+    forecasts: tuple[HorizonForecast, ...]
+    unusual: tuple[UnusualInput, ...]
+    """The inputs that lie outside what training saw; the forecast is the less to be trusted."""
+    unique_id: str | None = None
+
+
+class ObservationsAnswer(msgspec.Struct, frozen=True):
+    """What became of the observations of a request; all of them are kept, or none."""
+
+    accepted: int
+    newest: int
+    late: int
+    repeated: int
+    corrected: int
+    too_old: int
+    """Older than anything a feature reads: ignored."""
+    new_series: tuple[str, ...]
+
+
+class ObservedValue(msgspec.Struct, frozen=True):
+    ds: datetime
+    value: float
+
+
+class MadeForecast(msgspec.Struct, frozen=True):
+    """A forecast that was made for ``ds``, ``horizon`` steps before it."""
+
+    ds: datetime
+    horizon: int
+    value: float
+    lower: float
+    upper: float
+
+
+class SeriesAnswer(msgspec.Struct, frozen=True):
+    """One series: its last observations of the target, the forecasts made for those steps, and the next ones."""
+
+    unique_id: str
+    unit: str
+    newest: datetime | None
+    observations: tuple[ObservedValue, ...]
+    made: tuple[MadeForecast, ...]
+    next: tuple[HorizonForecast, ...]
+    unusual: tuple[UnusualInput, ...]
+    problem: str | None
+    """Why there is no next forecast."""
+
+
+class SeriesListAnswer(msgspec.Struct, frozen=True):
+    """The series that the service knows, at most ``MOST_SERIES`` of them."""
+
+    count: int
+    unique_ids: tuple[str, ...]
+
+
+class Forecasts:
+    """The endpoints around the state of the series."""
+
+    def __init__(self, model: Model, store: SeriesStore, monitor: Monitor, settings: Settings, bodies: Bodies) -> None:
+        self._model = model
+        self._store = store
+        self._monitor = monitor
+        self._settings = settings
+        self._bodies = bodies
+        self._key = settings.api_key.encode()
+        self._served = ServedModel(model.name, model.version)
+        manifest = model.bundle.manifest
+        self._unit, self._interval = manifest.unit, manifest.interval
+
+    async def take_observations(self, call: Call) -> Answer:
+        """POST /v1/observations."""
+        self._authorize(call)
+        require_json(call.headers)
+        try:
+            by_series = self._bodies.read_observations(call.body)
+            new = await self._store.unknown(set(by_series))
+            if new and await self._store.count() + len(new) > self._settings.max_series:
+                told = f"the service keeps at most {self._settings.max_series} series (RPS_MAX_SERIES)"
+                raise Problem(422, f"/observations: {told}", [Field("/observations", f"{told}; new: {min(new)}")])
+        except Problem:
+            self._monitor.arrived("rejected")
+            raise
+        arrivals = dict.fromkeys(("newest", "late", "repeated", "corrected", "too_old"), 0)
+        for unique_id, rows in by_series.items():
+            for start in range(0, len(rows), AT_ONCE):
+                followed = await self._follow(unique_id, rows[start : start + AT_ONCE])
+                for arrival, times in followed.arrivals.items():
+                    arrivals[arrival] += times
+                if len(rows) > AT_ONCE:
+                    await asyncio.sleep(0)
+        accepted = sum(map(len, by_series.values()))
+        answer = ObservationsAnswer(accepted=accepted, new_series=tuple(sorted(new)[:MOST_SERIES]), **arrivals)
+        return Answer(_ENCODER.encode(answer))
+
+    async def forecast_series(self, call: Call) -> Answer:
+        """GET /v1/forecasts/{unique_id}."""
+        unique_id, state = await self._state(call)
+        columns, step = state.buffer.columns, state.buffer.newest_step
+        if step is None:
+            raise Problem(409, f"{unique_id}: no observation yet; POST them to /v1/observations")
+        self._require_enough(columns[0], step, f"{unique_id}: ", "POST the missing ones to /v1/observations")
+        row = self._model.row_at(columns, step)
+        unusual = self._model.unusual(row)
+        values = self._model.predict_row(row)
+        return Answer(_ENCODER.encode(self._told(step, values, self._model.told_unusual(row, unusual), unique_id)))
+
+    async def forecast_window(self, call: Call) -> Answer:
+        """POST /v1/forecast."""
+        require_json(call.headers)
+        unique_id, step, columns = self._bodies.read_window(call.body)
+        self._require_enough(columns[0], step, "", "Send a window that has them")
+        model = self._model
+        row = model.row_at(columns, step)
+        unusual = model.unusual(row)
+        values = model.predict_row(row)
+        self._monitor.row("window", row, unusual=unusual is not None)
+        return Answer(_ENCODER.encode(self._told(step, values, model.told_unusual(row, unusual), unique_id)))
+
+    async def list_series(self, call: Call) -> Answer:  # noqa: ARG002 - every endpoint is given its call
+        """GET /v1/series."""
+        names = await self._store.names(MOST_SERIES)
+        return Answer(_ENCODER.encode(SeriesListAnswer(await self._store.count(), tuple(names))))
+
+    async def show_series(self, call: Call) -> Answer:
+        """GET /v1/series/{unique_id}."""
+        unique_id, state = await self._state(call)
+        return Answer(_ENCODER.encode(self.shown(unique_id, state)))
+
+    def shown(self, unique_id: str, state: SeriesState) -> SeriesAnswer:
+        """What there is to see of a series."""
+        model, spec, newest = self._model, self._model.spec, state.buffer.newest_step
+        observations: list[ObservedValue] = []
+        made: list[MadeForecast] = []
+        forecasts: tuple[HorizonForecast, ...] = ()
+        unusual: tuple[UnusualInput, ...] = ()
+        problem: str | None = "no observation yet"
+        if newest is not None:
+            target = state.buffer.columns[0]
+            for step in range(newest - spec.lookback, newest + 1):
+                ds, value = moment_of(step, spec), target[step - newest - 1]
+                if not math.isnan(value):
+                    observations.append(ObservedValue(ds, value))
+                for horizon, one in zip(model.horizons, state.made_for(step), strict=True):
+                    if one is not None:
+                        made.append(MadeForecast(ds, horizon, *one))
+            problem = self._gap(target, newest)
+            if problem is None:
+                row = model.row_at(state.buffer.columns, newest)
+                unusual = model.told_unusual(row, model.unusual(row))
+                forecasts = model.forecasts(newest, model.predict_row(row))
+        return SeriesAnswer(
+            unique_id=unique_id,
+            unit=self._unit,
+            newest=state.buffer.newest,
+            observations=tuple(observations),
+            made=tuple(made),
+            next=forecasts,
+            unusual=unusual,
+            problem=problem,
+        )
+
+    async def _follow(self, unique_id: str, rows: Sequence[Row]) -> Followed:
+        followed = await self._store.change(unique_id, lambda state: follow(self._model, state, rows))
+        count(self._monitor, followed)
+        return followed
+
+    async def _state(self, call: Call) -> tuple[str, SeriesState]:
+        unique_id = str(call.scope["path_params"]["unique_id"])
+        state = await self._store.read(unique_id)
+        if state is None:
+            told = f"no series {unique_id!r}: GET /v1/series lists them; POST its observations to /v1/observations"
+            raise Problem(404, told, [Field("unique_id", "expected a series that is known")])
+        return unique_id, state
+
+    def _authorize(self, call: Call) -> None:
+        """Compares in a time that does not tell how much of a key was right."""
+        if not self._key:
+            return
+        given = call.headers.get(b"x-api-key", b"")
+        scheme, _, token = call.headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer":
+            given = token.strip()
+        if not hmac.compare_digest(given, self._key):
+            told = "expected the service's key, as 'Authorization: Bearer …' or 'X-API-Key: …'"
+            raise Problem(401, told, headers={"www-authenticate": "Bearer"})
+
+    def _told(
+        self, step: int, values: Sequence[float], unusual: tuple[UnusualInput, ...], unique_id: str | None
+    ) -> ForecastAnswer:
+        model = self._model
+        return ForecastAnswer(
+            self._served,
+            moment_of(step, model.spec),
+            self._unit,
+            self._interval,
+            model.forecasts(step, values),
+            unusual,
+            unique_id,
+        )
+
+    def _require_enough(self, target: Sequence[float], step: int, name: str, hint: str) -> None:
+        """Raises Problem 409, with what is missing, when features cannot bear the gap."""
+        gap = self._gap(target, step)
+        if gap is not None:
+            raise Problem(409, f"{name}{gap}. {hint}", missing=self._missing(target, step))
+
+    def _gap(self, target: Sequence[float], step: int) -> str | None:
+        missing = self._model.missing_steps(target)
+        if not missing:
+            return None
+        spec, reach = self._model.spec, self._model.reach
+        origin = f"{moment_of(step, spec):%Y-%m-%dT%H:%MZ}"
+        if 0 in missing:
+            return f"{spec.target} is missing at {origin}, the origin of the forecast"
+        return (
+            f"{len(missing)} of the last {reach} values of {spec.target} up to {origin} are missing; "
+            f"a forecast bears {reach // 2}"
+        )
+
+    def _missing(self, target: Sequence[float], step: int) -> list[dict[str, datetime]]:
+        """The times without a value, as spans from their first to their last step."""
+        spec = self._model.spec
+        steps = sorted(step - age for age in self._model.missing_steps(target))
+        spans = []
+        for _, group in groupby(enumerate(steps), lambda pair: pair[1] - pair[0]):
+            span = [each for _, each in group]
+            spans.append({"from": moment_of(span[0], spec), "to": moment_of(span[-1], spec)})
+        return spans

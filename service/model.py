@@ -1,0 +1,190 @@
+"""The model that is served: a bundle, and everything about it that can be worked out before the first request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from forecasting.bundle import Bundle
+from forecasting.features import Calendar, RollingStatistic
+from forecasting.ring_buffer import moment_of
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+CALENDARS_KEPT = 1024
+
+
+class HorizonForecast(msgspec.Struct, frozen=True):
+    """The target ``horizon`` steps after the origin, at ``ds``, with the ends of its interval; in target units."""
+
+    horizon: int
+    ds: datetime
+    value: float
+    lower: float
+    upper: float
+
+
+class UnusualInput(msgspec.Struct, frozen=True):
+    """A feature that lies outside what training saw, between ``low`` and ``high``; no value is a missing one."""
+
+    feature: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Rows that were predicted: forecast and the ends of its interval, each (n, horizons)."""
+
+    forecast: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+
+
+class Model:
+    """One bundle, in one thread: a single row goes through arrays that are made once.
+
+    columns: of the input matrix, the shared features and then each horizon's calendar, as ``spec.columns``.
+    """
+
+    def __init__(self, bundle: Bundle, version: str) -> None:
+        spec = bundle.spec
+        self.bundle = bundle
+        self.spec = spec
+        self.name = bundle.manifest.challenge
+        self.version = version
+        self.columns = spec.columns
+        self.horizons = spec.horizons
+        self.reach = _reach(bundle)
+        shared, cycles = len(spec.past), len(spec.features.calendar) * 2
+        width = shared + cycles
+        self._inputs = np.array(
+            [
+                [*range(shared), *range(shared + index * cycles, shared + (index + 1) * cycles)]
+                for index in range(len(self.horizons))
+            ]
+        )
+        offsets = [bundle.manifest.offsets[horizon] for horizon in self.horizons]
+        self.lower_offsets = np.array([offset.lower for offset in offsets])
+        self.upper_offsets = np.array([offset.upper for offset in offsets])
+        self._offsets = [(offset.lower, offset.upper) for offset in offsets]
+        references = [bundle.manifest.references[column] for column in self.columns]
+        watched = np.array([not isinstance(feature, Calendar) for feature in spec.definitions])
+        never = np.array([reference.low is None for reference in references])
+        low = np.array([-math.inf if each.low is None else each.low for each in references])
+        high = np.array([math.inf if each.high is None else each.high for each in references])
+        # The calendar is known beforehand, so no sign of drift; a feature that training never had is unusual if there.
+        self._low = np.where(watched, np.where(never, math.inf, low), -math.inf)
+        self._high = np.where(watched, np.where(never, -math.inf, high), math.inf)
+        self._may_miss = np.array([each.missing > 0.0 for each in references]) | ~watched
+        self.watched = np.flatnonzero(watched)
+        self._row = np.full(len(self.columns), math.nan)
+        self._matrix = np.full((len(self.horizons), width), math.nan)
+        self._change = np.zeros(len(self.horizons))
+        self._calls = [
+            bundle.forecaster.models[horizon].bind(self._matrix[index : index + 1], self._change[index : index + 1])
+            for index, horizon in enumerate(self.horizons)
+        ]
+        self._shared = shared
+        self._origin = spec.origin_column
+        self._calendar = lru_cache(CALENDARS_KEPT)(self._worked_out_calendar)
+
+    def predict(self, matrix: FloatArray) -> Prediction:
+        """matrix: (n, len(columns)) float64, NaN when missing."""
+        if len(matrix) == 1:
+            forecast = np.array([self.predict_row(matrix[0])])
+        else:
+            forecast = np.stack(
+                [
+                    self.bundle.predict(horizon, matrix[:, inputs])
+                    for horizon, inputs in zip(self.horizons, self._inputs, strict=True)
+                ],
+                axis=1,
+            )
+        return Prediction(forecast, forecast + self.lower_offsets, forecast + self.upper_offsets)
+
+    def predict_row(self, row: FloatArray) -> list[float]:
+        """One forecast per horizon. row: (len(columns),)."""
+        row.take(self._inputs, out=self._matrix, mode="clip")
+        for call in self._calls:
+            call()
+        return (self._change + row[self._origin]).tolist()  # type: ignore[no-any-return]
+
+    def row_at(self, columns: Sequence[Sequence[float]], step: int) -> FloatArray:
+        """The input row of a series' last steps, the newest of them ``step`` of the grid. Overwritten by the next call.
+
+        columns: by ``spec.variables``, the last ``lookback + 1`` values of each, oldest first.
+        """
+        row = self._row
+        row[: self._shared] = self.spec.read_origin(columns)
+        row[self._shared :] = self._calendar(step)
+        return row
+
+    def unusual(self, row: FloatArray) -> npt.NDArray[np.intp] | None:
+        """Which columns of a row lie outside what training saw; None when none does."""
+        inside = (row >= self._low) & (row <= self._high)
+        if inside.all():
+            return None
+        found = np.flatnonzero(~(inside | (np.isnan(row) & self._may_miss)))
+        return found if found.size else None
+
+    def unusual_rows(self, matrix: FloatArray) -> BoolArray:
+        """Which rows have a feature outside what training saw: (n,). matrix: (n, len(columns))."""
+        inside = (matrix >= self._low) & (matrix <= self._high)
+        usual: BoolArray = (inside | (np.isnan(matrix) & self._may_miss)).all(axis=1)
+        return ~usual
+
+    def told_unusual(self, row: FloatArray, found: npt.NDArray[np.intp] | None) -> tuple[UnusualInput, ...]:
+        """What an answer says of the columns that ``unusual`` gave."""
+        if found is None:
+            return ()
+        told = []
+        for index in found.tolist():
+            reference = self.bundle.manifest.references[self.columns[index]]
+            value = float(row[index])
+            told.append(
+                UnusualInput(self.columns[index], None if math.isnan(value) else value, reference.low, reference.high)
+            )
+        return tuple(told)
+
+    def forecasts(self, step: int, values: Sequence[float]) -> tuple[HorizonForecast, ...]:
+        """Predicted values, of an origin at ``step`` of the grid, with times and intervals."""
+        return tuple(
+            HorizonForecast(horizon, moment_of(step + horizon, self.spec), value, value + lower, value + upper)
+            for horizon, value, (lower, upper) in zip(self.horizons, values, self._offsets, strict=True)
+        )
+
+    def missing_steps(self, target: Sequence[float]) -> list[int]:
+        """Ages, in steps before the origin, of the target's values that a forecast cannot do without; [] when it can.
+
+        A forecast needs the target at its origin, and at least half of the values in the longest window of the target
+        that a feature summarises: that is where these features stop being defined.
+        """
+        tail = target[-self.reach :]
+        if (total := sum(tail)) == total:  # only NaN differs from itself
+            return []
+        missing = [age for age in range(self.reach) if math.isnan(tail[-1 - age])]
+        return missing if 0 in missing or 2 * len(missing) > self.reach else []
+
+    def _worked_out_calendar(self, step: int) -> FloatArray:
+        return np.array([value for horizon in self.horizons for value in self.spec.calendar_values(step, horizon)])
+
+
+def _reach(bundle: Bundle) -> int:
+    """The longest rolling window of the target; without any, all that a feature looks back on."""
+    spec = bundle.spec
+    windows = [
+        feature.window
+        for feature in spec.past
+        if isinstance(feature, RollingStatistic) and feature.variable == spec.target
+    ]
+    return max(windows, default=spec.lookback + 1)

@@ -1,0 +1,133 @@
+"""The state of one series as the service keeps it: its last observations, and the forecasts that were made for it."""
+
+from __future__ import annotations
+
+import math
+import struct
+from array import array
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from forecasting.ring_buffer import Arrival, RingBuffer
+from service.model import Model
+from service.monitor import Score
+
+NUMBERS = 3
+"""What is kept of a forecast: its value and the ends of its interval."""
+_HEADER = struct.Struct("<q?7x")
+
+
+class Taken(NamedTuple):
+    """What an observation did: to the state, and which earlier forecasts it was the truth for."""
+
+    arrival: Arrival
+    scores: tuple[Score, ...]
+
+
+class SeriesState:
+    """The last steps of a series, and every forecast for them and for the steps to come.
+
+    made: for each step from the oldest in the buffer to the farthest horizon, for each horizon, ``NUMBERS`` values of
+    the forecast first made for that step; NaN where none was.
+    """
+
+    __slots__ = ("buffer", "made", "model")
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.buffer = RingBuffer(model.spec)
+        self.made = array("d", [math.nan]) * (_steps(model) * len(model.horizons) * NUMBERS)
+
+    def take(self, step: int, row: Sequence[float]) -> Taken:
+        """Take in one observation. row: by ``spec.variables``, NaN when missing; step: of the grid."""
+        buffer, before = self.buffer, self.buffer.newest_step
+        known = self._has_target(step)
+        arrival = buffer.put(step, row)
+        if arrival is Arrival.NEWEST:
+            self._advance(_steps(self.model) if before is None else step - before)
+        truth = row[0]
+        if known or truth != truth or arrival is Arrival.TOO_OLD:  # noqa: PLR0124  # only NaN differs from itself
+            return Taken(arrival, ())
+        return Taken(arrival, self._met(step, truth))
+
+    def remember(self, values: Sequence[float]) -> None:
+        """Keep the forecasts made from the newest observation, one value per horizon, for when their truth comes."""
+        model = self.model
+        length = model.spec.lookback + 1
+        width = len(model.horizons) * NUMBERS
+        for place, (horizon, value) in enumerate(zip(model.horizons, values, strict=True)):
+            start = (length - 1 + horizon) * width + place * NUMBERS
+            self.made[start] = value
+            self.made[start + 1] = value + float(model.lower_offsets[place])
+            self.made[start + 2] = value + float(model.upper_offsets[place])
+
+    def made_for(self, step: int) -> list[tuple[float, float, float] | None]:
+        """The forecasts made for a step, one per horizon; None where none was, or is no longer known."""
+        newest, length = self.buffer.newest_step, self.model.spec.lookback + 1
+        horizons = len(self.model.horizons)
+        if newest is None or not 0 <= step - newest + length - 1 < _steps(self.model):
+            return [None] * horizons
+        start = (step - newest + length - 1) * horizons * NUMBERS
+        found: list[tuple[float, float, float] | None] = []
+        for at in range(start, start + horizons * NUMBERS, NUMBERS):
+            value, lower, upper = self.made[at : at + NUMBERS]
+            found.append(None if math.isnan(value) else (value, lower, upper))
+        return found
+
+    def encode(self) -> bytes:
+        """The state as bytes, for a store outside the process."""
+        newest = self.buffer.newest_step
+        parts = [_HEADER.pack(newest or 0, newest is not None), *(column.tobytes() for column in self.buffer.columns)]
+        return b"".join([*parts, self.made.tobytes()])
+
+    @classmethod
+    def decode(cls, model: Model, encoded: bytes) -> SeriesState:
+        """Read what ``encode`` gave, of a model with the same layout. Raises ValueError when it is something else."""
+        state = cls(model)
+        wanted = encoded_bytes(model)
+        if len(encoded) != wanted:
+            raise ValueError(f"expected {wanted} bytes of a series' state; found {len(encoded)}")
+        newest, known = _HEADER.unpack_from(encoded)
+        state.buffer.newest_step = newest if known else None
+        start = _HEADER.size
+        for column in (*state.buffer.columns, state.made):
+            stop = start + 8 * len(column)
+            column[:] = array("d", encoded[start:stop])
+            start = stop
+        return state
+
+    def _has_target(self, step: int) -> bool:
+        newest, target = self.buffer.newest_step, self.buffer.columns[0]
+        if newest is None or step > newest or newest - step >= len(target):
+            return False
+        return not math.isnan(target[step - newest - 1])
+
+    def _advance(self, steps: int) -> None:
+        width = len(self.model.horizons) * NUMBERS
+        gone = min(steps * width, len(self.made))
+        del self.made[:gone]
+        self.made.extend([math.nan] * gone)
+
+    def _met(self, step: int, truth: float) -> tuple[Score, ...]:
+        scores = []
+        newest = self.buffer.newest_step or 0
+        target = self.buffer.columns[0]
+        for place, made in enumerate(self.made_for(step)):
+            if made is None:
+                continue
+            value, lower, upper = made
+            age = newest - step + self.model.horizons[place]
+            origin = target[-1 - age] if age < len(target) else math.nan
+            scores.append(Score(place, truth - value, truth - origin, covered=lower <= truth <= upper))
+        return tuple(scores)
+
+
+def encoded_bytes(model: Model) -> int:
+    """How large an encoded state is."""
+    spec = model.spec
+    numbers = (spec.lookback + 1) * len(spec.variables) + _steps(model) * len(spec.horizons) * NUMBERS
+    return _HEADER.size + 8 * numbers
+
+
+def _steps(model: Model) -> int:
+    return model.spec.lookback + 1 + max(model.horizons)

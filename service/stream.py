@@ -1,0 +1,80 @@
+"""Observations as they come in: they enter the state, meet the forecasts made for them, and new forecasts are made.
+
+A forecast is made from every observation that becomes the newest of its series, whether or not a client asks for it: so
+the live error is that of the model, not of its clients' habits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from forecasting.manifest import SeriesWindow
+from forecasting.ring_buffer import Arrival, grid_step
+from service.model import Model
+from service.monitor import Monitor, Score
+from service.series import SeriesState
+
+FloatArray = npt.NDArray[np.float64]
+Row = tuple[int, Sequence[float]]
+"""A step of the grid, and a value per variable, NaN when missing."""
+
+ARRIVED = {
+    Arrival.NEWEST: "newest",
+    Arrival.LATE: "late",
+    Arrival.REPEATED: "repeated",
+    Arrival.CORRECTED: "corrected",
+    Arrival.TOO_OLD: "too_old",
+}
+
+
+@dataclass
+class Followed:
+    """What some observations of one series led to; counted once they are kept."""
+
+    arrivals: Counter[str] = field(default_factory=Counter)
+    scores: list[Score] = field(default_factory=list)
+    rows: list[FloatArray] = field(default_factory=list)
+    unusual: list[bool] = field(default_factory=list)
+
+
+def follow(model: Model, state: SeriesState, rows: Sequence[Row]) -> Followed:
+    """Take observations into a state, in the order in which they came, and make the forecasts that follow from them."""
+    followed = Followed()
+    for step, values in rows:
+        taken = state.take(step, values)
+        followed.arrivals[ARRIVED[taken.arrival]] += 1
+        followed.scores += taken.scores
+        if taken.arrival is Arrival.NEWEST and not model.missing_steps(state.buffer.columns[0]):
+            row = model.row_at(state.buffer.columns, step)
+            state.remember(model.predict_row(row))
+            followed.rows.append(row.copy())
+            followed.unusual.append(model.unusual(row) is not None)
+    return followed
+
+
+def count(monitor: Monitor, followed: Followed) -> None:
+    """Count what observations led to."""
+    for arrival, times in followed.arrivals.items():
+        monitor.arrived(arrival, times)
+    monitor.scored(followed.scores)
+    for row, unusual in zip(followed.rows, followed.unusual, strict=True):
+        monitor.row("stream", row, unusual=unusual)
+
+
+def warm(model: Model, state: SeriesState, window: SeriesWindow) -> None:
+    """Fill the steps that a state does not have from the observations that travel in the bundle; nothing is counted."""
+    for ds, values in zip(window.ds, window.values, strict=True):
+        step = grid_step(ds, model.spec)
+        buffer, newest = state.buffer, state.buffer.newest_step
+        row = [float("nan") if value is None else value for value in values]
+        if newest is None or step > newest:
+            state.take(step, row)
+        elif newest - step <= model.spec.lookback:
+            held = [column[step - newest - 1] for column in buffer.columns]
+            if all(value != value for value in held):  # noqa: PLR0124  # only NaN differs from itself
+                state.take(step, row)
