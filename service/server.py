@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -71,6 +73,8 @@ def serve(settings: Settings) -> int:
         "timeout_graceful_shutdown": max(1, round(settings.stop_seconds)),
     }
     config = uvicorn.Config("service.application:create_app", **options)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _heed)
     if settings.workers == 1:
         server = uvicorn.Server(config)
         server.run()
@@ -78,3 +82,7 @@ def serve(settings: Settings) -> int:
     with config.bind_socket() as listening:
         Multiprocess(config, sockets=[listening]).run()
     return 0
+
+
+def _heed(number: int, frame: FrameType | None) -> None:
+    """Uvicorn stops on a signal, then raises it again: having stopped well is no death by signal."""

@@ -13,6 +13,8 @@ import pytest
 
 from scripts.processes import end, start
 from scripts.services import ROOT, S3_PORTS, Service, Stack, free_ports
+from tests import serving
+from tests.serving import make_bundle
 
 pytest_plugins = ["tests.replay_fixture", "tests.doubles.github.fixture"]
 
@@ -81,6 +83,19 @@ def tracking_env(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The environment names the real MLflow."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
     return mlflow_server
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that is fitted on the whole recorded year."""
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def service(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Running]:
+    """A service around it, with its usual settings; its tests use series of their own."""
+    with serving.running(bundle, tmp_path_factory.mktemp("service") / "log") as found:
+        yield found
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,0 +1,188 @@
+"""A real service process around a small bundle that is trained on the recorded weather."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import treelite
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from forecasting.bundle import recent_windows, write_bundle
+from forecasting.challenge import load_challenge
+from forecasting.drift import feature_references
+from forecasting.features import FeatureSpec, feature_spec
+from forecasting.intervals import calibrate
+from forecasting.manifest import Description
+from forecasting.table_features import Table, table_features, table_targets
+from pipelines.train import variable_ranges
+from scripts.replay import recording
+
+ROOT = Path(__file__).parents[1]
+CHALLENGE = load_challenge(ROOT / "challenges" / "weather.toml")
+SPEC = feature_spec(CHALLENGE)
+START, END = datetime(2013, 1, 1, tzinfo=UTC), datetime(2014, 1, 1, tzinfo=UTC)
+READY_SECONDS = 60.0
+
+
+def recorded_table(first: datetime = START, last: datetime = END, spec: FeatureSpec = SPEC) -> Table:
+    """The recorded hours from ``first`` to before ``last``, in the challenge's units, each hour once."""
+    codes, ds, rows = [], [], []
+    stations = recording.load().stations
+    for code, station in enumerate(stations):
+        times, values = station.between(int(first.timestamp()), int(last.timestamp()) - 1)
+        latest = dict(zip(times, values, strict=True))
+        codes += [code] * len(latest)
+        ds += list(latest)
+        rows += [_converted(each) for each in latest.values()]
+    columns = {name: np.array([row[name] for row in rows]) for name in spec.variables}
+    return Table(tuple(each.name for each in stations), np.array(codes), np.array(ds, "datetime64[s]"), columns)
+
+
+def _converted(values: recording.Values) -> dict[str, float]:
+    found = dict(zip(recording.COLUMNS, (np.nan if value is None else value for value in values), strict=True))
+    return {
+        "temperature": round((found["temperature_f"] - 32) / 1.8, 4),
+        "dew_point": round((found["dew_point_f"] - 32) / 1.8, 4),
+        "humidity": found["humidity_percent"],
+        "wind_speed": round(found["wind_speed_mph"] * 0.44704, 4),
+        "wind_direction": found["wind_direction_degrees"],
+        "pressure": found["pressure_hpa"],
+    }
+
+
+def make_bundle(directory: Path, first: datetime = START, last: datetime = END, *, trees: int = 20) -> Path:
+    """A bundle fitted on the recorded hours from ``first`` to before ``last``; it carries the last of them."""
+    table = recorded_table(first, last)
+    matrix, targets = table_features(SPEC, table), table_targets(SPEC, table)
+    origin, models, offsets, holdout = table.variables[SPEC.target], {}, {}, {}
+    for horizon, target in zip(SPEC.horizons, targets.T, strict=True):
+        columns = [SPEC.columns.index(name) for name in SPEC.columns_for(horizon)]
+        change = target - origin
+        known = ~np.isnan(change)
+        model = HistGradientBoostingRegressor(max_iter=trees, min_samples_leaf=40, random_state=0)
+        model.fit(matrix[known][:, columns], change[known])
+        residuals = change[known] - model.predict(matrix[known][:, columns])
+        models[horizon] = treelite.sklearn.import_model(model).serialize_bytes()
+        offsets[horizon] = calibrate(residuals, 0.9)
+        holdout[horizon] = {"rmse": float(np.sqrt(np.mean(residuals**2))), "mae": float(np.mean(np.abs(residuals)))}
+    description = Description(
+        challenge=CHALLENGE.name,
+        unit=CHALLENGE.target.unit,
+        features=SPEC,
+        series=table.unique_ids,
+        train_start=first,
+        train_end=last - timedelta(hours=1),
+        rows={"train": len(origin)},
+        dataset_md5="0" * 32 + ".dir",
+        git_sha="a" * 40,
+        mlflow_run="b" * 32,
+        interval=0.9,
+        offsets=offsets,
+        references=feature_references(SPEC.columns, matrix[~np.isnan(origin)]),
+        title=CHALLENGE.title,
+        variables=variable_ranges(CHALLENGE, SPEC),
+        drift=CHALLENGE.drift,
+        holdout=holdout,
+    )
+    write_bundle(directory, description, models, recent_windows(SPEC, table))
+    return directory
+
+
+def observations(table: Table, unique_id: str) -> Iterator[dict[str, Any]]:
+    """One series of a table as `/v1/observations` takes it, oldest first; values that are missing are left out."""
+    for place in np.flatnonzero(table.codes == table.unique_ids.index(unique_id)).tolist():
+        values = {name: float(column[place]) for name, column in table.variables.items()}
+        known = {name: value for name, value in values.items() if not np.isnan(value)}
+        yield {"unique_id": unique_id, "ds": f"{table.ds[place].astype('datetime64[s]')}Z", **known}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that answers."""
+
+    url: str
+    port: int
+    process: subprocess.Popen[str]
+    log: Path
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", timeout=30, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", timeout=60, **options)
+
+    def send(self, records: list[dict[str, Any]]) -> dict[str, Any]:
+        """Observations that must be accepted; what the service says of them."""
+        answer = self.post("/v1/observations", json={"observations": records})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of `/metrics`, by its name and labels as they are written there."""
+        lines = [line for line in self.get("/metrics").text.splitlines() if line and not line.startswith("#")]
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+    def stop(self, seconds: float = 30.0) -> int:
+        """Ask it to stop, and wait until it has; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=seconds)
+
+
+@contextmanager
+def running(bundle: Path, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """`python -m service` on a free port, from its first good /health to its end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RPS_")}
+    command = [sys.executable, "-m", "service", "--bundle", str(bundle), "--port", str(port)]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**inherited, **(environment or {})}, stdout=output, stderr=output, text=True
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + READY_SECONDS
+        while not _healthy(url):
+            assert process.poll() is None, f"the service ended with {process.returncode}: {log.read_text()}"
+            assert time.monotonic() < until, f"not ready after {READY_SECONDS:g} s: {log.read_text()}"
+            time.sleep(0.05)
+        yield Running(url, port, process, log)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def refused(bundle: Path, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """A service that must not start: its exit code, and what it says."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RPS_")}
+    command = [sys.executable, "-m", "service", "--bundle", str(bundle), "--port", "0"]
+    variables = {**inherited, **(environment or {})}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, re.sub(r"\s+", " ", done.stderr)
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2.0).status_code == 200
+    except httpx.HTTPError:
+        return False
