@@ -1,7 +1,7 @@
-"""`make demo`: start the laptop stack, run one challenge's pipeline on a commit through Airflow, judge what came out.
+"""`make demo`: run one challenge's pipeline on a commit through Airflow, judge the model, serve it, stream data to it.
 
-It is the gate, as on a pull request, but with nobody to tell: all that is shown comes from Airflow's and MLflow's APIs,
-so it is the same for a stack that is not on this machine.
+The verdict is the gate's, as on a pull request, but with nobody to tell: all that is shown comes from Airflow's and
+MLflow's APIs, so it is the same for a stack that is not on this machine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -20,12 +22,20 @@ from ci.gate import Request, Services, gate
 from ci.policy import challenges, commit_of
 from ci.progress import Log
 from ci.settings import airflow_settings, mlflow_settings
-from scripts.services import ROOT, StackError, laptop_stack
-from scripts.stack import up
+from scripts.services import REPLAY_STARTS, ROOT, Stack, StackError, laptop_stack, set_clock
+from scripts.stack import replace, up
 
 DEADLINE = timedelta(minutes=30)
+STREAM_SPEED = 720.0
+"""Replayed seconds per second while the demo's service is fed: an hour every five seconds."""
 JUDGED = (0, 1)
 """The gate's exit codes when there is a verdict, whichever it is."""
+
+
+class _Judged(msgspec.Struct):
+    """What the demo reads of the verdict."""
+
+    model_version: str
 
 
 def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
@@ -34,6 +44,8 @@ def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
     stack = laptop_stack()
     console.print("Laptop stack:")
     up(stack)
+    if stack.replay is not None:  # an earlier demo has moved its clock on
+        set_clock(stack.replay, now=REPLAY_STARTS, speed=1.0)
     # MLflow's client reads who we are from the environment.
     os.environ.update({name: value for name, value in stack.addresses.items() if name.startswith("MLFLOW_")})
     output = stack.home / "demo"
@@ -56,7 +68,24 @@ def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
     console.print()
     console.print(Markdown((output / "report.md").read_text(encoding="utf-8")))
     console.print(f"\nThis report and verdict.json are in {output}.", soft_wrap=True)
-    return 0 if code in JUDGED else code
+    if code not in JUDGED:
+        return code
+    _go_online(console, stack, challenge, output)
+    return 0
+
+
+def _go_online(console: Console, stack: Stack, challenge: str, output: Path) -> None:
+    """Serve the model that was just made, and stream observations into it. Raises StackError."""
+    version = msgspec.json.decode((output / "verdict.json").read_bytes(), type=_Judged).model_version
+    console.print(f"\nThe service, on version {version} of {challenge}:")
+    replayed = stack.replay is not None
+    if stack.replay is not None:
+        set_clock(stack.replay, speed=STREAM_SPEED)
+    services = stack.online(challenge, f"models:/{challenge}/{version}")
+    replace(stack, services)
+    told = f"an hour of it every {3600 / STREAM_SPEED:g} s, for a quarter of an hour" if replayed else "as they come"
+    console.print(f"\nObservations stream in, {told}. See it live: {services[0].address}/")
+    console.print("'make status' shows what runs, 'make down' ends it.")
 
 
 def _commit(console: Console, sha: str, challenge: str) -> str:

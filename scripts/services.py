@@ -94,12 +94,11 @@ class Stack:
             "RPS_HOME": str(self.home),
             "RPS_REPOSITORY": self.settings.get("RPS_REPOSITORY", str(ROOT)),
         }
-        if "OPEN_METEO_URL" not in self.settings:
-            replay = f"http://127.0.0.1:{self.port('RPS_REPLAY_PORT', 8900)}"
+        if self.replay is not None:
             mine |= {
-                "OPEN_METEO_URL": replay,
-                "OPEN_METEO_ARCHIVE_URL": replay,
-                "RPS_CLOCK_URL": f"{replay}/replay/clock",
+                "OPEN_METEO_URL": self.replay,
+                "OPEN_METEO_ARCHIVE_URL": self.replay,
+                "RPS_CLOCK_URL": f"{self.replay}/replay/clock",
             }
         if "MLFLOW_TRACKING_URI" not in self.settings:
             mine["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{self.port('RPS_MLFLOW_PORT', 5000)}"
@@ -121,18 +120,37 @@ class Stack:
         return given | mine
 
     @property
+    def replay(self) -> str | None:
+        """The address of the recorded weather, when it is the source."""
+        ours = "OPEN_METEO_URL" not in self.settings
+        return f"http://127.0.0.1:{self.port('RPS_REPLAY_PORT', 8900)}" if ours else None
+
+    @property
     def services(self) -> list[Service]:
         """The services to start, in the order in which they are."""
         wanted: list[Service] = []
         if "RPS_STORE" not in self.settings:
             wanted.append(self._s3())
-        if "OPEN_METEO_URL" not in self.settings:
+        if self.replay is not None:
             wanted.append(self._replay())
         if "AIRFLOW_API_URL" not in self.settings:
             wanted += self._airflow()
         if "MLFLOW_TRACKING_URI" not in self.settings:
             wanted.append(self._mlflow())
         return wanted
+
+    def online(self, challenge: str, bundle: str) -> list[Service]:
+        """The service around a bundle, and what streams the source's observations into it."""
+        port = self.port("RPS_SERVICE_PORT", 8000)
+        address = f"http://127.0.0.1:{port}"
+        serve = [sys.executable, "-m", "service", "--bundle", bundle, "--host", "127.0.0.1", "--port", str(port)]
+        feed = [sys.executable, "-m", "scripts.feed", "--challenge", challenge, "--service", address, "--every", "1"]
+        health = lambda: _answers(f"{address}/health")  # noqa: E731
+        fed = lambda: _has_streamed(address)  # noqa: E731
+        return [
+            Service("service", serve, address, (port,), "RPS_SERVICE_PORT", health, self.addresses),
+            Service("feed", feed, address, (), "RPS_SERVICE_PORT", fed, self.addresses),
+        ]
 
     def _s3(self) -> Service:
         first = self.port("RPS_S3_PORT", 8333)
@@ -270,6 +288,18 @@ def laptop_stack() -> Stack:
     return Stack(home, settings)
 
 
+def set_clock(replay: str, *, speed: float, now: str | None = None) -> None:
+    """Set the replay's clock: how many replayed seconds pass in one, and what time it is. Raises StackError."""
+    try:
+        clock = f"{replay}/replay/clock"
+        moment = now or httpx.get(clock, timeout=5.0).raise_for_status().json()["now"]
+        httpx.put(clock, json={"now": moment, "speed": speed}, timeout=5.0).raise_for_status()
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise StackError(
+            f"the replay at {replay} does not take a time: {error}; run 'make down', then again"
+        ) from error
+
+
 def free_ports(count: int) -> int:
     """The first of ``count`` neighbouring loopback ports of which none is taken, for a stack beside the usual one."""
     for first in range(20000 + os.getpid() % 20000, 60000, count):
@@ -285,8 +315,8 @@ def free_ports(count: int) -> int:
 
 def separate_stack(home: Path, repository: Path) -> Stack:
     """A stack of its own beside the usual one: all services, on free ports, running another checkout's commits."""
-    first = free_ports(S3_PORTS + 3)
-    names = ("RPS_REPLAY_PORT", "RPS_MLFLOW_PORT", "RPS_AIRFLOW_PORT")
+    names = ("RPS_REPLAY_PORT", "RPS_MLFLOW_PORT", "RPS_AIRFLOW_PORT", "RPS_SERVICE_PORT")
+    first = free_ports(S3_PORTS + len(names))
     ports = {name: str(first + S3_PORTS + offset) for offset, name in enumerate(names)}
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Stack(home, {"RPS_S3_PORT": str(first), "RPS_REPOSITORY": str(repository), **ports})
@@ -307,6 +337,16 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=2.0).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def _has_streamed(address: str) -> bool:
+    """Whether any observation has reached the service."""
+    try:
+        text = httpx.get(f"{address}/metrics", timeout=2.0).text
+    except httpx.HTTPError:
+        return False
+    counts = [line for line in text.splitlines() if line.startswith("rps_observations_total")]
+    return any(float(line.rsplit(" ", 1)[1]) > 0 for line in counts)
 
 
 def _component_is_healthy(address: str, component: str) -> bool:

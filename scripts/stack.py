@@ -45,6 +45,18 @@ def up(stack: Stack) -> None:
         _write_environment(stack)
 
 
+def replace(stack: Stack, services: list[Service]) -> None:
+    """End what runs under these names, start these services one by one, and wait for each. Raises StackError."""
+    with _alone(stack):
+        for service in reversed(services):
+            started = _recorded(stack, service.name)
+            end([started] if started else [], patience_seconds=PATIENCE_SECONDS)
+        for service in services:
+            _refuse_taken_ports(service)
+            _start(stack, service)
+            _wait_until_healthy(stack, [service])
+
+
 def down(stack: Stack) -> int:
     """End every process that was started, and say so; how many were. Raises StackError when one does not end."""
     with _alone(stack):
@@ -68,7 +80,9 @@ def down(stack: Stack) -> int:
 def status(stack: Stack) -> bool:
     """Print each service's state; whether all are healthy."""
     well = True
-    for service in stack.services:
+    # The service and its feed are there only after a model is: `make demo` starts them.
+    online = [service for service in stack.online("", "") if _recorded(stack, service.name)]
+    for service in (*stack.services, *online):
         started = _recorded(stack, service.name)
         if not (started and started.alive):
             state = "down"
