@@ -33,6 +33,7 @@ from bench.service_servers import (
     mlflow_server,
     mlserver,
     ours,
+    pinned_version,
     running,
     say,
     wrk,
@@ -236,8 +237,9 @@ def report(results: dict[str, Result], rounds: int, seconds: int) -> str:
         "`/v1/forecast` the 49 hours that they follow from. One worker each; `wrk -t1 -c8` on the same cores; medians",
         f"of {rounds} rounds of {seconds} s in turn, each after {WARM_UP_SECONDS} s to warm up; a server whose turn it",
         "is not is stopped. Every server's predictions were checked to be scikit-learn's to 1e-9. The peers run as",
-        "their documentations say, from pinned environments of their own; with `OMP_NUM_THREADS=1`, which makes each",
-        "of them faster here.",
+        "their documentations say, from pinned environments of their own; with `OMP_NUM_THREADS=1`, with which none",
+        "is slower here and most are faster; the trees as one `MultiOutputRegressor` of three.",
+        f"Versions: {', '.join(_versions())}.",
         "",
         "| server | requests/s (median) | lowest – highest | p50, ms | p99, ms |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -249,6 +251,12 @@ def report(results: dict[str, Result], rounds: int, seconds: int) -> str:
     if goals:
         lines += ["", "| what | reached | goal | |", "| --- | ---: | ---: | --- |", *goals]
     return "\n".join(lines)
+
+
+def _versions() -> list[str]:
+    of_ours, of_peers = ("litestar", "uvicorn", "treelite"), ("scikit-learn", "fastapi", "bentoml", "mlflow")
+    pinned = [("service", name) for name in of_ours] + [("bench-service", name) for name in of_peers]
+    return [f"{name} {pinned_version(file, name)}" for file, name in (*pinned, ("bench-mlserver", "mlserver"))]
 
 
 def _goals(results: dict[str, Result]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import tempfile
 from dataclasses import dataclass
 from datetime import datetime
@@ -161,6 +162,7 @@ def _save_for_peers(home: Path, fitted: MultiOutputRegressor, example: FloatArra
     import mlflow.sklearn
     from mlflow.models import infer_signature
 
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it warns of pickles; nothing of ours loads this one
     (home / "joblib").mkdir()
     joblib.dump(fitted, home / "joblib" / "model.joblib")
     mlflow.sklearn.save_model(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -33,7 +34,7 @@ HOST = "127.0.0.1"
 CONNECTIONS = 8
 READY_SECONDS = 120.0
 ONE_CORE = {"OMP_NUM_THREADS": "1"}
-"""For the peers: on one row, each is faster so than with the thread per core that scikit-learn takes by default."""
+"""For the peers: on one row, none is slower so than with the thread per core that scikit-learn takes by default."""
 QUIET = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 """Nothing is told to anyone outside."""
 
@@ -90,6 +91,15 @@ def interpreter(requirements: str) -> Path:
         subprocess.run([*sync, "--compile-bytecode", pinned], check=True)
         stamp.write_text(digest, encoding="utf-8")
     return python
+
+
+def pinned_version(requirements: str, package: str) -> str:
+    """What an environment has of a package, by its pinned requirements."""
+    pinned = (ROOT / "requirements" / f"{requirements}.txt").read_text(encoding="utf-8")
+    found = re.search(rf"^{re.escape(package)}==(\S+)", pinned, re.MULTILINE)
+    if found is None:
+        raise BenchError(f"requirements/{requirements}.txt: expected {package}, pinned; run `make requirements`")
+    return found[1]
 
 
 def floor() -> Server:
