@@ -10,6 +10,7 @@ from service.model import Model, Prediction
 from service.monitor import Monitor, PredictedBy
 from service.problems import Problem
 from service.settings import Settings
+from service.tables import FloatArray
 
 _OCTETS = b"application/octet-stream"
 _HEADER_LENGTH = b"inference-header-content-length"
@@ -72,7 +73,7 @@ class Inference:
         """GET /version."""
         return Answer(self._version.encode(), b"text/plain; charset=utf-8")
 
-    def _predict(self, source: PredictedBy, matrix: open_inference.FloatArray) -> Prediction:
+    def _predict(self, source: PredictedBy, matrix: FloatArray) -> Prediction:
         model = self._model
         found = model.predict(matrix)
         if len(matrix) == 1:

@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from service.open_inference import FloatArray, check_rows, listed, numbers, read_json, shown
 from service.problems import Field, Problem, wrong_field
+from service.tables import FloatArray, check_rows, listed, numbers, read_json, shown
 
 JSON: Final = "application/json"
 CSV: Final = "text/csv"

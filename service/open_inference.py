@@ -6,26 +6,19 @@ Source: KServe, "Open Inference Protocol (V2)", HTTP/REST; Triton, "Binary Tenso
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Annotated, Any, Final, NoReturn, TypeVar
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from service.problems import Field, Problem, wrong_field
-
-FloatArray = NDArray[np.float64]
-Document = TypeVar("Document")
+from service.tables import FloatArray, check_rows, listed, numbers, read_json, shown
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 INPUT: Final = "features"
 OUTPUTS: Final = ("forecast", "lower", "upper")
-MOST_NAMES: Final = 20
-"""How many columns one message names; a table may have thousands."""
 
 
 class RequestedOutput(msgspec.Struct, frozen=True):
@@ -421,67 +414,3 @@ def encode(  # noqa: PLR0917 - in the order of the answer
     if not parts:
         return header, None
     return b"".join([header, *parts]), len(header)
-
-
-# What the other protocol of tables reads in the same way.
-
-
-def read_json(decoder: msgspec.json.Decoder[Document], body: bytes) -> Document:
-    """Decode ``body``; raises Problem 400 when it is not JSON, and 422 when it does not have the decoder's form."""
-    try:
-        str(body, "utf-8")  # the decoder does not look into the fields that it skips
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        _raise_wrong_form(str(error))
-    except UnicodeDecodeError as error:
-        raise Problem(400, f"the body is not UTF-8: byte {error.start}") from error
-    except msgspec.DecodeError as error:
-        hint = "; send null for a missing number" if b"NaN" in body else ""
-        raise Problem(400, f"the body is not JSON: {error}{hint}") from error
-    except RecursionError as error:
-        raise Problem(400, "the body is nested too deeply; no form of a request needs more than four levels") from error
-
-
-def _raise_wrong_form(message: str) -> NoReturn:
-    """Tell the decoder's message, which ends in a path such as ``$.inputs[0].shape``, with a JSON pointer."""
-    detail, _, path = message.partition(" - at `$")
-    known = path.partition("[...]")[0]  # the decoder does not tell the names inside a free-form object
-    pointer = "".join(f"/{part}" for part in re.findall(r"\w+", known))
-    if absent := re.fullmatch(r"Object missing required field `(\w+)`", detail):
-        raise wrong_field(f"{pointer}/{absent[1]}", "missing")
-    detail = detail.replace("`", "")
-    raise Problem(422, f"{pointer or 'the body'}: {detail}", [Field(pointer, detail)])
-
-
-def check_rows(rows: int, most_rows: int, pointer: str) -> int:
-    """The number of rows; raises Problem 413 when there are more than ``most_rows``."""
-    if rows > most_rows:
-        raise wrong_field(pointer, f"expected at most {most_rows} rows; found {rows}; send them in parts", 413)
-    return rows
-
-
-def numbers(flat: list[Any], pointer: Callable[[int], str]) -> FloatArray:
-    """Parsed JSON numbers as an array, null becoming NaN; raises Problem 422 for anything else, or beyond a double."""
-    if not set(map(type, flat)) <= {float, int, type(None)}:
-        position = next(i for i, value in enumerate(flat) if type(value) not in {float, int, type(None)})
-        raise wrong_field(pointer(position), f"expected a number or null; found {shown(flat[position])}")
-    try:
-        return np.array(flat, dtype=np.float64)
-    except OverflowError:  # a whole number of more than 308 digits
-        position = next(i for i, value in enumerate(flat) if type(value) is int and abs(value) > sys.float_info.max)
-        raise wrong_field(pointer(position), "expected a number that fits a double") from None
-
-
-def shown(value: object) -> str:
-    """A value of a request for a message, never long."""
-    if isinstance(value, (str, list, dict)):
-        value = value[:40] if not isinstance(value, dict) else "an object"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names for a message, the first few when they are many."""
-    every = list(names)
-    rest = f" and {len(every) - MOST_NAMES} more" if len(every) > MOST_NAMES else ""
-    return ", ".join(name[:60] for name in every[:MOST_NAMES]) + rest
