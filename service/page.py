@@ -15,12 +15,13 @@ from forecasting.challenge import Drift
 from service.forecasts import Forecasts, SeriesAnswer
 from service.http import Answer, Call, Door, Stream
 from service.model import Model
-from service.monitor import LiveHorizon, Monitor
+from service.monitor import FEWEST_ROWS, LiveHorizon, Monitor
 from service.problems import Problem
 from service.settings import Settings
 from service.stores import SeriesStore, StoreUnavailable
 
-FILES = {"page.js": b"text/javascript; charset=utf-8", "page.css": b"text/css; charset=utf-8"}
+_SCRIPT = b"text/javascript; charset=utf-8"
+FILES = {"page.js": _SCRIPT, "chart.js": _SCRIPT, "words.js": _SCRIPT, "page.css": b"text/css; charset=utf-8"}
 MOST_SERIES = 500
 MOST_FEATURES = 8
 LOOK_SECONDS = 0.5
@@ -61,9 +62,14 @@ class PageSignals(msgspec.Struct, frozen=True):
     """Drift and live error, with the limits from where on they count; None where there is too little to say."""
 
     rows: int
+    fewest_rows: int
+    """With fewer rows, or forecasts that met their truth, there is too little to say."""
     out_of_distribution_ratio: float | None
     features: tuple[FeatureDrift, ...]
     """Those that lie farthest from training, the farthest first."""
+    features_watched: int
+    features_drifting: int
+    """Those beyond the limit."""
     live: LiveHorizon | None
     live_by_horizon: dict[int, LiveHorizon]
     limits: Drift
@@ -145,6 +151,8 @@ class Page:
             yield b"retry: 2000\n\n"
             while not self._door.closing:
                 state = await self._state(unique_id)
+                if not unique_id and state.series is not None:
+                    unique_id = state.series.unique_id  # a new series whose name comes before it must not take its place
                 mark = (state.series, state.signals, state.series_count, state.problem)
                 quiet += 1
                 if mark != seen:
@@ -152,7 +160,7 @@ class Page:
                     yield b"event: state\ndata: " + msgspec.json.encode(state) + b"\n\n"
                 elif quiet >= HEARTBEAT_LOOKS:
                     quiet = 0
-                    yield b": still here\n\n"
+                    yield b"event: still\ndata: {}\n\n"  # a page hears events only, no comments
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             self._viewers -= 1
@@ -175,11 +183,15 @@ class Page:
 
     def _signals(self) -> PageSignals:
         signals = self._monitor.signals()
-        farthest = sorted(signals.population_stability.items(), key=lambda each: each[1], reverse=True)[:MOST_FEATURES]
+        farthest = sorted(signals.population_stability.items(), key=lambda each: each[1], reverse=True)
+        limit = self._limits.max_population_stability_index
         return PageSignals(
             rows=signals.rows,
+            fewest_rows=FEWEST_ROWS,
             out_of_distribution_ratio=signals.out_of_distribution_ratio,
-            features=tuple(FeatureDrift(feature, index) for feature, index in farthest),
+            features=tuple(FeatureDrift(feature, index) for feature, index in farthest[:MOST_FEATURES]),
+            features_watched=len(farthest),
+            features_drifting=sum(index > limit for _, index in farthest),
             live=signals.live,
             live_by_horizon=signals.live_by_horizon,
             limits=self._limits,
