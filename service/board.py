@@ -12,8 +12,10 @@ import fcntl
 import math
 import mmap
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,7 @@ class Layout:
             "scored": (self.horizons,),
             "in_flight": (1,),
             "shed": (1,),
+            "started": (1,),
             "rows": (self.drift_window, self.features + 1),
             "scores": (self.live_window * self.horizons, len(SCORE)),
         }
@@ -84,6 +87,7 @@ class Board:
     scored: FloatArray
     in_flight: FloatArray
     shed: FloatArray
+    started: FloatArray
     rows: FloatArray
     scores: FloatArray
 
@@ -109,10 +113,12 @@ class Boards:
         self._file = None
         if directory is None:
             self.own = Board(layout, bytearray(layout.bytes))
+            self.own.started[0] = time.time()
             return
         self._path, self._file = self._take(directory)
         self.own = self._opened(self._path)
         self.own.in_flight[0] = 0.0
+        self.own.started[0] = time.time()
 
     def __iter__(self) -> Iterator[Board]:
         yield self.own
@@ -127,18 +133,20 @@ class Boards:
 
     def _take(self, directory: Path) -> tuple[Path, int]:
         """The first board that no living worker holds; the lock on it ends with the process."""
-        number = 0
+        numbers = count()
         while True:
-            path = directory / f"{number}.board"
+            path = directory / f"{next(numbers)}.board"
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 os.close(file)
-                number += 1
                 continue
-            os.ftruncate(file, self.layout.bytes)
-            return path, file
+            size = os.fstat(file).st_size
+            if size in {0, self.layout.bytes}:
+                os.ftruncate(file, self.layout.bytes)
+                return path, file
+            os.close(file)  # of another layout: to cut it would take memory from under those who read it
 
     def _opened(self, path: Path) -> Board:
         with path.open("r+b") as file:

@@ -151,5 +151,6 @@ class Exposition(Collector):
         yield about
         trained = manifest.train_end.timestamp()
         yield GaugeMetricFamily("rps_model_train_end_timestamp_seconds", "The end of the training data.", value=trained)
-        uptime = time.time() - self._monitor.started
-        yield GaugeMetricFamily("rps_uptime_seconds", "Since this worker was started.", value=uptime)
+        uptime = time.time() - min(float(board.started[0]) for board in self._monitor.boards)
+        told = "Since the worker that has run the longest was started."
+        yield GaugeMetricFamily("rps_uptime_seconds", told, value=uptime)

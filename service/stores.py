@@ -6,6 +6,7 @@ counts is counted by its caller, once, from what it gives back. What was changed
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -17,6 +18,10 @@ T = TypeVar("T")
 
 class StoreUnavailable(Exception):
     """The state cannot be reached now; the message holds no credential."""
+
+
+class StateUnreadable(StoreUnavailable):
+    """What is kept of one series is no state of this model's; the message names the key. Waiting does not help."""
 
 
 class SeriesStore(Protocol):
@@ -37,9 +42,6 @@ class SeriesStore(Protocol):
     async def count(self) -> int:
         """How many series there are."""
 
-    async def revision(self) -> int:
-        """A number that changes whenever a state does."""
-
     async def check(self) -> None:
         """Whether the store can be used now."""
 
@@ -53,29 +55,29 @@ class MemoryStore:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._states: dict[str, SeriesState] = {}
-        self._revision = 0
+        self._names: list[str] = []
 
     async def read(self, unique_id: str) -> SeriesState | None:
         return self._states.get(unique_id)
 
     async def change(self, unique_id: str, change: Callable[[SeriesState], T]) -> T:
-        state = self._states.get(unique_id) or SeriesState(self._model)
+        state = self._states.get(unique_id)
+        if state is not None:
+            return change(state)
+        state = SeriesState(self._model)
         changed = change(state)
         self._states[unique_id] = state
-        self._revision += 1
+        insort(self._names, unique_id)
         return changed
 
     async def unknown(self, unique_ids: set[str]) -> set[str]:
         return unique_ids - self._states.keys()
 
     async def names(self, most: int) -> list[str]:
-        return sorted(self._states)[:most]
+        return self._names[:most]
 
     async def count(self) -> int:
         return len(self._states)
-
-    async def revision(self) -> int:
-        return self._revision
 
     async def check(self) -> None:
         return

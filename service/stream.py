@@ -43,13 +43,19 @@ class Followed:
 
 
 def follow(model: Model, state: SeriesState, rows: Sequence[Row]) -> Followed:
-    """Take observations into a state, in the order in which they came, and make the forecasts that follow from them."""
+    """Take observations into a state, in the order in which they came, and make the forecasts that follow from them.
+
+    A newest observation that came without its target makes its forecast when it is corrected.
+    """
     followed = Followed()
     for step, values in rows:
         taken = state.take(step, values)
         followed.arrivals[ARRIVED[taken.arrival]] += 1
         followed.scores += taken.scores
-        if taken.arrival is Arrival.NEWEST and not model.missing_steps(state.buffer.columns[0]):
+        newest = taken.arrival is Arrival.NEWEST or (
+            taken.arrival is Arrival.CORRECTED and step == state.buffer.newest_step and not state.has_forecast
+        )
+        if newest and not model.missing_steps(state.buffer.columns[0]):
             row = model.row_at(state.buffer.columns, step)
             state.remember(model.predict_row(row))
             followed.rows.append(row.copy())

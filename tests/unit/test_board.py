@@ -1,0 +1,91 @@
+"""What workers count is one sum for all of them, and a worker that died takes nothing with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.board import Board, Boards, Layout
+
+LAYOUT = Layout(features=3, horizons=2, drift_window=10, live_window=5)
+WORKER = """
+import sys, time
+from pathlib import Path
+from service.board import Boards, Layout
+boards = Boards(Layout(features=3, horizons=2, drift_window=10, live_window=5), Path(sys.argv[1]))
+boards.own.predicted[0] += 5.0
+boards.own.in_flight[0] = 1.0
+print("counted", flush=True)
+time.sleep(60)
+"""
+
+
+def predicted(boards: Boards) -> float:
+    return sum(float(board.predicted.sum()) for board in boards)
+
+
+def test_boards_of_one_directory_sum_up_whoever_looks(tmp_path: Path) -> None:
+    one, two = Boards(LAYOUT, tmp_path), Boards(LAYOUT, tmp_path)
+    one.own.predicted[0] += 3.0
+    two.own.predicted[1] += 4.0
+    assert predicted(one) == predicted(two) == 7.0
+    two.own.predicted[1] += 1.0
+    assert predicted(one) == predicted(two) == 8.0
+    assert len(list(one)) == len(list(two)) == 2
+
+
+def test_a_board_in_memory_is_alone() -> None:
+    one, two = Boards(LAYOUT, None), Boards(LAYOUT, None)
+    one.own.predicted[0] += 3.0
+    assert predicted(two) == 0.0
+    assert list(one) == [one.own]
+
+
+def test_a_killed_workers_board_is_taken_over_and_no_counter_goes_back(tmp_path: Path) -> None:
+    reader = Boards(LAYOUT, tmp_path)
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "counted\n"
+    assert predicted(reader) == 5.0
+    alive = Boards(LAYOUT, tmp_path)
+    assert alive.own.predicted.sum() == 0.0, "a living worker's board was taken"
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    worker.stdout.close()
+    assert predicted(reader) == 5.0
+    heir = Boards(LAYOUT, tmp_path)
+    assert heir.own.predicted[0] == 5.0
+    assert heir.own.in_flight[0] == 0.0
+    heir.own.predicted[0] += 1.0
+    assert predicted(reader) == predicted(alive) == predicted(heir) == 6.0
+
+
+def test_boards_of_another_size_are_neither_read_nor_taken(tmp_path: Path) -> None:
+    foreign = tmp_path / "0.board"
+    foreign.write_bytes(b"\x01" * (LAYOUT.bytes + 8))
+    boards = Boards(LAYOUT, tmp_path)
+    assert list(boards) == [boards.own]
+    assert predicted(boards) == 0.0
+    assert foreign.read_bytes() == b"\x01" * (LAYOUT.bytes + 8)
+
+
+def test_parts_share_no_number() -> None:
+    board = Board(LAYOUT, bytearray(LAYOUT.bytes))
+    for place, name in enumerate(LAYOUT.parts):
+        getattr(board, name)[...] = place
+    for place, name in enumerate(LAYOUT.parts):
+        assert (getattr(board, name) == place).all(), name
+
+
+@pytest.mark.parametrize(("times", "kept"), [(0, 0), (4, 4), (10, 10), (25, 10)])
+def test_no_more_rows_are_recent_than_were_predicted(times: int, kept: int) -> None:
+    board = Boards(LAYOUT, None).own
+    board.predicted[0] = times
+    board.scored[1] = times
+    assert len(board.recent_rows) == kept
+    assert len(board.recent_scores) == min(times, 10)

@@ -1,0 +1,135 @@
+"""Observations into a state: which of them make forecasts, what they led to, and what a bundle's window fills."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forecasting.bundle import read_bundle
+from forecasting.manifest import SeriesWindow
+from forecasting.ring_buffer import grid_step, moment_of
+from service.board import ARRIVALS, Boards, Layout
+from service.model import Model
+from service.monitor import Monitor
+from service.series import SeriesState
+from service.stream import count, follow, warm
+
+START = 380_000
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Path) -> Model:
+    return Model(read_bundle(bundle), "1")
+
+
+def row(model: Model, target: float) -> list[float]:
+    return [target] + [1.0] * (len(model.spec.variables) - 1)
+
+
+def hours(model: Model, number: int, first: int = START) -> list[tuple[int, list[float]]]:
+    return [(step, row(model, 10.0 + math.sin(step / 4))) for step in range(first, first + number)]
+
+
+def test_a_forecast_is_made_from_each_newest_observation_once_there_are_enough(model: Model) -> None:
+    state = SeriesState(model)
+    followed = follow(model, state, hours(model, 30))
+    assert followed.arrivals == {"newest": 30}
+    enough = 30 - model.reach // 2 + 1
+    assert len(followed.rows) == enough
+    assert len(followed.unusual) == enough
+    # each forecast whose hour has come was scored: the first origin is hour 30 - enough
+    assert len(followed.scores) == sum(30 - (30 - enough) - horizon for horizon in model.horizons)
+
+
+def test_what_is_remembered_is_what_the_bundle_forecasts(model: Model) -> None:
+    state = SeriesState(model)
+    follow(model, state, hours(model, 60))
+    for forecast in model.bundle.forecast(state.buffer):
+        step = grid_step(forecast.ds, model.spec)
+        made = state.made_for(step)[model.horizons.index(forecast.horizon)]
+        assert made == pytest.approx((forecast.value, forecast.lower, forecast.upper), abs=1e-12)
+
+
+def test_late_and_repeated_observations_make_no_forecast(model: Model) -> None:
+    state = SeriesState(model)
+    follow(model, state, hours(model, 60))
+    step = START + 59
+    followed = follow(model, state, [(step - 3, row(model, 3.0)), (step, row(model, 10.0 + math.sin(step / 4)))])
+    assert followed.arrivals == {"corrected": 1, "repeated": 1}
+    assert not followed.rows
+
+
+def test_an_observation_without_its_target_makes_its_forecast_when_corrected_and_only_then(model: Model) -> None:
+    state = SeriesState(model)
+    follow(model, state, hours(model, 60))
+    step = START + 60
+    assert not follow(model, state, [(step, row(model, math.nan))]).rows
+    assert len(follow(model, state, [(step, row(model, 12.0))]).rows) == 1
+    first = state.made_for(step + 4)[0]
+    assert not follow(model, state, [(step, row(model, 13.0))]).rows
+    assert state.made_for(step + 4)[0] == first
+
+
+def test_a_gap_that_features_cannot_bear_makes_no_forecast(model: Model) -> None:
+    state = SeriesState(model)
+    follow(model, state, hours(model, 60))
+    beyond = START + 59 + model.reach // 2 + 2
+    assert not follow(model, state, [(beyond, row(model, 12.0))]).rows
+
+
+def test_what_observations_led_to_is_counted(model: Model) -> None:
+    layout = Layout(len(model.columns), len(model.horizons), 100, 100)
+    monitor = Monitor(model, Boards(layout, None))
+    state = SeriesState(model)
+    followed = follow(model, state, [*hours(model, 60), *hours(model, 2, START + 57)])
+    count(monitor, followed)
+    own = monitor.own
+    assert dict(zip(ARRIVALS, own.arrivals.tolist(), strict=True)) == {
+        "newest": 60,
+        "late": 0,
+        "repeated": 2,
+        "corrected": 0,
+        "too_old": 0,
+        "rejected": 0,
+    }
+    assert own.predicted.tolist() == [len(followed.rows), 0, 0, 0]
+    assert own.scored.sum() == len(followed.scores)
+    assert np.array_equal(own.recent_rows[:, :-1], np.array(followed.rows), equal_nan=True)
+
+
+def window(model: Model, first: int, number: int) -> SeriesWindow:
+    steps = range(first, first + number)
+    ds = tuple(moment_of(step, model.spec) for step in steps)
+    return SeriesWindow(ds, tuple(tuple(row(model, float(step - START))) for step in steps))
+
+
+def test_a_bundles_window_fills_what_is_missing_and_leaves_what_came(model: Model) -> None:
+    state = SeriesState(model)
+    state.take(START + 5, row(model, 100.0))
+    state.take(START + 8, row(model, math.nan))
+    warm(model, state, window(model, START, 10))
+    found = [state.buffer.columns[0][place] for place in range(-10, 0)]
+    assert [value for value in found if not math.isnan(value)] == [0, 1, 2, 3, 4, 100, 6, 7, 9]
+    assert math.isnan(found[8])  # its target is missing, but it came: the rest of it stays
+    before = state.encode()
+    warm(model, state, window(model, START, 10))
+    assert state.encode() == before
+
+
+def test_a_bundles_window_older_than_the_state_is_left_out(model: Model) -> None:
+    state = SeriesState(model)
+    follow(model, state, hours(model, 60))
+    before = state.encode()
+    warm(model, state, window(model, START - 200, 50))
+    assert state.encode() == before
+
+
+def test_a_bundles_window_is_no_newest_observation_that_makes_forecasts(model: Model) -> None:
+    state = SeriesState(model)
+    warm(model, state, window(model, START, 60))
+    assert state.buffer.newest == moment_of(START, model.spec) + timedelta(hours=59)
+    assert np.isnan(state.made).all()
