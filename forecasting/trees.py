@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,8 @@ FloatArray = npt.NDArray[np.float64]
 
 _FLOAT64 = ctypes.c_char_p(b"float64")
 _ONE_THREAD = b'{"predict_type": "default", "nthread": 1}'
+_NUMERICAL, _AT_MOST = 1, 3
+"""treelite's numbers of a numerical test node, and of the operator <=."""
 _LIBRARY_NAMES = {"darwin": "libtreelite.dylib", "win32": "treelite.dll"}
 
 
@@ -52,6 +56,46 @@ class TreeEnsemble:
             library.TreeliteGTILDeleteConfig(getattr(self, "_config", None))
             library.TreeliteFreeModel(self._handle)
 
+    @property
+    def base_score(self) -> float:
+        """What is added to the sum over the trees."""
+        return float(self._field(self._library.TreeliteGetHeaderField, "base_scores", np.float64)[0])
+
+    def trees(self) -> list[Tree]:
+        """The structure of every tree."""
+        count = ctypes.c_size_t()
+        _check(self._library.TreeliteQueryNumTree(self._handle, ctypes.byref(count)))
+        return [self._tree(number) for number in range(count.value)]
+
+    def _tree(self, number: int) -> Tree:
+        def field(name: str, kind: npt.DTypeLike) -> npt.NDArray[Any]:
+            return self._field(self._library.TreeliteGetTreeField, name, kind, ctypes.c_uint64(number))
+
+        left = field("cleft", np.int32)
+        tests = left >= 0
+        known = bool(np.all(field("node_type", np.int8)[tests] == _NUMERICAL)) and bool(
+            np.all(field("cmp", np.int8)[tests] == _AT_MOST)
+        )
+        return Tree(
+            split_index=np.where(tests, field("split_index", np.int32), -1).tolist(),
+            threshold=field("threshold", np.float64).tolist(),
+            left=left.tolist(),
+            right=field("cright", np.int32).tolist(),
+            missing_left=field("default_left", np.uint8).astype(bool).tolist(),
+            leaf_value=field("leaf_value", np.float64).tolist(),
+            only_at_most=known,
+        )
+
+    def _field(self, read: Any, name: str, kind: npt.DTypeLike, *which: object) -> npt.NDArray[Any]:  # noqa: ANN401
+        frame = _Buffer()
+        _check(read(self._handle, *which, ctypes.c_char_p(name.encode()), ctypes.byref(frame)))
+        expected = np.dtype(kind)
+        if frame.item_bytes != expected.itemsize:
+            raise TreesError(f"{name}: expected {expected}; found {frame.item_bytes} bytes an item")
+        if not frame.items:
+            return np.zeros(0, expected)
+        return np.frombuffer(ctypes.string_at(frame.address, frame.items * frame.item_bytes), dtype=expected)
+
     def predict(self, matrix: FloatArray) -> FloatArray:
         """One number per row: (n,). matrix: (n, width) float64, C-contiguous."""
         out = np.zeros(len(matrix))
@@ -77,6 +121,31 @@ class TreeEnsemble:
             self._config,
         )
         return BoundPrediction(self, arguments, (matrix, out))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The nodes of a tree, the root first. Of a leaf, ``split_index`` is -1; x <= ``threshold`` goes left."""
+
+    split_index: list[int]
+    threshold: list[float]
+    left: list[int]
+    right: list[int]
+    missing_left: list[bool]
+    leaf_value: list[float]
+    only_at_most: bool
+    """Whether every test is x <= threshold on a number."""
+
+
+class _Buffer(ctypes.Structure):
+    """How treelite shows a field: `TreelitePyBufferFrame`."""
+
+    _fields_ = (
+        ("address", ctypes.c_void_p),
+        ("format", ctypes.c_char_p),
+        ("item_bytes", ctypes.c_size_t),
+        ("items", ctypes.c_size_t),
+    )
 
 
 class BoundPrediction:

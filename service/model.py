@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ import numpy.typing as npt
 
 from forecasting.bundle import Bundle
 from forecasting.features import Calendar, RollingStatistic
+from forecasting.quick_scorer import QuickScorer, Unsuitable
 from forecasting.ring_buffer import moment_of
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 CALENDARS_KEPT = 1024
+_LOGGER = logging.getLogger("service.model")
 
 
 class HorizonForecast(msgspec.Struct, frozen=True):
@@ -94,6 +97,7 @@ class Model:
             bundle.forecaster.models[horizon].bind(self._matrix[index : index + 1], self._change[index : index + 1])
             for index, horizon in enumerate(self.horizons)
         ]
+        self._scorer = self._quick_scorer()
         self._shared = shared
         self._origin = spec.origin_column
         self._calendar = lru_cache(CALENDARS_KEPT)(self._worked_out_calendar)
@@ -114,10 +118,14 @@ class Model:
 
     def predict_row(self, row: FloatArray) -> list[float]:
         """One forecast per horizon. row: (len(columns),)."""
+        change = self._scorer.predict(row.tolist()) if self._scorer is not None else self._walked(row)
+        return (change + row[self._origin]).tolist()  # type: ignore[no-any-return]
+
+    def _walked(self, row: FloatArray) -> FloatArray:
         row.take(self._inputs, out=self._matrix, mode="clip")
         for call in self._calls:
             call()
-        return (self._change + row[self._origin]).tolist()  # type: ignore[no-any-return]
+        return self._change
 
     def row_at(self, columns: Sequence[Sequence[float]], step: int) -> FloatArray:
         """The input row of a series' last steps, the newest of them ``step`` of the grid. Overwritten by the next call.
@@ -174,6 +182,15 @@ class Model:
             return []
         missing = [age for age in range(self.reach) if math.isnan(tail[-1 - age])]
         return missing if 0 in missing or 2 * len(missing) > self.reach else []
+
+    def _quick_scorer(self) -> QuickScorer | None:
+        """None when the trees are too large for it; treelite then walks them."""
+        models = self.bundle.forecaster.models
+        try:
+            return QuickScorer([models[each] for each in self.horizons], self._inputs.tolist(), len(self.columns))
+        except Unsuitable as error:
+            _LOGGER.info("the trees are walked one by one", extra={"reason": str(error)})
+            return None
 
     def _worked_out_calendar(self, step: int) -> FloatArray:
         return np.array([value for horizon in self.horizons for value in self.spec.calendar_values(step, horizon)])
