@@ -1,0 +1,173 @@
+"""The signals against a straightforward computation from everything that was counted."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from forecasting.bundle import Bundle, read_bundle
+from forecasting.drift import population_stability_index
+from forecasting.features import Calendar
+from forecasting.table_features import table_features
+from service.board import LATENCY_BOUNDS, STATUSES, Boards, Layout
+from service.model import Model
+from service.monitor import FEWEST_ROWS, Monitor, Score
+from tests.serving import SPEC, recorded_table
+
+WINDOW = 500
+RANDOM = np.random.default_rng(5)
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Path) -> Model:
+    return Model(read_bundle(bundle), "1")
+
+
+@pytest.fixture(scope="module")
+def recorded() -> np.ndarray:
+    """Real rows, every hundredth, and some of them moved out of what training saw."""
+    rows = table_features(SPEC, recorded_table())[::100].copy()
+    rows[::7, 0] += 60.0
+    return rows
+
+
+def monitor_of(model: Model, directory: Path | None = None) -> Monitor:
+    layout = Layout(len(model.columns), len(model.horizons), WINDOW, WINDOW)
+    return Monitor(model, Boards(layout, directory))
+
+
+def with_loss(model: Model, loss: str) -> Model:
+    manifest = msgspec.structs.replace(model.bundle.manifest, loss=loss)
+    return Model(Bundle(manifest, model.bundle.observations, model.bundle.forecaster), "1")
+
+
+def some_scores(model: Model, number: int) -> list[Score]:
+    return [
+        Score(place, error, persistence if each % 5 else math.nan, covered=abs(error) < 2.0)
+        for each in range(number)
+        for place in range(len(model.horizons))
+        for error, persistence in [RANDOM.normal(0.1, [1.5 + place, 4.0])]
+    ]
+
+
+def test_drift_is_that_of_the_last_rows(model: Model, recorded: np.ndarray) -> None:
+    rows = np.concatenate([recorded] * 3)
+    monitor = monitor_of(model)
+    unusual = model.unusual_rows(rows)
+    for row, flag in zip(rows[:40], unusual[:40], strict=True):
+        monitor.row("stream", row, unusual=bool(flag))
+    for start in range(40, len(rows), 37):
+        monitor.rows("mlflow", rows[start : start + 37], unusual[start : start + 37])
+    assert len(rows) > WINDOW
+    signals, kept = monitor.signals(), rows[-WINDOW:]
+    assert signals.rows == WINDOW
+    assert 0.0 < unusual[-WINDOW:].mean() < 1.0
+    assert signals.out_of_distribution_ratio == pytest.approx(unusual[-WINDOW:].mean())
+    references = model.bundle.manifest.references
+    assert signals.population_stability == pytest.approx(
+        {
+            feature.name: population_stability_index(references[feature.name], kept[:, place])
+            for place, feature in enumerate(SPEC.definitions)
+            if not isinstance(feature, Calendar)
+        }
+    )
+    assert monitor.own.predicted.tolist() == [40, 0, 0, len(rows) - 40]
+    assert monitor.own.unusual[0] == unusual.sum()
+
+
+def test_more_rows_at_once_than_the_window_leave_the_last_of_them(model: Model) -> None:
+    monitor = monitor_of(model)
+    rows = np.arange(WINDOW * 2.5)[:, np.newaxis] + np.zeros(len(model.columns))
+    monitor.rows("mlflow", rows[:123], np.zeros(123, dtype=bool))
+    monitor.rows("mlflow", rows[123:], np.ones(len(rows) - 123, dtype=bool))
+    assert sorted(monitor.own.recent_rows[:, 0]) == rows[-WINDOW:, 0].tolist()
+    monitor.row("window", rows[0], unusual=False)
+    assert sorted(monitor.own.recent_rows[:, 0]) == [0.0, *rows[-WINDOW + 1 :, 0].tolist()]
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error"])
+def test_live_error_is_that_of_the_last_scores(model: Model, loss: str) -> None:
+    model = with_loss(model, loss)
+    monitor = monitor_of(model)
+    scores = some_scores(model, WINDOW + 100)
+    monitor.scored(scores[:1000])
+    monitor.scored(scores[1000:])
+    signals = monitor.signals()
+    kept = scores[-WINDOW * len(model.horizons) :]
+
+    def mean_error(errors: list[float]) -> float:
+        return float(np.sqrt(np.mean(np.square(errors))) if loss == "squared_error" else np.mean(np.abs(errors)))
+
+    name = "rmse" if loss == "squared_error" else "mae"
+    holdout = {horizon: model.bundle.manifest.holdout[horizon][name] for horizon in model.horizons}
+    told = {(horizon,): live for horizon, live in signals.live_by_horizon.items()}
+    assert signals.live is not None
+    for horizons, live in {**told, model.horizons: signals.live}.items():
+        own = [score for score in kept if model.horizons[score.horizon_place] in horizons]
+        alike = [score for score in own if not math.isnan(score.persistence_error)]
+        error = mean_error([score.error for score in own])
+        assert live.scores == len(own) > len(alike)
+        assert live.error == pytest.approx(error)
+        assert live.coverage == pytest.approx(np.mean([score.covered for score in own]))
+        expected = mean_error([holdout[horizon] for horizon in horizons])
+        assert live.error_ratio == pytest.approx(error / expected)
+        persistence = mean_error([score.persistence_error for score in alike])
+        assert live.skill == pytest.approx(1 - mean_error([score.error for score in alike]) / persistence)
+    assert set(told) == {(4,), (5,), (6,)}
+    assert monitor.own.scored.tolist() == [WINDOW + 100] * 3
+
+
+def test_too_little_tells_nothing(model: Model, recorded: np.ndarray) -> None:
+    for number, told in ((FEWEST_ROWS - 1, False), (FEWEST_ROWS, True)):
+        monitor = monitor_of(model)
+        monitor.rows("mlflow", recorded[:number], model.unusual_rows(recorded[:number]))
+        monitor.scored(some_scores(model, number // len(model.horizons)))
+        signals = monitor.signals()
+        assert signals.rows == number
+        assert (signals.out_of_distribution_ratio is not None) is told
+        assert bool(signals.population_stability) is told
+        assert (signals.live is not None) is told
+        assert signals.live_by_horizon == {}
+
+
+def test_a_model_without_hold_out_metrics_has_no_error_ratio(model: Model) -> None:
+    manifest = msgspec.structs.replace(model.bundle.manifest, holdout={})
+    bare = Model(Bundle(manifest, model.bundle.observations, model.bundle.forecaster), "1")
+    monitor = monitor_of(bare)
+    monitor.scored(some_scores(bare, FEWEST_ROWS))
+    live = monitor.signals().live
+    assert live is not None
+    assert live.error > 0.0
+    assert live.error_ratio is None
+
+
+def test_all_workers_have_one_window_and_a_successor_goes_on(model: Model, recorded: np.ndarray, tmp_path) -> None:
+    one, two = monitor_of(model, tmp_path), monitor_of(model, tmp_path)
+    one.rows("mlflow", recorded[:50], np.ones(50, dtype=bool))
+    two.rows("mlflow", recorded[50:100], np.zeros(50, dtype=bool))
+    for monitor in (one, two):
+        signals = monitor.signals()
+        assert signals.rows == 100
+        assert signals.out_of_distribution_ratio == 0.5
+    layout = one.boards.layout
+    del one, two, monitor
+    heir = Monitor(model, Boards(layout, tmp_path))
+    heir.row("stream", recorded[0], unusual=False)
+    assert heir.signals().rows == 101
+
+
+def test_requests_are_counted_by_status_and_time(model: Model) -> None:
+    monitor = monitor_of(model)
+    monitor.request(3, 200, 0.0004)
+    monitor.request(3, 200, LATENCY_BOUNDS[2])
+    monitor.request(3, 418, 99.0)
+    own = monitor.own
+    assert own.requests[3, STATUSES.index(200)] == 2
+    assert own.requests[3, -1] == 1
+    assert own.requests.sum() == 3
+    assert own.latency[3].tolist() == [1, 0, 1, *[0] * (len(LATENCY_BOUNDS) - 3), 1]
+    assert own.latency_sum[3] == pytest.approx(99.0004 + LATENCY_BOUNDS[2])
