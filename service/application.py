@@ -23,6 +23,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from forecasting.bundle import Bundle
+from service import examples, mlflow_protocol
 from service.board import Boards, Layout
 from service.bodies import Bodies
 from service.bundle_source import load_bundle
@@ -33,6 +34,7 @@ from service.inference import Inference
 from service.log import configure_logging
 from service.model import Model
 from service.monitor import Monitor
+from service.open_inference_types import InferAnswer, InferBody, Live, ModelMetadata, Ready, ServerMetadata
 from service.openapi import Described, openapi
 from service.operation import HealthAnswer, Operation
 from service.page import Page
@@ -46,11 +48,12 @@ VERSION = "1"
 NO_ROUTE = "(none)"
 WARM_ATTEMPTS = 10
 _METHODS = [HttpMethod.GET, HttpMethod.HEAD, HttpMethod.POST, HttpMethod.PUT, HttpMethod.PATCH, HttpMethod.DELETE]
+_METHODS += [HttpMethod.OPTIONS]
 """All of them, so that our own routes say which they take."""
 _LOGGER = logging.getLogger("service")
-_JSON, _OCTETS = "application/json", "application/octet-stream"
+_JSON, _CSV, _OCTETS = "application/json", "text/csv", "application/octet-stream"
 _OPEN_INFERENCE = "Open Inference Protocol"
-_ANY: dict[str, Any] = {_JSON: {"type": "object"}}
+_BINARY: dict[str, Any] = {_OCTETS: {"type": "string", "format": "binary"}}
 _TEXT: dict[str, Any] = {"text/plain": {"type": "string"}}
 
 
@@ -77,7 +80,7 @@ class Application:
         self.model = model
         self.store = _store(model, settings)
         self.door = Door(settings, monitor)
-        routes = _routes(model, self.store, monitor, self.door)
+        self._routes = routes = _routes(model, self.store, monitor, self.door)
         monitor.routes = (*(route.label for route in routes), NO_ROUTE)
         self._app = Litestar(
             [_handler(self.door, place, route) for place, route in enumerate(routes)],
@@ -119,7 +122,11 @@ class Application:
         told = error.detail
         if error.status_code == HTTPStatus.NOT_FOUND:
             told = f"nothing is at {request.scope['path'][:200]!r}; GET /schema lists what is"
-        answer = problem_answer(Problem(error.status_code, told), request_id)
+        allowed: dict[str, str] = {}
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            methods = sorted({each.method for each in self._routes if each.matches(request.scope["path"])})
+            allowed = {"allow": ", ".join(["GET, HEAD" if method == "GET" else method for method in methods])}
+        answer = problem_answer(Problem(error.status_code, told, headers=allowed), request_id)
         self.door.monitor.request(len(self.door.monitor.routes) - 1, answer.status, 0.0)
         headers = {name.decode(): value.decode() for name, value in answer_headers(answer, request_id)}
         return Response(answer.body, status_code=answer.status, headers=headers, media_type=headers.pop("content-type"))
@@ -201,18 +208,22 @@ def _routes(model: Model, store: SeriesStore, monitor: Monitor, door: Door) -> l
     page = Page(model, store, monitor, forecasts, door)
     own = f"/v2/models/{model.name}"
     other = "/v2/models/{name:str}"
+    keyed = (401,) if settings.api_key else ()
+    known = {"unique_id": min(model.bundle.observations)} if model.bundle.observations else {}
     routes = [
         Described(
             "POST", "/v1/observations", forecasts.take_observations, "Stream in observations of series", "Forecasts",
-            {_JSON: bodies.observations}, {_JSON: ObservationsAnswer}, (400, 401, 413, 415, 422), secured=True,
+            {_JSON: bodies.observations}, {_JSON: ObservationsAnswer}, (400, *keyed, 413, 415, 422),
+            secured=bool(keyed), examples={_JSON: examples.observations(model)},
         ),
         Described(
             "GET", "/v1/forecasts/{unique_id:str}", forecasts.forecast_series, "Forecast from the state of a series",
-            "Forecasts", {}, {_JSON: ForecastAnswer}, (404, 409),
+            "Forecasts", {}, {_JSON: ForecastAnswer}, (404, 409), examples=known,
         ),
         Described(
             "POST", "/v1/forecast", forecasts.forecast_window, "Forecast from a window of observations", "Forecasts",
             {_JSON: bodies.window}, {_JSON: ForecastAnswer}, (400, 409, 413, 415, 422),
+            examples={_JSON: examples.window(model)},
         ),
         Described(
             "GET", "/v1/series", forecasts.list_series, "The series that are known", "Forecasts", {},
@@ -220,17 +231,17 @@ def _routes(model: Model, store: SeriesStore, monitor: Monitor, door: Door) -> l
         ),
         Described(
             "GET", "/v1/series/{unique_id:str}", forecasts.show_series, "What is known of a series", "Forecasts", {},
-            {_JSON: SeriesAnswer}, (404,),
+            {_JSON: SeriesAnswer}, (404,), examples=known,
         ),
-        Described("GET", "/v2", inference.describe_server, "The server", _OPEN_INFERENCE, {}, _ANY),
-        Described("GET", "/v2/health/live", operation.tell_live, "Alive", _OPEN_INFERENCE, {}, _ANY),
-        Described("GET", "/v2/health/ready", operation.tell_ready, "Ready", _OPEN_INFERENCE, {}, _ANY),
-        Described("GET", own, inference.describe_model, "The model", _OPEN_INFERENCE, {}, _ANY),
-        Described("GET", f"{own}/ready", operation.tell_ready, "The model is ready", _OPEN_INFERENCE, {}, _ANY),
+        Described("GET", "/v2", inference.describe_server, "The server", _OPEN_INFERENCE, {}, {_JSON: ServerMetadata}),
+        Described("GET", "/v2/health/live", operation.tell_live, "Alive", _OPEN_INFERENCE, {}, {_JSON: Live}),
+        Described("GET", "/v2/health/ready", operation.tell_ready, "Ready", _OPEN_INFERENCE, {}, {_JSON: Ready}),
+        Described("GET", own, inference.describe_model, "The model", _OPEN_INFERENCE, {}, {_JSON: ModelMetadata}),
+        Described("GET", f"{own}/ready", operation.tell_ready, "Model ready", _OPEN_INFERENCE, {}, {_JSON: Ready}),
         Described(
             "POST", f"{own}/infer", inference.infer, "Forecast from features", _OPEN_INFERENCE,
-            {_JSON: {"type": "object", "required": ["inputs"]}, _OCTETS: {"type": "string", "format": "binary"}}, _ANY,
-            (400, 413, 415, 422),
+            {_JSON: InferBody, **_BINARY}, {_JSON: InferAnswer, **_BINARY}, (400, 413, 415, 422),
+            examples={_JSON: examples.infer(model)},
         ),
         *(
             Described(method, f"{own}/versions/{model.version}{path}", endpoint, "", "", shown=False)
@@ -247,9 +258,11 @@ def _routes(model: Model, store: SeriesStore, monitor: Monitor, door: Door) -> l
         ),
         Described(
             "POST", "/invocations", inference.score, "Forecast from features", "MLflow scoring",
-            {_JSON: {"type": "object"}, "text/csv": {"type": "string"}}, _ANY, (400, 413, 415, 422),
+            {_JSON: mlflow_protocol.request_schema(model.columns), _CSV: {"type": "string"}},
+            {_JSON: mlflow_protocol.ANSWER_SCHEMA}, (400, 413, 415, 422),
+            examples={_JSON: examples.invocation(model), _CSV: examples.invocation_csv(model)},
         ),
-        Described("GET", "/ping", operation.ping, "Ready", "MLflow scoring", {}, {_JSON: {}}),
+        Described("GET", "/ping", operation.ping, "Ready", "MLflow scoring", {}, _TEXT),
         Described("GET", "/version", inference.tell_version, "The interface's version", "MLflow scoring", {}, _TEXT),
         Described("GET", "/health", operation.tell_health, "What is served", "Operation", {}, {_JSON: HealthAnswer}),
         Described("GET", "/metrics", operation.tell_metrics, "Prometheus", "Operation", {}, _TEXT),

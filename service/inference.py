@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from service import mlflow_protocol, open_inference
+from service import mlflow_protocol, open_inference, open_inference_types
 from service.http import Answer, Call, require_json
 from service.model import Model, Prediction
 from service.monitor import Monitor, PredictedBy
@@ -25,9 +25,9 @@ class Inference:
         self._monitor = monitor
         self._most = settings.max_batch
         self._metadata = msgspec.json.encode(
-            open_inference.model_metadata(model.name, model.version, model.columns, model.horizons)
+            open_inference_types.model_metadata(model.name, model.version, model.columns, model.horizons)
         )
-        self._server = msgspec.json.encode(open_inference.server_metadata("rps", version))
+        self._server = msgspec.json.encode(open_inference_types.server_metadata("rps", version))
         self._version = version
 
     async def infer(self, call: Call) -> Answer:

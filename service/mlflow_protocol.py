@@ -26,6 +26,53 @@ MISSING: Final = frozenset({"", "NA", "NaN", "nan"})
 """How a missing value is written in CSV."""
 
 
+_NUMBER: Final = {"type": ["number", "null"]}
+ANSWER_SCHEMA: Final[dict[str, Any]] = {
+    "title": "Predictions",
+    "description": "By row, each horizon's forecast, such as h4, and the ends of its interval, h4_lower and h4_upper.",
+    "type": "object",
+    "required": ["predictions"],
+    "properties": {"predictions": {"type": "array", "items": {"type": "object", "additionalProperties": _NUMBER}}},
+}
+
+
+def request_schema(columns: Sequence[str]) -> dict[str, Any]:
+    """The JSON forms of a request as JSON Schema, for the service's description of itself."""
+    width, names = len(columns), list(columns)
+    row = {"type": "array", "items": _NUMBER, "minItems": width, "maxItems": width}
+    rows = {"type": "array", "minItems": 1, "items": row}
+    named = {"type": "object", "required": names, "additionalProperties": False}
+    record = {**named, "properties": dict.fromkeys(names, _NUMBER)}
+    records = {"type": "array", "minItems": 1, "items": record}
+    column = {"type": "array", "minItems": 1, "items": _NUMBER}
+    by_column = {**named, "properties": dict.fromkeys(names, column)}
+    order = {"type": ["array", "null"], "items": {"enum": names}, "uniqueItems": True}
+    split = {
+        "type": "object",
+        "required": ["data"],
+        "additionalProperties": False,
+        "properties": {
+            "data": rows,
+            "columns": {**order, "minItems": width, "maxItems": width},
+            "index": {"type": ["array", "null"]},
+        },
+    }
+    table = {"anyOf": [rows, records, by_column]}
+    forms = {"dataframe_split": split, "dataframe_records": records, "inputs": table, "instances": table}
+    return {
+        "title": "Invocation",
+        "description": "A table in exactly one of four forms; null where a value is missing.",
+        "oneOf": [
+            {
+                "type": "object",
+                "required": [form],
+                "properties": {form: schema, "params": {"type": ["object", "null"]}},
+            }
+            for form, schema in forms.items()
+        ],
+    }
+
+
 class _Split(msgspec.Struct, forbid_unknown_fields=True):
     data: list[list[Any]]
     columns: list[Any] | None = None

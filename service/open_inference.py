@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
+from service.open_inference_types import OUTPUTS, InferAnswer, InferBody, Output, OutputTensor, Parameters, Size, Tensor
 from service.problems import Field, Problem, wrong_field
 from service.tables import FloatArray, check_rows, listed, numbers, read_json, shown
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
-INPUT: Final = "features"
-OUTPUTS: Final = ("forecast", "lower", "upper")
 
 
 class RequestedOutput(msgspec.Struct, frozen=True):
@@ -35,50 +34,6 @@ class InferRequest(msgspec.Struct, frozen=True):
     """(n, number of columns), C-contiguous; NaN where a value is missing, never infinite."""
     id: str | None
     outputs: tuple[RequestedOutput, ...]
-
-
-class TensorMetadata(msgspec.Struct, frozen=True):
-    """One tensor as a model publishes it; -1 in the shape is any number of rows."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    parameters: dict[str, str]
-
-
-class ModelMetadata(msgspec.Struct, frozen=True):
-    """The answer of GET /v2/models/{name}."""
-
-    name: str
-    versions: tuple[str, ...]
-    platform: str
-    inputs: tuple[TensorMetadata, ...]
-    outputs: tuple[TensorMetadata, ...]
-
-
-class ServerMetadata(msgspec.Struct, frozen=True):
-    """The answer of GET /v2."""
-
-    name: str
-    version: str
-    extensions: tuple[str, ...]
-
-
-def model_metadata(name: str, version: str, columns: Sequence[str], horizons: Sequence[int]) -> ModelMetadata:
-    """The model's tensors. The names of the columns and the horizons, in order, are parameters, comma-separated."""
-    asked = {"horizons": ",".join(map(str, horizons))}
-    return ModelMetadata(
-        name=name,
-        versions=(version,),
-        platform="treelite",
-        inputs=(TensorMetadata(INPUT, "FP64", (-1, len(columns)), {"columns": ",".join(columns)}),),
-        outputs=tuple(TensorMetadata(output, "FP64", (-1, len(horizons)), asked) for output in OUTPUTS),
-    )
-
-
-def server_metadata(name: str, version: str) -> ServerMetadata:
-    """The server's name, version and the protocol's extensions that it speaks."""
-    return ServerMetadata(name, version, ("binary_tensor_data",))
 
 
 class _Datatype(msgspec.Struct, frozen=True):
@@ -99,46 +54,23 @@ _DATATYPES: Final = {
     **{f"UINT{8 * size}": _Datatype(np.dtype(f"<u{size}"), 0, 2 ** (8 * size) - 1) for size in (1, 2, 4, 8)},
 }  # fmt: skip
 
-_Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-_Parameters = dict[str, Any]
-
 
 class _QuickTensor(msgspec.Struct, forbid_unknown_fields=True):
     name: str
-    shape: list[_Size]
+    shape: list[Size]
     datatype: str
     data: list[float | None]
-
-
-class _Output(msgspec.Struct):
-    name: str
-    parameters: _Parameters | None = None
 
 
 class _QuickRequest(msgspec.Struct, forbid_unknown_fields=True):
     inputs: list[_QuickTensor]
     id: str | None = None
-    outputs: list[_Output] | None = None
-    parameters: _Parameters | None = None
-
-
-class _Tensor(msgspec.Struct):
-    name: str
-    shape: list[_Size]
-    datatype: str
-    data: list[Any] | None = None
-    parameters: _Parameters | None = None
-
-
-class _Request(msgspec.Struct):
-    inputs: list[_Tensor]
-    id: str | None = None
-    outputs: list[_Output] | None = None
-    parameters: _Parameters | None = None
+    outputs: list[Output] | None = None
+    parameters: Parameters | None = None
 
 
 _QUICK: Final = msgspec.json.Decoder(_QuickRequest)
-_GENERAL: Final = msgspec.json.Decoder(_Request)
+_GENERAL: Final = msgspec.json.Decoder(InferBody)
 _ENCODER: Final = msgspec.json.Encoder()
 _ALL: Final = {binary: tuple(RequestedOutput(name, binary) for name in OUTPUTS) for binary in (False, True)}
 
@@ -193,7 +125,7 @@ def _header_end(header_length: str, body_length: int) -> int:
     return end
 
 
-def _requested(outputs: list[_Output] | None, parameters: _Parameters | None) -> tuple[RequestedOutput, ...]:
+def _requested(outputs: list[Output] | None, parameters: Parameters | None) -> tuple[RequestedOutput, ...]:
     """The outputs to answer with, in the order asked; all of them when none is named."""
     default = False
     if parameters:
@@ -217,14 +149,14 @@ def _requested(outputs: list[_Output] | None, parameters: _Parameters | None) ->
     return tuple(requested.values())
 
 
-def _flag(parameters: _Parameters, name: str, where: str, *, default: bool) -> bool:
+def _flag(parameters: Parameters, name: str, where: str, *, default: bool) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
         raise wrong_field(f"{where}/{name}", f"expected true or false; found {shown(value)}")
     return value
 
 
-def _matrix(tensors: list[_Tensor], binary: memoryview, columns: Sequence[str], most_rows: int) -> FloatArray:
+def _matrix(tensors: list[Tensor], binary: memoryview, columns: Sequence[str], most_rows: int) -> FloatArray:
     if not tensors:
         raise wrong_field("/inputs", f"expected one tensor of shape [n, {len(columns)}], or one per column; found none")
     # One tensor is the whole table, whatever its name, unless it is named and shaped as a single column.
@@ -261,7 +193,7 @@ def _check_tensor_names(names: list[str], columns: Sequence[str]) -> None:
         raise wrong_field("/inputs", f"missing columns: {listed(column for column in columns if column not in seen)}")
 
 
-def _rows(tensor: _Tensor, number: int, width: int, most_rows: int, *, whole: bool) -> int:
+def _rows(tensor: Tensor, number: int, width: int, most_rows: int, *, whole: bool) -> int:
     """The number of rows that the shape of a tensor claims, once that is a shape that fits."""
     shape, where = tensor.shape, f"/inputs/{number}/shape"
     if whole and shape == [width]:
@@ -274,7 +206,7 @@ def _rows(tensor: _Tensor, number: int, width: int, most_rows: int, *, whole: bo
     raise wrong_field(where, f"expected {expected}; found {shown(shape)}")
 
 
-def _binary_parts(tensors: list[_Tensor], binary: memoryview) -> Iterator[memoryview | None]:
+def _binary_parts(tensors: list[Tensor], binary: memoryview) -> Iterator[memoryview | None]:
     """The bytes of each tensor, None where its data is JSON; all bytes must be claimed, and none twice."""
     start = 0
     for number, tensor in enumerate(tensors):
@@ -299,7 +231,7 @@ def _binary_parts(tensors: list[_Tensor], binary: memoryview) -> Iterator[memory
         raise wrong_field(HEADER_LENGTH, f"{len(binary) - start} bytes after the JSON belong to no tensor", 400)
 
 
-def _values(tensor: _Tensor, number: int, part: memoryview | None, rows: int, width: int) -> FloatArray:
+def _values(tensor: Tensor, number: int, part: memoryview | None, rows: int, width: int) -> FloatArray:
     """(rows, width) numbers of one tensor, NaN where missing."""
     where = f"/inputs/{number}"
     datatype = _DATATYPES.get(tensor.datatype)
@@ -368,22 +300,6 @@ def _whole_numbers(flat: list[Any], datatype: _Datatype, pointer: Callable[[int]
     return np.array(flat, dtype=np.float64)
 
 
-class _Answer(msgspec.Struct, omit_defaults=True):
-    name: str
-    datatype: str
-    shape: list[int]
-    parameters: dict[str, int] | None = None
-    data: list[float] | None = None
-
-
-class _Response(msgspec.Struct, omit_defaults=True):
-    model_name: str
-    model_version: str
-    parameters: dict[str, str]
-    outputs: list[_Answer]
-    id: str | None = None
-
-
 def encode(  # noqa: PLR0917 - in the order of the answer
     request: InferRequest,
     model_name: str,
@@ -398,7 +314,7 @@ def encode(  # noqa: PLR0917 - in the order of the answer
     forecast, lower, upper: (n, number of horizons), in target units. A NaN becomes null in JSON.
     """
     shape = [len(forecast), len(horizons)]
-    answers: list[_Answer] = []
+    answers: list[OutputTensor] = []
     parts: list[bytes] = []
     for output in request.outputs:
         name = output.name
@@ -406,11 +322,11 @@ def encode(  # noqa: PLR0917 - in the order of the answer
         if output.binary:
             part = values.astype("<f8", copy=False).tobytes()
             parts.append(part)
-            answers.append(_Answer(name, "FP64", shape, {"binary_data_size": len(part)}))
+            answers.append(OutputTensor(name, "FP64", shape, {"binary_data_size": len(part)}))
         else:
-            answers.append(_Answer(name, "FP64", shape, None, values.ravel().tolist()))
+            answers.append(OutputTensor(name, "FP64", shape, data=values.ravel().tolist()))
     asked = {"horizons": ",".join(map(str, horizons))}
-    header = _ENCODER.encode(_Response(model_name, model_version, asked, answers, request.id))
+    header = _ENCODER.encode(InferAnswer(model_name, model_version, asked, answers, request.id))
     if not parts:
         return header, None
     return b"".join([header, *parts]), len(header)

@@ -33,11 +33,17 @@ class Described:
     problems: tuple[int, ...] = ()
     secured: bool = False
     shown: bool = True
+    examples: Mapping[str, Any] = field(default_factory=dict)
+    """Of the request's body by media type, and of the path's parameters by name."""
 
     @property
     def label(self) -> str:
         """The path with its parameters' names, for metrics and the document."""
         return _PARAMETER.sub(r"{\1}", self.path)
+
+    def matches(self, path: str) -> bool:
+        """Whether a request's path is one of this route's."""
+        return re.fullmatch(_PARAMETER.sub("[^/]+", self.path), path) is not None
 
 
 def openapi(routes: Sequence[Described], title: str, version: str) -> bytes:
@@ -46,6 +52,9 @@ def openapi(routes: Sequence[Described], title: str, version: str) -> bytes:
     bodies = [kind for route in shown for part in (route.request, route.response) for kind in part.values()]
     types = [kind for kind in bodies if not isinstance(kind, dict)]
     _, components = msgspec.json.schema_components([*types, ProblemDocument], ref_template=_COMPONENTS)
+    for component in components.values():
+        if "description" in component:
+            component["description"] = " ".join(component["description"].split())
     paths: dict[str, dict[str, Any]] = {}
     for route in shown:
         paths.setdefault(route.label, {})[route.method.lower()] = _operation(route)
@@ -83,20 +92,24 @@ def _operation(route: Described) -> dict[str, Any]:
             "in": "path",
             "required": True,
             "schema": {"type": "string", "pattern": _PATTERNS.get(name, ".+")},
+            **({"example": route.examples[name]} if name in route.examples else {}),
         }
         for name, _ in _PARAMETER.findall(route.path)
     ]
     if parameters:
         operation["parameters"] = parameters
     if route.request:
-        operation["requestBody"] = {"required": True, "content": _content(route.request)}
+        content = _content(route.request)
+        for media, example in route.examples.items():
+            content[media]["example"] = example
+        operation["requestBody"] = {"required": True, "content": content}
     if route.secured:
         operation["security"] = [{"bearer": []}, {"key": []}]
     return operation
 
 
 def _content(bodies: Mapping[str, Any]) -> dict[str, Any]:
-    content = {}
+    content: dict[str, Any] = {}
     for media, kind in bodies.items():
         if isinstance(kind, dict):
             content[media] = {"schema": kind}

@@ -70,7 +70,7 @@ class Operation:
     async def ping(self, call: Call) -> Answer:  # noqa: ARG002
         """GET /ping, as MLflow has it: 200 with nothing in it."""
         await self._require_ready()
-        return Answer(b"\n")
+        return Answer(b"\n", b"text/plain; charset=utf-8")
 
     async def tell_metrics(self, call: Call) -> Answer:
         """GET /metrics."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tritonclient.utils import np_to_triton_dtype
 
-from service import open_inference
+from service import open_inference, open_inference_types
 from service.problems import Problem
 
 COLUMNS = ("temperature_lag_0", "humidity_lag_0", "hour_of_day_sin_h4")
@@ -193,7 +193,7 @@ def test_tritonclient_reads_the_answer(asked: list[tuple[str, bool]] | None) -> 
     answer, header = open_inference.encode(decode(body, length), "weather", "3", HORIZONS, **ANSWER)
     assert (header is None) == (asked is not None and not any(binary for _, binary in asked))
     result = Triton.parse_response_body(answer, header_length=header)
-    names = [name for name, _ in asked] if asked else list(open_inference.OUTPUTS)
+    names = [name for name, _ in asked] if asked else list(open_inference_types.OUTPUTS)
     response = result.get_response()
     assert [response["id"], response["model_name"], response["model_version"]] == ["7", "weather", "3"]
     assert response["parameters"] == {"horizons": "4,5,6"}
@@ -407,7 +407,7 @@ def test_what_tritonclient_sends_in_types_without_a_number_is_refused() -> None:
 
 
 def test_metadata_names_tensors_columns_and_horizons() -> None:
-    document = msgspec.to_builtins(open_inference.model_metadata("weather", "3", COLUMNS, HORIZONS))
+    document = msgspec.to_builtins(open_inference_types.model_metadata("weather", "3", COLUMNS, HORIZONS))
     assert document["name"] == "weather"
     assert document["versions"] == ("3",)
     assert document["platform"]
@@ -417,7 +417,7 @@ def test_metadata_names_tensors_columns_and_horizons() -> None:
     assert [output["name"] for output in document["outputs"]] == ["forecast", "lower", "upper"]
     assert {output["shape"] for output in document["outputs"]} == {(-1, 3)}
     assert document["outputs"][0]["parameters"] == {"horizons": "4,5,6"}
-    server = msgspec.json.decode(msgspec.json.encode(open_inference.server_metadata("rps", "0.1.0")))
+    server = msgspec.json.decode(msgspec.json.encode(open_inference_types.server_metadata("rps", "0.1.0")))
     assert server == {"name": "rps", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
 
 
