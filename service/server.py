@@ -4,41 +4,104 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from http import HTTPStatus
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from service.outgoing import Outgoing
+from service.http import answer_headers, problem_answer
+from service.problems import Problem
 from service.settings import Settings
 
-HEADER_SECONDS = 10.0
-"""How long a client may take from its first byte, or from connecting, to the end of a request's headers."""
+if TYPE_CHECKING:
+    from service.application import Application
+
 KEEP_ALIVE_SECONDS = 75
+MOST_HEADER_BYTES = 1 << 16
+"""Of a request line and its headers, when they do not arrive at once."""
+MOST_PIPELINED = 64
+"""Requests that a client may send on one connection before it has read the answer to the first."""
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 that closes a connection whose request line and headers do not arrive in time."""
+    """HTTP/1.1 with bounds: on how long a client takes over its headers, on how many they are, on how long it leaves an
+    answer unread, and on how many connections there are.
+    """
 
+    app: Application  # type: ignore[assignment]
     _waiting: asyncio.TimerHandle | None = None
+    """Closes the connection when the headers of a request take too long."""
+    _header_bytes = 0
+    _unread: asyncio.TimerHandle | None = None
+    """Looks after an answer that waits for its client."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._waiting = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        self._served = self.app
+        self._settings = settings = self.app.door.settings
+        self._most = settings.max_connections
+        if len(self.connections) > 2 * self._most:
+            transport.abort()  # who is above the limit is told so, but not without end
+            return
+        self._waiting = self.loop.call_later(settings.header_seconds, self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        waiting = self._waiting
+        super().data_received(data)
+        if waiting is not None and self._waiting is waiting:  # the same headers as before, and not at their end
+            self._header_bytes += len(data)
+            if self._header_bytes > MOST_HEADER_BYTES:
+                self._refuse(431, f"the request line and headers are larger than {MOST_HEADER_BYTES} bytes")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._header_bytes = 0
         if self._waiting is None:
-            self._waiting = self.loop.call_later(HEADER_SECONDS, self._give_up)
+            self._waiting = self.loop.call_later(self._settings.header_seconds, self._give_up)
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise ValueError("too many requests without an answer")  # the parser takes it as a fault of the request
+        crowded = len(self.connections) > self._most
+        self.app = self._served.refuse_crowd if crowded else self._served  # type: ignore[assignment]
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_watching()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch(-1)
+
+    def resume_writing(self) -> None:
+        self._stop_watching()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # closing would wait for the client to read
+        super().timeout_keep_alive_handler()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, msg)
+
+    def _refuse(self, status: int, told: str) -> None:
+        """Answer what is not yet a request, and close."""
+        if self.transport.is_closing():
+            return
+        door = self._served.door
+        answer = problem_answer(Problem(status, told, headers={"connection": "close"}), door.request_id(None))
+        headers = b"".join(b"%s: %s\r\n" % pair for pair in answer_headers(answer, door.request_id(None)))
+        self.transport.write(b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode()))
+        self.transport.write(headers + b"\r\n" + answer.body)
+        self.transport.close()
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None:
@@ -49,6 +112,19 @@ class Protocol(HttpToolsProtocol):
         self._waiting = None
         if not self.transport.is_closing():
             self.transport.close()
+
+    def _watch(self, before: int) -> None:
+        """Cut off a client that has read nothing of its answer since ``before`` bytes of it were left."""
+        left = self.transport.get_write_buffer_size()
+        if left == before:
+            self.transport.abort()
+            return
+        self._unread = self.loop.call_later(self._settings.request_seconds, self._watch, left)
+
+    def _stop_watching(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
 
 def serve(settings: Settings) -> int:
@@ -68,7 +144,6 @@ def serve(settings: Settings) -> int:
         "access_log": False,
         "log_config": None,
         "backlog": 2048,
-        "limit_concurrency": settings.max_connections,
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "timeout_graceful_shutdown": max(1, round(settings.stop_seconds)),
     }
