@@ -10,8 +10,10 @@ trees", with the masks of a feature's passed thresholds multiplied out.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -52,18 +54,19 @@ class QuickScorer:
                 for feature, threshold in zip(tree.split_index, tree.threshold, strict=True):
                     if feature >= 0:
                         thresholds[columns[feature]].add(threshold)
-        self._plan: list[tuple[int, list[float], int, int]] = []
+        ordered = {column: sorted(found) for column, found in enumerate(thresholds) if found}
         first_of, rows = {}, 0
-        for column, found in enumerate(thresholds):
-            if found:
-                first_of[column] = rows
-                self._plan.append((column, sorted(found), rows, rows + len(found) + 1))
-                rows += len(found) + 2  # before, between and after them, and for a missing value
+        for column, found in ordered.items():
+            first_of[column] = rows
+            rows += len(found) + 2  # before, between and after them, and for a missing value
+        self._columns = _picker(list(ordered))
+        self._thresholds = list(ordered.values())
+        self._first = np.array(list(first_of.values()), dtype=np.intp)
+        self._missing = [first_of[column] + len(found) + 1 for column, found in ordered.items()]
         if rows * places * 4 > MOST_BYTES:
             raise Unsuitable(f"{rows} thresholds of {places} trees would take more than {MOST_BYTES} bytes")
         masks = np.full((places, rows), _ALL)
         leaves = np.zeros((places, MOST_LEAVES))
-        ordered = {column: ascending for column, ascending, _, _ in self._plan}
         for number, (trees, columns) in enumerate(zip(forests, inputs, strict=True)):
             for index, tree in enumerate(trees):
                 place = number * most + index
@@ -74,15 +77,17 @@ class QuickScorer:
         self._masks = np.ascontiguousarray(masks.T)
         self._leaves = by_product.ravel()
         self._offsets = np.arange(places, dtype=np.uint32) * np.uint32(MOST_LEAVES)
-        self._picked = np.empty((len(self._plan), places), dtype=np.uint32)
+        self._picked = np.empty((len(ordered), places), dtype=np.uint32)
         self._standing = np.empty(places, dtype=np.uint32)
 
     def predict(self, row: Sequence[float]) -> FloatArray:
         """One number per ensemble. row: (width,), NaN when missing."""
-        looked_up = [
-            first + bisect_left(thresholds, value) if (value := row[column]) == value else missing
-            for column, thresholds, first, missing in self._plan
-        ]
+        values = self._columns(row)
+        looked_up: npt.NDArray[np.intp] = self._first + list(map(bisect_left, self._thresholds, values))
+        if math.isnan(sum(values)):
+            for place, value in enumerate(values):
+                if value != value:  # noqa: PLR0124
+                    looked_up[place] = self._missing[place]
         standing = self._standing
         self._masks.take(looked_up, 0, self._picked, "clip")
         np.bitwise_and.reduce(self._picked, 0, None, standing)
@@ -90,9 +95,13 @@ class QuickScorer:
         standing *= _DE_BRUIJN
         standing >>= _SHIFT
         standing += self._offsets
-        found: FloatArray = self._leaves.take(standing).reshape(self._count, -1).sum(1)
+        found: FloatArray = np.add.reduce(self._leaves.take(standing).reshape(self._count, -1), 1)
         found += self._base
         return found
+
+
+def _picker(places: list[int]) -> Callable[[Sequence[float]], tuple[float, ...]]:
+    return itemgetter(*places) if len(places) > 1 else lambda row: tuple(row[place] for place in places)
 
 
 def _require_suitable(tree: Tree) -> None:

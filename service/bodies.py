@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter, eq, sub
+from functools import lru_cache
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -17,7 +19,7 @@ from msgspec import Meta
 
 from forecasting.challenge import SeriesId
 from forecasting.features import FeatureError
-from forecasting.ring_buffer import grid_step
+from forecasting.ring_buffer import grid_step, moment_of
 from service.model import Model
 from service.problems import Field, Problem
 from service.stream import Row
@@ -26,6 +28,8 @@ Moment = Annotated[datetime, Meta(tz=True)]
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_LEAD = timedelta(hours=1)
 """How far ahead of this machine's clock an observation may be: clocks differ."""
+RUNS_KEPT = 256
+"""Consecutive times that are remembered: clients ask again and again from the same few moments."""
 _AT = re.compile(r" - at `(?P<path>[^`]*)`$")
 _PART = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _MOST_BYTES_LOOKED_AT = 1 << 16
@@ -76,7 +80,7 @@ class Bodies:
         self._row = attrgetter(*names) if len(names) > 1 else lambda found: (getattr(found, names[0]),)
         self._observations = msgspec.json.Decoder(self.observations)
         self._window = msgspec.json.Decoder(self.window)
-        self._step = timedelta(minutes=model.spec.step_minutes)
+        self._run_from = lru_cache(RUNS_KEPT)(self._consecutive)
 
     def read_observations(self, body: bytes) -> dict[str, list[Row]]:
         """By series, its observations in the order in which they came. Raises Problem."""
@@ -107,26 +111,38 @@ class Bodies:
         length = len(window.ds)
         if length > self._most:
             raise self._too_many("/ds", length)
-        columns = []
-        for variable, column in zip(self._model.spec.variables, self._row(window.values), strict=True):
-            if len(column) != length:
-                if column:
-                    told = f"expected {length} values, one for each of ds; found {len(column)}"
-                    raise Problem(422, f"/values/{variable}: {told}", [Field(f"/values/{variable}", told)])
-                column = [math.nan] * length  # noqa: PLW2901 - a variable that was left out is missing throughout
-            columns.append([math.nan if value is None else value for value in column] if None in column else column)
-        steps = self._model.spec.lookback + 1
-        origin = self._checked_step_of("/ds/0", window.ds[0]) + length - 1
-        consecutive = all(map(eq, map(sub, window.ds[1:], window.ds), [self._step] * (length - 1)))
-        if not consecutive:
+        columns: list[list[float]] = list(self._row(window.values))
+        if set(map(len, columns)) != {length}:
+            columns = self._filled(columns, length)
+        columns = [
+            [math.nan if value is None else value for value in column] if None in column else column
+            for column in columns
+        ]
+        origin, consecutive = self._run_from(window.ds[0], length)
+        if window.ds != consecutive:
             origin, columns = self._arranged(window.ds, columns)
-        self._checked_step_of(f"/ds/{length - 1}", window.ds[-1])
+        if window.ds[-1].timestamp() > time.time() + LATEST_LEAD.total_seconds():
+            self._checked_step_of(f"/ds/{length - 1}", window.ds[-1])
+        steps = self._model.spec.lookback + 1
         held = len(columns[0])
         if held > steps:
             return window.unique_id, origin, [column[-steps:] for column in columns]
         if held < steps:
             return window.unique_id, origin, [[math.nan] * (steps - held) + column for column in columns]
         return window.unique_id, origin, columns
+
+    def _filled(self, columns: list[list[float]], length: int) -> list[list[float]]:
+        """A variable that was left out is missing throughout; any other has a value for each time. Raises Problem."""
+        for variable, column in zip(self._model.spec.variables, columns, strict=True):
+            if len(column) not in {0, length}:
+                told = f"expected {length} values, one for each of ds; found {len(column)}"
+                raise Problem(422, f"/values/{variable}: {told}", [Field(f"/values/{variable}", told)])
+        return [column or [math.nan] * length for column in columns]
+
+    def _consecutive(self, first: datetime, length: int) -> tuple[int, list[datetime]]:
+        """The step of the last of ``length`` times without a gap, and these times: most windows are such."""
+        start = self._checked_step_of("/ds/0", first)
+        return start + length - 1, [moment_of(start + each, self._model.spec) for each in range(length)]
 
     def _too_many(self, pointer: str, found: int) -> Problem:
         told = f"expected at most {self._most} observations (RPS_MAX_BATCH); found {found}"

@@ -100,6 +100,7 @@ class Model:
         self._scorer = self._quick_scorer()
         self._shared = shared
         self._origin = spec.origin_column
+        self.times = lru_cache(CALENDARS_KEPT)(self._worked_out_times)
         self._calendar = lru_cache(CALENDARS_KEPT)(self._worked_out_calendar)
 
     def predict(self, matrix: FloatArray) -> Prediction:
@@ -140,7 +141,7 @@ class Model:
     def unusual(self, row: FloatArray) -> npt.NDArray[np.intp] | None:
         """Which columns of a row lie outside what training saw; None when none does."""
         inside = (row >= self._low) & (row <= self._high)
-        if inside.all():
+        if np.count_nonzero(inside) == len(inside):
             return None
         found = np.flatnonzero(~(inside | (np.isnan(row) & self._may_miss)))
         return found if found.size else None
@@ -167,8 +168,12 @@ class Model:
     def forecasts(self, step: int, values: Sequence[float]) -> tuple[HorizonForecast, ...]:
         """Predicted values, of an origin at ``step`` of the grid, with times and intervals."""
         return tuple(
-            HorizonForecast(horizon, moment_of(step + horizon, self.spec), value, value + lower, value + upper)
-            for horizon, value, (lower, upper) in zip(self.horizons, values, self._offsets, strict=True)
+            [
+                HorizonForecast(horizon, ds, value, value + lower, value + upper)
+                for horizon, ds, value, (lower, upper) in zip(
+                    self.horizons, self.times(step), values, self._offsets, strict=True
+                )
+            ]
         )
 
     def missing_steps(self, target: Sequence[float]) -> list[int]:
@@ -182,6 +187,9 @@ class Model:
             return []
         missing = [age for age in range(self.reach) if math.isnan(tail[-1 - age])]
         return missing if 0 in missing or 2 * len(missing) > self.reach else []
+
+    def _worked_out_times(self, step: int) -> tuple[datetime, ...]:
+        return tuple(moment_of(step + horizon, self.spec) for horizon in self.horizons)
 
     def _quick_scorer(self) -> QuickScorer | None:
         """None when the trees are too large for it; treelite then walks them."""
