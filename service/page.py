@@ -23,7 +23,7 @@ from service.stores import SeriesStore, StoreUnavailable
 _SCRIPT = b"text/javascript; charset=utf-8"
 FILES = {"page.js": _SCRIPT, "chart.js": _SCRIPT, "words.js": _SCRIPT, "page.css": b"text/css; charset=utf-8"}
 MOST_SERIES = 500
-MOST_FEATURES = 8
+MOST_FEATURES = 6
 LOOK_SECONDS = 0.5
 HEARTBEAT_LOOKS = 20
 _DIRECTORY = Path(__file__).parent / "static"
@@ -152,7 +152,9 @@ class Page:
             while not self._door.closing:
                 state = await self._state(unique_id)
                 if not unique_id and state.series is not None:
-                    unique_id = state.series.unique_id  # a new series whose name comes before it must not take its place
+                    unique_id = (
+                        state.series.unique_id
+                    )  # a new series whose name comes before it must not take its place
                 mark = (state.series, state.signals, state.series_count, state.problem)
                 quiet += 1
                 if mark != seen:

@@ -7,6 +7,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const MINUTE = 60000;
 const TICK_MINUTES = [1, 5, 10, 15, 30, 60, 180, 360, 720, 1440, 2880, 10080, 20160, 40320];
 const MARGIN = { top: 26, right: 14, bottom: 44, left: 46 };
+const NARROW = 560;
+const NARROW_STEP = 9; // pixels
 const MOST_BARS = 12;
 
 /** An SVG element. */
@@ -25,7 +27,8 @@ export function shape(name, attributes = {}, ...children) {
  */
 export function draw(svg, shown) {
   const width = Math.max(280, svg.parentElement.clientWidth);
-  const height = width < 560 ? 270 : 350;
+  const narrow = width < NARROW;
+  const height = narrow ? 270 : 312;
   const frame = {
     left: MARGIN.left,
     right: width - MARGIN.right,
@@ -33,7 +36,9 @@ export function draw(svg, shown) {
     bottom: height - MARGIN.bottom,
   };
   const step = shown.stepMinutes * MINUTE;
-  const { observations, made, next } = shown;
+  const since = narrow && shown.newest !== null ? shown.newest - ((frame.right - frame.left) / NARROW_STEP) * step : -Infinity;
+  const [observations, made] = [shown.observations, shown.made].map((all) => all.filter((each) => each.time >= since));
+  const { next } = shown;
   const times = [...observations, ...made, ...next].map((each) => each.time);
   const heights = [...observations.map((each) => each.value), ...[...made, ...next].flatMap((f) => [f.lower, f.upper])];
   const body = shape("g", { "aria-hidden": "true" });
@@ -45,7 +50,7 @@ export function draw(svg, shown) {
 
   const first = least(times) - step / 2;
   const last = most(times) + step / 2;
-  const ticks = levels(least(heights), most(heights), width < 560 ? 4 : 6);
+  const ticks = levels(least(heights), most(heights), narrow ? 4 : 6);
   const [low, high] = [ticks[0], ticks.at(-1)];
   const x = (time) => frame.left + ((time - first) / (last - first)) * (frame.right - frame.left);
   const y = (value) => frame.bottom - ((value - low) / (high - low)) * (frame.bottom - frame.top);
@@ -71,7 +76,7 @@ export function draw(svg, shown) {
   }
   if (next.length <= MOST_BARS) body.append(...next.map((each) => bar(each, x, y)));
   body.append(shape("path", { class: "next-line", d: line(next.map(at)) }));
-  if (next.length <= MOST_BARS) body.append(...next.map((each) => dot(each, at, "next-dot", 4)));
+  if (next.length <= MOST_BARS) body.append(...next.map((each) => dot(each, at, "next-dot", 3.5)));
   if (latest) body.append(dot(latest, at, "observed-dot", 4.5));
   if (shown.hovered !== null && shown.hovered >= first && shown.hovered <= last) {
     const place = x(shown.hovered);
@@ -143,7 +148,7 @@ function band(run, x, y, name) {
 
 function bar(each, x, y) {
   const [place, top, bottom] = [x(each.time), y(each.upper), y(each.lower)];
-  const cap = (level) => `M${place - 4} ${level}H${place + 4}`;
+  const cap = (level) => `M${place - 3.5} ${level}H${place + 3.5}`;
   return shape("path", { class: "next-bar", d: `M${place} ${top}V${bottom}${cap(top)}${cap(bottom)}` });
 }
 

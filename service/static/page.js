@@ -104,8 +104,8 @@ function show(state) {
   showPickers(state);
   const problem = state.problem ?? (series.problem && `No next forecast for ${series.unique_id}: ${series.problem}`);
   write(byId("problem"), problem ? sentence(problem) : "");
-  byId("of-series").hidden = !series;
-  byId("content").hidden = false;
+  byId("chart-card").hidden = byId("next-card").hidden = !series;
+  byId("content").hidden = byId("pickers").hidden = false;
   byId("waiting").hidden = true;
   if (series) showSeries(model, series);
   showLive(model, signals);
@@ -176,15 +176,14 @@ function showSeries(model, series) {
   if (byId("rows").open) showRows();
 }
 
-function inWords({ observations, next, newest, model, form }) {
+function inWords({ observations, next, newest, form }) {
   const latest = observations.at(-1);
   const said = [];
-  if (latest) said.push(`Newest value ${form.unit(latest.value)}, ${wholeMoment(latest.time)}.`);
+  if (latest) said.push(`Newest value ${form.unit(latest.value)}, ${moment(latest.time)}\u00a0UTC.`);
   else if (newest === null) said.push("No observation yet.");
   if (next.length) {
-    const [first, level] = [next[0], percent(model.interval)];
-    const interval = `${level} interval ${form.range(first)}`;
-    said.push(`Next forecast ${form.unit(first.value)} (${interval}), ${wholeMoment(first.time)}.`);
+    const first = next[0];
+    said.push(`Next forecast ${form.unit(first.value)} (${form.range(first)}), ${moment(first.time)}\u00a0UTC.`);
   } else said.push("No next forecast.");
   return said.join(" ");
 }
@@ -280,10 +279,10 @@ function showLive(model, { live, live_by_horizon: byHorizon, limits, fewest_rows
   const rows = model.horizons
     .filter((horizon) => byHorizon[horizon])
     .map((horizon) => row(span(horizon * model.step_minutes), byHorizon[horizon], model.holdout[horizon]?.[measure]));
-  rows.push(row("all", live, undefined));
+  rows.push(row("all", live, told ? live.error / live.error_ratio : undefined));
   const level = percent(model.interval);
-  const heads = ["Ahead", `${measure.toUpperCase()}, ${model.unit}`, "Hold-out", "Ratio", "Skill", `In ${level}`];
-  fill(byId("live"), heads, rows, `Skill is against persistence; the last column is the share of truths within the ${level} interval.`);
+  const heads = ["Ahead", `${measure.toUpperCase()}, ${model.unit}`, "Hold-out", "Ratio", "Skill", "Inside"];
+  fill(byId("live"), heads, rows, `Skill: error saved against persistence. Inside: truths within the ${level} interval.`);
 }
 
 function showDrift(signals) {
