@@ -83,7 +83,8 @@ class QuickScorer:
     def predict(self, row: Sequence[float]) -> FloatArray:
         """One number per ensemble. row: (width,), NaN when missing."""
         values = self._columns(row)
-        looked_up: npt.NDArray[np.intp] = self._first + list(map(bisect_left, self._thresholds, values))
+        ranks = np.array(list(map(bisect_left, self._thresholds, values)), dtype=np.intp)
+        looked_up = self._first + ranks
         if math.isnan(sum(values)):
             for place, value in enumerate(values):
                 if value != value:  # noqa: PLR0124

@@ -114,10 +114,11 @@ class Bodies:
         columns: list[list[float]] = list(self._row(window.values))
         if set(map(len, columns)) != {length}:
             columns = self._filled(columns, length)
-        columns = [
-            [math.nan if value is None else value for value in column] if None in column else column
-            for column in columns
-        ]
+        if b"null" in body:
+            columns = [
+                [math.nan if value is None else value for value in column] if None in column else column
+                for column in columns
+            ]
         origin, consecutive = self._run_from(window.ds[0], length)
         if window.ds != consecutive:
             origin, columns = self._arranged(window.ds, columns)

@@ -236,7 +236,7 @@ class Forecasts:
         model = self._model
         return ForecastAnswer(
             self._served,
-            moment_of(step, model.spec),
+            model.origin(step),
             self._unit,
             self._interval,
             model.forecasts(step, values),

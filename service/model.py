@@ -101,6 +101,7 @@ class Model:
         self._shared = shared
         self._origin = spec.origin_column
         self.times = lru_cache(CALENDARS_KEPT)(self._worked_out_times)
+        self.origin = lru_cache(CALENDARS_KEPT)(self._worked_out_origin)
         self._calendar = lru_cache(CALENDARS_KEPT)(self._worked_out_calendar)
 
     def predict(self, matrix: FloatArray) -> Prediction:
@@ -187,6 +188,9 @@ class Model:
             return []
         missing = [age for age in range(self.reach) if math.isnan(tail[-1 - age])]
         return missing if 0 in missing or 2 * len(missing) > self.reach else []
+
+    def _worked_out_origin(self, step: int) -> datetime:
+        return moment_of(step, self.spec)
 
     def _worked_out_times(self, step: int) -> tuple[datetime, ...]:
         return tuple(moment_of(step + horizon, self.spec) for horizon in self.horizons)

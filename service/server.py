@@ -8,12 +8,13 @@ from http import HTTPStatus
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
-from service.outgoing import Outgoing
 from service.http import answer_headers, problem_answer
+from service.outgoing import Outgoing
 from service.problems import Problem
 from service.settings import Settings
 
@@ -25,6 +26,7 @@ MOST_HEADER_BYTES = 1 << 16
 """Of a request line and its headers, when they do not arrive at once."""
 MOST_PIPELINED = 64
 """Requests that a client may send on one connection before it has read the answer to the first."""
+_UPGRADING = (b"connection", b"upgrade", b"http2-settings")
 
 
 class Protocol(HttpToolsProtocol):
@@ -32,7 +34,7 @@ class Protocol(HttpToolsProtocol):
     answer unread, and on how many connections there are.
     """
 
-    app: Application  # type: ignore[assignment]
+    app: Application
     _waiting: asyncio.TimerHandle | None = None
     """Closes the connection when the headers of a request take too long."""
     _header_bytes = 0
@@ -40,7 +42,7 @@ class Protocol(HttpToolsProtocol):
     """Looks after an answer that waits for its client."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(Outgoing(transport, self.loop))  # type: ignore[arg-type]
         self._served = self.app
         self._settings = settings = self.app.door.settings
         self._most = settings.max_connections
@@ -51,7 +53,15 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         waiting = self._waiting
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._pass_over_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self._refuse(400, "what came is no HTTP/1.1 request")
+            return
         if waiting is not None and self._waiting is waiting:  # the same headers as before, and not at their end
             self._header_bytes += len(data)
             if self._header_bytes > MOST_HEADER_BYTES:
@@ -64,12 +74,18 @@ class Protocol(HttpToolsProtocol):
             self._waiting = self.loop.call_later(self._settings.header_seconds, self._give_up)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # the parser skips the body: the request is read again without what asks for the upgrade
         self._stop_waiting()
         if len(self.pipeline) >= MOST_PIPELINED:
             raise ValueError("too many requests without an answer")  # the parser takes it as a fault of the request
         crowded = len(self.connections) > self._most
         self.app = self._served.refuse_crowd if crowded else self._served  # type: ignore[assignment]
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if self.cycle is not None:
+            super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
@@ -89,8 +105,16 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()  # closing would wait for the client to read
         super().timeout_keep_alive_handler()
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, msg)
+    def _pass_over_upgrade(self, rest: bytes) -> None:
+        """Take a request that asks for another protocol, as some clients' first ones do, for the HTTP/1.1 that it is."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(405, "this is no proxy: CONNECT is not taken")
+            return
+        lines = [b"%s %s HTTP/1.1" % (method, self.url)]
+        lines += [b"%s: %s" % pair for pair in self.headers if pair[0] not in _UPGRADING]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     def _refuse(self, status: int, told: str) -> None:
         """Answer what is not yet a request, and close."""
