@@ -138,9 +138,9 @@ class RedisStore:
         try:
             async with asyncio.timeout(SECONDS):
                 return await cast("Awaitable[Any]", answer)
-        except (AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError) as error:
+        except (AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError):
             raise StoreUnavailable("Redis refuses the user or password that RPS_STATE names, or wants one") from None
-        except InvalidResponse as error:
+        except InvalidResponse:
             raise StoreUnavailable("what answers at the address in RPS_STATE is no Redis") from None
         except ResponseError as error:
             code = _ERROR_CODE.match(str(error))  # the rest of its words may repeat what was sent, a password too

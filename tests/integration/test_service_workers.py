@@ -1,0 +1,167 @@
+"""Several worker processes are one service: one sum of all counts, no counter that goes back, one graceful end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import wait_while
+from tests.integration.redis_server import RedisServer, running_redis
+from tests.serving import Running, observations, recorded_table, refused, running
+
+WORKERS = 2
+WAIT_SECONDS = 60
+CLIENTS = 24
+"""Connections, each new: the kernel gives them to either worker."""
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def service(bundle: Path, redis: RedisServer, tmp_path: Path) -> Iterator[Running]:
+    with redis.client() as client:
+        client.flushall()
+    environment = {"RPS_STATE": redis.url, "RPS_WORKERS": str(WORKERS)}
+    with running(bundle, tmp_path / "log", environment) as found:
+        assert wait_while(lambda: len(workers(found)) < WORKERS, seconds=WAIT_SECONDS)
+        yield found
+
+
+def workers(service: Running) -> list[int]:
+    """The processes that serve: those children of the service that listen."""
+    return [child for child in children(service.process.pid) if listens(child, service.port)]
+
+
+def children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether a process holds a socket that listens on ``port``."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {f"socket:[{line[9]}]" for line in lines if line[3] == "0A" and int(line[1].split(":")[1], 16) == port}
+    with contextlib.suppress(OSError):
+        return any(_link(each) in inodes for each in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
+def _link(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return str(path.readlink())
+    return ""
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def counted(metrics: dict[str, float], name: str) -> float:
+    """The sum of a counter over its labels, the scrapes themselves left out."""
+    return sum(
+        value for sample, value in metrics.items() if sample.partition("{")[0] == name and "/metrics" not in sample
+    )
+
+
+def replayed(service: Running, hours: int) -> None:
+    records = list(observations(recorded_table(), "EWR"))[:hours]
+    for each in range(0, hours, 5):
+        service.send([record | {"unique_id": "replayed"} for record in records[each : each + 5]])
+
+
+def test_the_counts_are_one_sum_whoever_answers(service: Running) -> None:
+    replayed(service, 100)
+    seen = set()
+    for _ in range(CLIENTS):
+        answer = service.get("/v1/forecasts/replayed")
+        assert answer.status_code == 200
+        seen.add(answer.headers["x-request-id"].rpartition("-")[0])
+    assert len(seen) == WORKERS, "one worker answered everything, so this shows nothing"
+    before = service.metrics()
+    assert counted(before, "rps_requests_total") >= CLIENTS + 20
+    forecasts = sum(v for k, v in before.items() if k.startswith("rps_requests_total") and "/v1/forecasts" in k)
+    assert forecasts == CLIENTS
+    made = counted(before, "rps_predictions_total")
+    assert made > 80
+    assert before["rps_drift_window_rows"] == made
+    assert counted(before, "rps_observations_total") == 100
+    answered = set()
+    for _ in range(CLIENTS):
+        answer = service.get("/metrics")
+        answered.add(answer.headers["x-request-id"].rpartition("-")[0])
+        lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
+        found = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+        for name in (
+            "rps_requests_total",
+            "rps_predictions_total",
+            "rps_observations_total",
+            "rps_forecasts_scored_total",
+        ):
+            assert counted(found, name) == counted(before, name), name
+        for name in ("rps_drift_window_rows", 'rps_live_error{horizon="all"}'):
+            assert found[name] == pytest.approx(before[name]), name
+    assert answered == seen
+
+
+def test_no_counter_goes_back_when_a_worker_is_killed_and_another_takes_its_place(service: Running) -> None:
+    replayed(service, 100)
+    before = service.metrics()
+    first = workers(service)
+    os.kill(first[0], signal.SIGKILL)
+    assert wait_while(lambda: len(set(workers(service)) - {first[0]}) < WORKERS, seconds=WAIT_SECONDS), (
+        "no worker took the place of the one that was killed"
+    )
+    assert first[1] in workers(service)
+
+    def answers() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return service.get("/health").status_code == 200
+        return False
+
+    assert wait_while(lambda: not answers(), seconds=WAIT_SECONDS)
+    seen = set()
+    for _ in range(CLIENTS):
+        answer = service.get("/health")
+        seen.add(answer.headers["x-request-id"].rpartition("-")[0])
+        after = service.metrics()
+        back = {
+            name: (value, after.get(name))
+            for name, value in before.items()
+            if name.partition("{")[0].endswith(("_total", "_count", "_bucket", "_sum"))
+            and not name.startswith(("process_", "python_"))
+            and after.get(name, -1.0) < value
+        }
+        assert not back
+    assert len(seen) == WORKERS
+    assert counted(after, "rps_predictions_total") == counted(before, "rps_predictions_total")
+    assert after["rps_drift_window_rows"] == before["rps_drift_window_rows"]
+    replayed(service, 110)
+    assert counted(service.metrics(), "rps_predictions_total") == counted(before, "rps_predictions_total") + 10
+
+
+def test_a_graceful_stop_ends_all_processes(service: Running) -> None:
+    pids = [service.process.pid, *children(service.process.pid)]
+    assert len(pids) > WORKERS
+    assert service.stop() == 0
+    assert wait_while(lambda: any(map(alive, pids)), seconds=WAIT_SECONDS)
+
+
+def test_several_workers_without_a_shared_state_are_refused(bundle: Path) -> None:
+    code, told = refused(bundle, {"RPS_WORKERS": "2"})
+    assert code == 64
+    assert "RPS_WORKERS=2: several workers need a state that they share; set RPS_STATE=redis://…" in told
