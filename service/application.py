@@ -101,6 +101,19 @@ class Application:
         """Say that the service is stopping: readiness ends, and so do the streams. Safe in a signal handler."""
         self.door.closing = True
 
+    async def refuse_crowd(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - an ASGI application
+        """What a request on a connection too many is answered with."""
+        assert scope["type"] == ScopeType.HTTP
+        most = self.door.settings.max_connections
+        told = f"more than {most} connections are open already (RPS_MAX_CONNECTIONS); try again in a second"
+        self.door.monitor.own.shed[0] += 1.0
+        self.door.monitor.request(len(self.door.monitor.routes) - 1, 503, 0.0)
+        request_id = self.door.request_id(dict(scope["headers"]).get(b"x-request-id"))
+        refusal = Problem(503, told, headers={"retry-after": "1", "connection": "close"})
+        answer = problem_answer(refusal, request_id)
+        await send({"type": "http.response.start", "status": 503, "headers": answer_headers(answer, request_id)})
+        await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
     def _notice_stop(self) -> None:
         """Hear of a signal to stop before the server waits for the requests in flight, among them endless streams."""
         if threading.current_thread() is not threading.main_thread():

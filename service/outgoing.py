@@ -35,7 +35,8 @@ class Outgoing:
         if self._parts:
             data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._parts.clear()
-            self._transport.write(data)
+            if not self._transport.is_closing():  # it would raise, and take the answers of other connections with it
+                self._transport.write(data)
 
     def close(self) -> None:
         self.flush()

@@ -106,7 +106,7 @@ class Protocol(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
 
     def _pass_over_upgrade(self, rest: bytes) -> None:
-        """Take a request that asks for another protocol, as some clients' first ones do, for the HTTP/1.1 that it is."""
+        """Take a request that asks for another protocol, as the first of some clients does, for the HTTP/1.1 it is."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             self._refuse(405, "this is no proxy: CONNECT is not taken")

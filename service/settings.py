@@ -40,8 +40,10 @@ class Settings:
     max_connections: int = 2048
     max_viewers: int = 64
     """Pages that are kept up to date at once, by a worker."""
+    header_seconds: float = 10.0
+    """How long a client may take from its first byte, or from connecting, to the end of a request's headers."""
     request_seconds: float = 10.0
-    """How long a request may take, its body's arrival included."""
+    """How long a request may take, its body's arrival included; and how long its client may leave the answer unread."""
     stop_seconds: float = 10.0
     """How long requests in flight may take to finish after a signal to stop."""
     drift_window: int = 2016
@@ -66,6 +68,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "max_in_flight": (1, 65536),
     "max_connections": (1, 1_000_000),
     "max_viewers": (0, 10_000),
+    "header_seconds": (0.05, 3600),
     "request_seconds": (0.05, 3600),
     "stop_seconds": (0, 3600),
     "drift_window": (10, 1_000_000),
