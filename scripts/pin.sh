@@ -15,4 +15,6 @@ pin pipelines -c dev.txt  # the same versions in the stages' environment as in d
 pin ci -c dev.txt         # and in the workflows
 pin service -c dev.txt --no-emit-package scipy
 pin bench
+pin bench-service
+pin bench-mlserver
 oldest=3.10 pin dagshub
