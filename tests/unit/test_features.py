@@ -1,4 +1,4 @@
-"""The table form and the incremental form of the features, against each other and against a slow, plain reference."""
+"""The table form of the features and the form of one moment, against each other and against a slow, plain reference."""
 
 from __future__ import annotations
 
