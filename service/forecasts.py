@@ -8,19 +8,24 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
+from urllib.parse import parse_qs
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from forecasting.ring_buffer import moment_of
 from service.bodies import Bodies
 from service.http import Answer, Call, require_json
 from service.model import HorizonForecast, Model, UnusualInput
 from service.monitor import Monitor
-from service.problems import Field, Problem
+from service.problems import Field, Problem, wrong_field
 from service.series import SeriesState
 from service.settings import Settings
 from service.stores import SeriesStore
 from service.stream import Followed, Row, count, follow
+
+FloatArray = npt.NDArray[np.float64]
 
 AT_ONCE = 64
 """Observations that are taken in before other requests get their turn."""
@@ -37,7 +42,10 @@ class ServedModel(msgspec.Struct, frozen=True):
 
 
 class ForecastAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A forecast of every horizon. ``origin`` is the time of the last observation that was used."""
+    """A forecast of every horizon. ``origin`` is the time of the last observation that was used.
+
+    With the query `features=true` the answer has what the models were told, by feature, null when missing.
+    """
 
     model: ServedModel
     origin: datetime
@@ -48,6 +56,7 @@ class ForecastAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     unusual: tuple[UnusualInput, ...]
     """The inputs that lie outside what training saw; the forecast is the less to be trusted."""
     unique_id: str | None = None
+    features: dict[str, float | None] | None = None
 
 
 class ObservationsAnswer(msgspec.Struct, frozen=True):
@@ -148,7 +157,8 @@ class Forecasts:
         row = self._model.row_at(columns, step)
         unusual = self._model.unusual(row)
         values = self._model.predict_row(row)
-        return Answer(_ENCODER.encode(self._told(step, values, self._model.told_unusual(row, unusual), unique_id)))
+        told = self._told(step, values, self._model.told_unusual(row, unusual), unique_id, self._features(call, row))
+        return Answer(_ENCODER.encode(told))
 
     async def forecast_window(self, call: Call) -> Answer:
         """POST /v1/forecast."""
@@ -160,7 +170,8 @@ class Forecasts:
         unusual = model.unusual(row)
         values = model.predict_row(row)
         self._monitor.row("window", row, unusual=unusual is not None)
-        return Answer(_ENCODER.encode(self._told(step, values, model.told_unusual(row, unusual), unique_id)))
+        told = self._told(step, values, model.told_unusual(row, unusual), unique_id, self._features(call, row))
+        return Answer(_ENCODER.encode(told))
 
     async def list_series(self, call: Call) -> Answer:  # noqa: ARG002 - every endpoint is given its call
         """GET /v1/series."""
@@ -230,8 +241,23 @@ class Forecasts:
             told = "expected the service's key, as 'Authorization: Bearer …' or 'X-API-Key: …'"
             raise Problem(401, told, headers={"www-authenticate": "Bearer"})
 
+    def _features(self, call: Call, row: FloatArray) -> dict[str, float | None] | None:
+        """What the models were told, when the query asks for it."""
+        query = call.scope["query_string"]
+        if not query:
+            return None
+        asked = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("features", ["false"])[-1]
+        if asked not in {"true", "false"}:
+            raise wrong_field("features", f"expected true or false; found {asked[:50]!r}")
+        return dict(zip(self._model.columns, row.tolist(), strict=True)) if asked == "true" else None
+
     def _told(
-        self, step: int, values: Sequence[float], unusual: tuple[UnusualInput, ...], unique_id: str | None
+        self,
+        step: int,
+        values: Sequence[float],
+        unusual: tuple[UnusualInput, ...],
+        unique_id: str | None,
+        features: dict[str, float | None] | None,
     ) -> ForecastAnswer:
         model = self._model
         return ForecastAnswer(
@@ -242,6 +268,7 @@ class Forecasts:
             model.forecasts(step, values),
             unusual,
             unique_id,
+            features,
         )
 
     def _require_enough(self, target: Sequence[float], step: int, name: str, hint: str) -> None:
