@@ -125,6 +125,9 @@ class Running:
     def post(self, path: str, **options: Any) -> httpx.Response:
         return httpx.post(f"{self.url}{path}", timeout=60, **options)
 
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return httpx.request(method, f"{self.url}{path}", timeout=30, **options)
+
     def send(self, records: list[dict[str, Any]]) -> dict[str, Any]:
         """Observations that must be accepted; what the service says of them."""
         answer = self.post("/v1/observations", json={"observations": records})
