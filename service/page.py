@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -143,7 +143,7 @@ class Page:
         asked = parse_qs(call.scope["query_string"].decode("latin-1")).get("series", [""])[0]
         return Stream(self._updates(asked), b"text/event-stream; charset=utf-8")
 
-    async def _updates(self, unique_id: str) -> AsyncIterator[bytes]:
+    async def _updates(self, unique_id: str) -> AsyncGenerator[bytes, None]:
         self._viewers += 1
         try:
             seen: tuple[object, ...] | None = None

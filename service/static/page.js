@@ -5,6 +5,7 @@ import { draw, shape } from "./chart.js";
 import { clock, day, decimalsFor, moment, number, percent, seconds, span, wholeMoment } from "./words.js";
 
 const FEW_SERIES = 12;
+const FEW_INPUTS = 3;
 const SILENCE_MS = 45000; // the service says something every ten seconds
 const RETRY_MS = [2000, 30000];
 
@@ -135,7 +136,7 @@ function showPickers({ model, series, series_count: count, unique_ids: names }) 
   const ahead = model.horizons.map((each) => [String(each), `${span(each * model.step_minutes)} ahead`]);
   offer(byId("horizon"), ahead, String(page.horizon));
   const listed = page.names.length;
-  const rest = count > listed ? `; for another of all ${number(count, 0)}, type its whole name and press Enter` : "";
+  const rest = count > listed ? ` (all ${number(count, 0)}: type a whole name, press Enter)` : "";
   const found = page.names.filter((name) => name.toLowerCase().includes(filter)).length;
   write(byId("found"), byId("filtering").hidden ? "" : `${number(found, 0)} of ${number(listed, 0)} listed${rest}`);
 }
@@ -225,12 +226,18 @@ function showNext({ observations, newest, next, model, form }, level) {
 
 function showUnusual({ unusual, next }) {
   const told = ({ feature, value, low, high }) => {
-    const found = value === null ? "missing" : short(value);
-    const saw = low === null ? "training never had a value" : `training saw ${short(low)} to ${short(high)}`;
-    return element("li", {}, name(feature), `: ${found}; ${saw}`);
+    const decimals = decimalsFor(low === null ? Math.abs(value) : high - low) + 1;
+    const found = value === null ? "missing" : number(value, decimals);
+    const saw = low === null ? "never had a value" : `saw ${number(low, decimals)} to ${number(high, decimals)}`;
+    return element("li", {}, name(feature), ` is ${found}; training ${saw}`);
   };
   const none = next.length ? "None: every input of these forecasts lies within what training saw." : "No forecast, so none.";
-  byId("unusual").replaceChildren(unusual.length ? element("ul", {}, ...unusual.map(told)) : element("p", { class: "quiet" }, none));
+  write(byId("usual"), unusual.length ? "" : none);
+  byId("unusual").replaceChildren(...unusual.slice(0, FEW_INPUTS).map(told));
+  const [summary, more] = byId("more").children;
+  byId("more").hidden = unusual.length <= FEW_INPUTS;
+  write(summary, `and ${number(unusual.length - FEW_INPUTS, 0)} more`);
+  more.replaceChildren(...unusual.slice(FEW_INPUTS).map(told));
 }
 
 /** The chart as a table, the newest time first. */
@@ -273,8 +280,8 @@ function showLive(model, { live, live_by_horizon: byHorizon, limits, fewest_rows
     form.plain(each.error),
     holdout === undefined ? "\u2013" : form.plain(holdout),
     each.error_ratio === null ? "\u2013" : number(each.error_ratio, 2),
-    each.skill === null ? "\u2013" : percent(each.skill),
-    percent(each.coverage),
+    each.skill === null ? "\u2013" : percent(each.skill, 0),
+    percent(each.coverage, 0),
   ];
   const rows = model.horizons
     .filter((horizon) => byHorizon[horizon])
@@ -333,7 +340,6 @@ function write(node, words) {
 const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}${/[.!?]$/.test(words) ? "" : "."}`;
 const time = (ds, form) => element("time", { datetime: ds }, form(Date.parse(ds)));
 const exact = (value, words) => element("data", { value: String(value) }, words);
-const short = (value) => number(value, decimalsFor(Math.abs(value) || 1));
 const judged = (beyond) => element("span", { class: beyond ? "beyond" : "within" }, beyond ? "drifting" : "within its limit");
 
 function verdict(node, beyond) {

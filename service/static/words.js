@@ -13,10 +13,10 @@ export function number(value, decimals) {
   return value.toLocaleString("en-GB", form).replace("-", "\u2212");
 }
 
-/** A share as a percentage, with one decimal below 10 %. */
-export function percent(share) {
+/** A share as a percentage; unless told otherwise, with one decimal where it is not whole and below 10 %. */
+export function percent(share, decimals) {
   const size = Math.abs(100 * share);
-  return `${number(100 * share, size > 0 && size < 9.95 ? 1 : 0)}\u00a0%`;
+  return `${number(100 * share, decimals ?? (size > 0 && size < 9.95 ? 1 : 0))}\u00a0%`;
 }
 
 /** How many decimals tell values apart that lie within such a spread: 3.7 takes 1, 0.002 takes 4. */

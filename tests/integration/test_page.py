@@ -99,6 +99,11 @@ def _renamed(records: Iterator[dict[str, Any]], name: str) -> list[dict[str, Any
     return [{**record, "unique_id": name} for record in records]
 
 
+def _rewrite_manifest(bundle: Path, **changes: str) -> None:
+    manifest = msgspec.structs.replace(read_bundle(bundle).manifest, **changes)
+    (bundle / MANIFEST).write_bytes(encoded_manifest(manifest))
+
+
 @pytest.fixture(scope="module")
 def december() -> list[dict[str, Any]]:
     """EWR's last days, from which a test makes a series of its own."""
@@ -258,12 +263,14 @@ def test_page_tells_drift_beyond_its_limit_with_the_features_and_unusual_inputs(
             expect(page.locator("#drift-words .beyond")).to_have_count(2)
             for row in page.locator("#drift tbody tr").all():
                 feature = row.locator("th").inner_text()
-                shown = float(row.locator("data").get_attribute("value") or "nan")
+                index = float(row.locator("data").get_attribute("value") or "nan")
                 told = [value for name, value in samples.items() if f'feature="{feature}"' in name]
-                assert any(value == pytest.approx(shown) for value in told), feature
+                assert any(value == pytest.approx(index) for value in told), feature
                 assert row.locator("td").last.inner_text() == "drifting"
             unusual = own.get("/v1/forecasts/hot").json()["unusual"]
-            assert page.locator("#unusual code").all_inner_texts() == [each["feature"] for each in unusual]
+            page.locator("#more summary").click()
+            shown = page.locator("#unusual code, #more code").all_inner_texts()
+            assert shown == [each["feature"] for each in unusual]
 
 
 def test_phone_has_nothing_to_scroll_sideways(browser: Browser, service: Running) -> None:
@@ -306,8 +313,7 @@ def test_text_of_the_service_and_of_the_address_never_becomes_markup(
     browser: Browser, bundle: Path, tmp_path: Path
 ) -> None:
     hostile = shutil.copytree(bundle, tmp_path / "bundle")
-    manifest = msgspec.structs.replace(read_bundle(hostile).manifest, title=HOSTILE, unit="<i>C</i>")
-    (hostile / MANIFEST).write_bytes(encoded_manifest(manifest))
+    _rewrite_manifest(hostile, title=HOSTILE, unit="<i>C</i>")
     with serving.running(hostile, tmp_path / "log", {"RPS_MODEL_VERSION": "<u>7"}) as own:
         with _seen(browser, own.url) as seen:
             expect(seen.page.locator("h1")).to_have_text(HOSTILE)
@@ -398,24 +404,45 @@ def test_silent_connection_is_given_up_and_made_anew(browser: Browser, service: 
         context.close()
 
 
-def test_page_tells_why_the_service_refuses_to_keep_it_up_to_date(
-    browser: Browser, bundle: Path, tmp_path: Path
-) -> None:
-    with serving.running(bundle, tmp_path / "log", {"RPS_MAX_VIEWERS": "0"}) as own:
+def test_page_that_is_one_too_many_says_so(browser: Browser, bundle: Path, tmp_path: Path) -> None:
+    with serving.running(bundle, tmp_path / "log", {"RPS_MAX_VIEWERS": "1"}) as own:
         context = browser.new_context()
         try:
-            seen = _watched(context)
-            seen.page.goto(own.url)
-            expect(seen.page.locator("#status")).to_contain_text("RPS_MAX_VIEWERS")
-            expect(seen.page.locator("#waiting")).to_be_visible()
+            with _seen(browser, own.url):
+                seen = _watched(context)
+                seen.page.goto(own.url)
+                expect(seen.page.locator("#status")).to_contain_text("RPS_MAX_VIEWERS")
+                expect(seen.page.locator("#waiting")).to_be_visible()
         finally:
             context.close()
+
+
+def test_page_stays_with_its_series_when_one_with_an_earlier_name_appears(
+    browser: Browser, bundle: Path, tmp_path: Path
+) -> None:
+    with serving.running(bundle, tmp_path / "log") as own, _seen(browser, own.url) as seen:
+        expect(seen.page.locator("#chart-heading")).to_have_text("EWR: temperature")
+        own.send([{"unique_id": "AAA", "ds": "2014-01-01T00:00:00Z", "temperature": 1.0}])
+        expect(seen.page.locator("#series option")).to_have_text(["AAA", "EWR", "JFK", "LGA"])
+        expect(seen.page.locator("#chart-heading")).to_have_text("EWR: temperature")
+        expect(seen.page.locator("#series")).to_have_value("EWR")
+
+
+@pytest.mark.parametrize(("motion", "animation"), [("no-preference", "breathe"), ("reduce", "none")])
+def test_nothing_moves_for_those_who_ask_for_less_motion(
+    browser: Browser, service: Running, motion: str, animation: str
+) -> None:
+    with _seen(browser, service.url, reduced_motion=motion) as seen:
+        found = "getComputedStyle(document.querySelector('#status'), '::before').animationName"
+        assert seen.page.evaluate(found) == animation
 
 
 def take_picture(path: Path) -> None:
     """The page while December comes in, which its model has never seen."""
     with tempfile.TemporaryDirectory() as scratch, _chromium() as browser:
         bundle = make_bundle(Path(scratch) / "bundle", last=WINTER)
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+        _rewrite_manifest(bundle, git_sha=commit.stdout.strip())
         winter = recorded_table(WINTER, END)
         with serving.running(bundle, Path(scratch) / "log", {"RPS_MODEL_VERSION": "7"}) as own:
             for name in winter.unique_ids:
