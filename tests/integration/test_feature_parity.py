@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ import numpy as np
 import pytest
 
 from forecasting.bundle import read_bundle
-from forecasting.table_features import Table, table_features
+from forecasting.table_features import table_features
 from service.model import Model
-from tests.serving import CHALLENGE, SPEC, Running, observations, recorded_table
+from tests.integration.recorded_year import possible_table
+from tests.serving import SPEC, Running, observations
 
 TOLERANCE = 1e-9
 OWN = "replayed-"
@@ -57,15 +57,6 @@ def pipeline(service: Running) -> Iterator[Pipeline]:
     pipeline.close()
 
 
-def possible(table: Table) -> Table:
-    """The table without values that cannot be true, as the pipeline leaves them out and the service refuses them."""
-    found = {}
-    for name, values in table.variables.items():
-        low, high = CHALLENGE.quality.ranges[name]
-        found[name] = np.where((values < low) | (values > high), np.nan, values)
-    return replace(table, variables=found)
-
-
 def post(records: list[dict[str, Any]]) -> bytes:
     body = json.dumps({"observations": records}).encode()
     head = (
@@ -85,7 +76,7 @@ def number(value: float | None) -> float:
 def test_online_features_and_forecasts_of_the_whole_year_equal_the_offline_ones(
     bundle: Path, pipeline: Pipeline
 ) -> None:
-    table = possible(recorded_table())
+    table = possible_table()
     offline = table_features(SPEC, table)
     rows = [(record["ds"], record) for name in table.unique_ids for record in observations(table, name)]
     places = {(record["unique_id"], ds): place for place, (ds, record) in enumerate(rows)}
