@@ -18,7 +18,7 @@ from tests.serving import make_bundle
 
 pytest_plugins = ["tests.replay_fixture", "tests.doubles.github.fixture"]
 
-SERVICE_SECONDS = 90
+SERVICE_SECONDS = 180
 
 
 def wait_while(condition: Callable[[], bool], *, seconds: float, pause: float = 0.1) -> bool:

@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import boto3
+import httpx
 import msgspec
 import psutil
 import pytest
@@ -75,6 +77,28 @@ def test_the_demo_shows_each_task_and_ends_with_the_gates_report(demo: str) -> N
     for told in ("no production model yet", "RMSE", "persistence", "covered", "Drift", "MLflow run", "profile"):
         assert told in demo
     assert "pass: passed: RMSE" in demo
+
+
+def test_the_demo_ends_with_its_model_served_and_observations_streaming_in(demo: str, laptop: Laptop) -> None:
+    address = laptop.stack.online("weather", "")[0].address
+    assert f"See it live: {address}/" in demo
+    health = httpx.get(f"{address}/health").raise_for_status().json()
+    assert health["git_sha"] == mlflow_run(laptop, demo_run_id(demo)).data.tags["rps.git_sha"]
+    assert f"on version {health['model_version']} of weather" in demo
+    assert "<!doctype html>" in httpx.get(f"{address}/").text.lower()
+    before = datetime.fromisoformat(httpx.get(f"{address}/v1/series/EWR").json()["newest"])
+
+    clock = laptop.stack.addresses["RPS_CLOCK_URL"]
+    later = before + timedelta(hours=2)
+    httpx.put(clock, json={"now": later.isoformat(), "speed": 1.0}).raise_for_status()
+
+    def waiting() -> bool:
+        return datetime.fromisoformat(httpx.get(f"{address}/v1/forecasts/EWR").json()["origin"]) < later
+
+    assert wait_while(waiting, seconds=60)
+    forecast = httpx.get(f"{address}/v1/forecasts/EWR").json()
+    assert [each["horizon"] for each in forecast["forecasts"]] == [4, 5, 6]
+    assert datetime.fromisoformat(forecast["forecasts"][0]["ds"]) == later + timedelta(hours=4)
 
 
 def test_the_tasks_of_airflow_did_the_work(demo: str, laptop: Laptop) -> None:
