@@ -225,7 +225,7 @@ class Forecasts:
         unique_id = str(call.scope["path_params"]["unique_id"])
         state = await self._store.read(unique_id)
         if state is None:
-            told = f"no series {unique_id!r}: GET /v1/series lists them; POST its observations to /v1/observations"
+            told = f"no series {unique_id[:80]!r}: GET /v1/series lists them; POST its observations to /v1/observations"
             raise Problem(404, told, [Field("unique_id", "expected a series that is known")])
         return unique_id, state
 

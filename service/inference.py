@@ -66,7 +66,7 @@ class Inference:
         """Any route of a model that is not served here."""
         parameters = call.scope["path_params"]
         found = "/".join(str(parameters[key]) for key in ("name", "version") if key in parameters)
-        told = f"no model {found!r} here; this server has {self._model.name}, version {self._model.version}"
+        told = f"no model {found[:80]!r} here; this server has {self._model.name}, version {self._model.version}"
         raise Problem(404, told)
 
     async def tell_version(self, call: Call) -> Answer:  # noqa: ARG002
