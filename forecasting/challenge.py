@@ -158,7 +158,10 @@ class Drift(Struct, frozen=True, forbid_unknown_fields=True):
 
     max_out_of_distribution_ratio: Share = 0.2
     max_population_stability_index: PositiveFloat = 0.25
+    """Where a window of the training data itself lay farther from all of it, that is the limit."""
     max_live_error_ratio: PositiveFloat = 1.5
+    window_rows: Positive = 2016
+    """Over how many predictions drift is measured."""
 
 
 class Schedule(Struct, frozen=True, forbid_unknown_fields=True):

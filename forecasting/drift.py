@@ -33,6 +33,8 @@ class FeatureReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     missing: Share
     low: float | None
     high: float | None
+    usual_shift: float | None = None
+    """The largest index that a window of the training rows themselves had against all of them; None when not known."""
 
 
 def feature_reference(values: FloatArray) -> FeatureReference:
@@ -53,9 +55,33 @@ def feature_reference(values: FloatArray) -> FeatureReference:
     )
 
 
-def feature_references(columns: Sequence[str], matrix: FloatArray) -> dict[str, FeatureReference]:
-    """The reference of each column. matrix: (n, len(columns)), the rows that a model was fitted on."""
-    return {name: feature_reference(column) for name, column in zip(columns, matrix.T, strict=True)}
+def feature_references(
+    columns: Sequence[str], matrix: FloatArray, window_rows: int | None = None
+) -> dict[str, FeatureReference]:
+    """The reference of each column. matrix: (n, len(columns)), the rows that a model was fitted on.
+
+    window_rows: how many rows drift will be measured over; with it, the rows must be in order of time, and each
+    reference tells how far such a window of training lay from the whole.
+    """
+    references = {name: feature_reference(column) for name, column in zip(columns, matrix.T, strict=True)}
+    if window_rows is None:
+        return references
+    return {
+        name: msgspec.structs.replace(reference, usual_shift=usual_shift(reference, column, window_rows))
+        for (name, reference), column in zip(references.items(), matrix.T, strict=True)
+    }
+
+
+def usual_shift(reference: FeatureReference, values: FloatArray, window_rows: int) -> float:
+    """The largest index of any ``window_rows`` successive values, each window a quarter of one after the last.
+
+    values: (n,), those that the reference is of, in order of time. 0 when they are no more than one window. A month is
+    not a year: four weeks of a feature that moves with the seasons lie far from twelve months of it, and that alone is
+    no drift.
+    """
+    steps = max(window_rows // 4, 1)
+    starts = range(0, max(len(values) - window_rows, 0) + 1, steps)
+    return max(population_stability_index(reference, values[start : start + window_rows]) for start in starts)
 
 
 def population_stability_index(reference: FeatureReference, values: FloatArray) -> float:

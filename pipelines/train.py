@@ -130,7 +130,7 @@ def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.Data
 
 def describe(run: Run, split: Split, fitted: dict[int, Fitted], dataset: Dataset, mlflow_run: str) -> Description:
     """What the bundle says of the models in ``fitted``, by horizon."""
-    spec, training = feature_spec(run.challenge), split.training
+    spec, training = feature_spec(run.challenge), split.training.sort_values("ds", kind="stable")
     return Description(
         challenge=run.challenge.name,
         unit=run.challenge.target.unit,
@@ -148,7 +148,9 @@ def describe(run: Run, split: Split, fitted: dict[int, Fitted], dataset: Dataset
         variables=variable_ranges(run.challenge, spec),
         loss=run.challenge.target.loss,
         drift=run.challenge.drift,
-        references=feature_references(spec.columns, training[list(spec.columns)].to_numpy()),
+        references=feature_references(
+            spec.columns, training[list(spec.columns)].to_numpy(), run.challenge.drift.window_rows
+        ),
     )
 
 

@@ -51,6 +51,21 @@ def test_index_is_near_zero_for_the_same_and_large_for_a_shift() -> None:
     assert population_stability_index(reference, gone) > 0.25
 
 
+def test_the_usual_shift_is_the_farthest_window_of_training_itself() -> None:
+    seasons = np.sin(np.arange(2000) * 2 * math.pi / 2000) + RANDOM.normal(0, 0.1, 2000)
+    noise = RANDOM.normal(0, 1, 2000)
+    references = feature_references(("seasons", "noise"), np.column_stack([seasons, noise]), 200)
+    windows = [seasons[start : start + 200] for start in range(0, 1801, 50)]
+    expected = max(population_stability_index(references["seasons"], window) for window in windows)
+    assert references["seasons"].usual_shift == pytest.approx(expected)
+    assert expected > 1.0
+    assert references["noise"].usual_shift is not None
+    assert references["noise"].usual_shift < 0.25
+    short = feature_references(("noise",), noise[:, np.newaxis], 5000)["noise"]
+    assert short.usual_shift == pytest.approx(0.0)
+    assert feature_references(("noise",), noise[:, np.newaxis])["noise"].usual_shift is None
+
+
 def test_index_is_the_sum_of_the_formula() -> None:
     reference = feature_reference(np.array([0.0] * 8 + [1.0] * 2))
     now = np.array([0.0] * 5 + [1.0] * 5)
