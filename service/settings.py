@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -74,6 +75,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "drift_window": (10, 1_000_000),
     "live_window": (10, 1_000_000),
 }
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
 _YES, _NO = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _STATES = ("memory", "redis://", "rediss://", "unix://")
@@ -104,12 +106,21 @@ def _value(name: str, text: str, default: object) -> object:
     if isinstance(default, int | float):
         return _number(name, text, type(default), *_LIMITS[key])
     if isinstance(default, tuple):
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        return _origins(name, text)
     if key == "log_level" and text.upper() not in _LEVELS:
         raise SettingsError(f"{name}: expected one of {', '.join(_LEVELS)}; found {text!r}")
     if key == "state" and not (text == "memory" or text.startswith(_STATES[1:])):
         raise SettingsError(f"{name}: expected memory or an address that starts with {', '.join(_STATES[1:])}")
     return text.upper() if key == "log_level" else text
+
+
+def _origins(name: str, text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(",") if part.strip())
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            expected = "origins as browsers send them, such as https://example.org, without a path"
+            raise SettingsError(f"{name}: expected {expected}; found {origin!r}")
+    return origins
 
 
 def _number(name: str, text: str, kind: type[int | float], low: float, high: float) -> float:
@@ -118,6 +129,6 @@ def _number(name: str, text: str, kind: type[int | float], low: float, high: flo
     except ValueError:
         number = None
     if number is None or not low <= number <= high:
-        found = f"expected a number from {low:g} to {high:g}; found {text!r}"
-        raise SettingsError(f"{name}: {found}")
+        expected = "a whole number" if kind is int else "a number"
+        raise SettingsError(f"{name}: expected {expected} from {low} to {high}; found {text!r}")
     return number
