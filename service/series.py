@@ -17,6 +17,7 @@ NUMBERS = 3
 """What is kept of a forecast: its value and the ends of its interval."""
 _HEADER = struct.Struct("<q?7x")
 _CHECKSUM = struct.Struct("<I")
+_NAN = array("d", [math.nan]).tobytes()
 
 
 class Taken(NamedTuple):
@@ -118,7 +119,7 @@ class SeriesState:
         width = len(self.model.horizons) * NUMBERS
         gone = min(steps * width, len(self.made))
         del self.made[:gone]
-        self.made.extend([math.nan] * gone)
+        self.made.frombytes(_NAN * gone)
         gone = min(steps, len(self.met))
         del self.met[:gone]
         self.met.extend(bytes(gone))
