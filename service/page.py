@@ -152,9 +152,8 @@ class Page:
             while not self._door.closing:
                 state = await self._state(unique_id)
                 if not unique_id and state.series is not None:
-                    unique_id = (
-                        state.series.unique_id
-                    )  # a new series whose name comes before it must not take its place
+                    # A new series whose name comes before it must not take its place.
+                    unique_id = state.series.unique_id
                 mark = (state.series, state.signals, state.series_count, state.problem)
                 quiet += 1
                 if mark != seen:
