@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple
@@ -55,7 +55,7 @@ class Answer(NamedTuple):
 class Stream(NamedTuple):
     """An answer without an end of its own; it ends with its client, or when the service stops."""
 
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes, None]
     media_type: bytes
 
 
@@ -125,7 +125,7 @@ class Route:
                 del door.running[task]
                 door.in_flight -= 1  # it is bounded by its own limit
                 try:
-                    await _send_stream(answer, request_id, send)
+                    await _send_stream(answer, request_id, receive, send)
                 finally:
                     door.in_flight += 1
                 return
@@ -275,9 +275,22 @@ def _wrong_method(found: str, methods: set[str]) -> Problem:
     return Problem(405, f"expected {allowed}; found {found}", headers={"allow": allowed})
 
 
-async def _send_stream(stream: Stream, request_id: str, send: Send) -> None:
+async def _send_stream(stream: Stream, request_id: str, receive: Receive, send: Send) -> None:
+    """Send what comes until it ends or the client has gone, which is noticed with the next chunk."""
     headers = [(b"content-type", stream.media_type), (b"x-request-id", request_id.encode()), *_ALWAYS]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    async for chunk in stream.chunks:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    gone = asyncio.create_task(_gone(receive))
+    try:
+        async for chunk in stream.chunks:
+            if gone.done():
+                return
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    finally:
+        gone.cancel()
+        await stream.chunks.aclose()  # its end gives back what it holds, such as a viewer's place
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

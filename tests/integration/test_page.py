@@ -404,7 +404,9 @@ def test_silent_connection_is_given_up_and_made_anew(browser: Browser, service: 
         context.close()
 
 
-def test_page_that_is_one_too_many_says_so(browser: Browser, bundle: Path, tmp_path: Path) -> None:
+def test_page_that_is_one_too_many_says_so_and_is_served_when_another_has_gone(
+    browser: Browser, bundle: Path, tmp_path: Path
+) -> None:
     with serving.running(bundle, tmp_path / "log", {"RPS_MAX_VIEWERS": "1"}) as own:
         context = browser.new_context()
         try:
@@ -413,6 +415,8 @@ def test_page_that_is_one_too_many_says_so(browser: Browser, bundle: Path, tmp_p
                 seen.page.goto(own.url)
                 expect(seen.page.locator("#status")).to_contain_text("RPS_MAX_VIEWERS")
                 expect(seen.page.locator("#waiting")).to_be_visible()
+            expect(seen.page.locator("#status")).to_have_text("Live", timeout=30_000)
+            expect(seen.page.locator("#content")).to_be_visible()
         finally:
             context.close()
 
