@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from http import HTTPStatus
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from uvicorn.supervisors import Multiprocess
 from service.http import answer_headers, problem_answer
 from service.outgoing import Outgoing
 from service.problems import Problem
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from service.application import Application
@@ -174,13 +175,29 @@ def serve(settings: Settings) -> int:
     config = uvicorn.Config("service.application:create_app", **options)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _heed)
-    if settings.workers == 1:
+    with listening(settings) as taken:
+        if settings.workers > 1:
+            Multiprocess(config, sockets=[taken]).run()
+            return 0
         server = uvicorn.Server(config)
-        server.run()
+        server.run(sockets=[taken])
         return 0 if server.started else 1
-    with config.bind_socket() as listening:
-        Multiprocess(config, sockets=[listening]).run()
-    return 0
+
+
+def listening(settings: Settings) -> socket.socket:
+    """The socket, bound. Raises SettingsError when its address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        taken = socket.socket(family, kind, protocol)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(address)
+    except OSError as error:
+        where = f"RPS_HOST={settings.host}, RPS_PORT={settings.port}"
+        raise SettingsError(f"{where}: cannot listen there: {error.strerror or error}") from error
+    taken.set_inheritable(True)
+    return taken
 
 
 def _heed(number: int, frame: FrameType | None) -> None:
