@@ -14,6 +14,8 @@ FloatArray = npt.NDArray[np.float64]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 BINS = 10
+WINDOW_PARTS = (1, 4, 16)
+"""A window that is not full yet is judged as what it has been measured to be."""
 SHARE_FLOOR = 1e-4
 """A bin that is empty on one side counts as this share, so that one value cannot make the index infinite."""
 
@@ -33,8 +35,9 @@ class FeatureReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     missing: Share
     low: float | None
     high: float | None
-    usual_shift: float | None = None
-    """The largest index that a window of the training rows themselves had against all of them; None when not known."""
+    usual_shift: dict[int, float] = {}
+    """By a window's number of rows, the largest index that such a window of the training rows had against all of them;
+    {} when that is not known."""
 
 
 def feature_reference(values: FloatArray) -> FeatureReference:
@@ -61,7 +64,7 @@ def feature_references(
     """The reference of each column. matrix: (n, len(columns)), the rows that a model was fitted on.
 
     window_rows: how many rows drift will be measured over; with it, the rows must be in order of time, and each
-    reference tells how far such a window of training lay from the whole.
+    reference tells how far such a window of training, and shorter ones, lay from the whole.
     """
     references = {name: feature_reference(column) for name, column in zip(columns, matrix.T, strict=True)}
     if window_rows is None:
@@ -72,16 +75,30 @@ def feature_references(
     }
 
 
-def usual_shift(reference: FeatureReference, values: FloatArray, window_rows: int) -> float:
-    """The largest index of any ``window_rows`` successive values, each window a quarter of one after the last.
+def usual_shift(reference: FeatureReference, values: FloatArray, window_rows: int) -> dict[int, float]:
+    """The largest index of any so many successive values: of a whole window, of a quarter and of a sixteenth of one.
 
-    values: (n,), those that the reference is of, in order of time. 0 when they are no more than one window. A month is
-    not a year: four weeks of a feature that moves with the seasons lie far from twelve months of it, and that alone is
-    no drift.
+    values: (n,), those that the reference is of, in order of time; each window begins half of one after the last. A
+    month is not a year: four weeks of a feature that moves with the seasons lie far from twelve months of it, three
+    days farther still, and that alone is no drift.
     """
-    steps = max(window_rows // 4, 1)
-    starts = range(0, max(len(values) - window_rows, 0) + 1, steps)
-    return max(population_stability_index(reference, values[start : start + window_rows]) for start in starts)
+    largest = {}
+    for size in sorted({max(window_rows // part, 1) for part in WINDOW_PARTS}):
+        starts = range(0, max(len(values) - size, 0) + 1, max(size // 2, 1))
+        windows = (values[start : start + size] for start in starts)
+        largest[size] = max(population_stability_index(reference, window) for window in windows)
+    return largest
+
+
+def stability_limit(reference: FeatureReference, rows: int, limit: float) -> float | None:
+    """From which index on ``rows`` recent rows have drifted: ``limit``, or what as many rows of training reached.
+
+    None when there are fewer rows than training was measured with.
+    """
+    if not reference.usual_shift:
+        return limit
+    sizes = [size for size in reference.usual_shift if size <= rows]
+    return max(limit, reference.usual_shift[max(sizes)]) if sizes else None
 
 
 def population_stability_index(reference: FeatureReference, values: FloatArray) -> float:

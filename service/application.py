@@ -73,7 +73,7 @@ class Application:
         layout = Layout(
             features=len(model.columns),
             horizons=len(model.horizons),
-            drift_window=settings.drift_window,
+            drift_window=settings.drift_window or bundle.manifest.drift.window_rows,
             live_window=settings.live_window,
         )
         monitor = Monitor(model, Boards(layout, Path(settings.boards) if settings.boards else None))

@@ -105,9 +105,14 @@ class Exposition(Collector):
         stability = GaugeMetricFamily(
             "rps_population_stability_index", "How far a feature in the window lies from training.", labels=("feature",)
         )
-        for feature, index in signals.population_stability.items():
-            stability.add_metric((feature,), index)
+        limits = GaugeMetricFamily(
+            "rps_population_stability_limit", "From which index on a feature has drifted.", labels=("feature",)
+        )
+        for feature, found in signals.population_stability.items():
+            stability.add_metric((feature,), found.index)
+            limits.add_metric((feature,), found.limit)
         yield stability
+        yield limits
         thresholds = self._model.bundle.manifest.drift
         limit = GaugeMetricFamily("rps_drift_threshold", "From where on a signal counts as drift.", labels=("signal",))
         limit.add_metric(("out_of_distribution_ratio",), thresholds.max_out_of_distribution_ratio)

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from forecasting.drift import population_stability_index
+from forecasting.drift import population_stability_index, stability_limit
 from service.board import ARRIVALS, LATENCY_BOUNDS, OTHER_STATUS, PREDICTED_BY, STATUSES, Board, Boards
 from service.model import Model
 
@@ -55,12 +55,20 @@ class LiveHorizon:
 
 
 @dataclass(frozen=True)
+class Stability:
+    """A feature's population stability index, and from where on it is drift."""
+
+    index: float
+    limit: float
+
+
+@dataclass(frozen=True)
 class Signals:
     """What all workers together have seen lately. None where there is too little to say."""
 
     rows: int
     out_of_distribution_ratio: float | None
-    population_stability: dict[str, float]
+    population_stability: dict[str, Stability]
     """By feature, calendar left out; {} with too few rows."""
     live: LiveHorizon | None
     live_by_horizon: dict[int, LiveHorizon]
@@ -136,9 +144,6 @@ class Monitor:
         rows = np.concatenate([board.recent_rows for board in boards])
         scores = np.concatenate([board.recent_scores for board in boards])
         enough = len(rows) >= FEWEST_ROWS
-        places = self.model.watched if enough else ()
-        references = self.model.bundle.manifest.references
-        columns = self.model.columns
         by_horizon = {
             horizon: self._live(scores[scores[:, 0] == place], (horizon,))
             for place, horizon in enumerate(self.model.horizons)
@@ -146,13 +151,22 @@ class Monitor:
         return Signals(
             rows=len(rows),
             out_of_distribution_ratio=float(rows[:, -1].mean()) if enough else None,
-            population_stability={
-                columns[place]: population_stability_index(references[columns[place]], rows[:, place])
-                for place in places
-            },
+            population_stability=self._stability(rows) if enough else {},
             live=self._live(scores, self.model.horizons),
             live_by_horizon={horizon: live for horizon, live in by_horizon.items() if live is not None},
         )
+
+    def _stability(self, rows: FloatArray) -> dict[str, Stability]:
+        """rows: (n, columns and one more)."""
+        manifest = self.model.bundle.manifest
+        found = {}
+        for place in self.model.watched:
+            column = self.model.columns[place]
+            reference = manifest.references[column]
+            limit = stability_limit(reference, len(rows), manifest.drift.max_population_stability_index)
+            if limit is not None:
+                found[column] = Stability(population_stability_index(reference, rows[:, place]), limit)
+        return found
 
     def _live(self, scores: FloatArray, horizons: Sequence[int]) -> LiveHorizon | None:
         """scores: (n, len(SCORE)), of these horizons."""

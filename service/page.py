@@ -35,10 +35,11 @@ _HEADERS = ((b"content-security-policy", _POLICY), (b"referrer-policy", b"no-ref
 
 
 class FeatureDrift(msgspec.Struct, frozen=True):
-    """How far one feature lies from training."""
+    """How far one feature lies from training, and from where on that is drift."""
 
     feature: str
     population_stability_index: float
+    limit: float
 
 
 class PageModel(msgspec.Struct, frozen=True):
@@ -66,10 +67,10 @@ class PageSignals(msgspec.Struct, frozen=True):
     """With fewer rows, or forecasts that met their truth, there is too little to say."""
     out_of_distribution_ratio: float | None
     features: tuple[FeatureDrift, ...]
-    """Those that lie farthest from training, the farthest first."""
+    """Those that lie farthest beyond their limits, or nearest to them; the farthest first."""
     features_watched: int
     features_drifting: int
-    """Those beyond the limit."""
+    """Those beyond their limits."""
     live: LiveHorizon | None
     live_by_horizon: dict[int, LiveHorizon]
     limits: Drift
@@ -184,15 +185,18 @@ class Page:
 
     def _signals(self) -> PageSignals:
         signals = self._monitor.signals()
-        farthest = sorted(signals.population_stability.items(), key=lambda each: each[1], reverse=True)
-        limit = self._limits.max_population_stability_index
+        shares = {name: found.index / found.limit for name, found in signals.population_stability.items()}
+        farthest = sorted(shares, key=shares.__getitem__, reverse=True)
         return PageSignals(
             rows=signals.rows,
             fewest_rows=FEWEST_ROWS,
             out_of_distribution_ratio=signals.out_of_distribution_ratio,
-            features=tuple(FeatureDrift(feature, index) for feature, index in farthest[:MOST_FEATURES]),
+            features=tuple(
+                FeatureDrift(name, signals.population_stability[name].index, signals.population_stability[name].limit)
+                for name in farthest[:MOST_FEATURES]
+            ),
             features_watched=len(farthest),
-            features_drifting=sum(index > limit for _, index in farthest),
+            features_drifting=sum(share > 1.0 for share in shares.values()),
             live=signals.live,
             live_by_horizon=signals.live_by_horizon,
             limits=self._limits,

@@ -47,8 +47,8 @@ class Settings:
     """How long a request may take, its body's arrival included; and how long its client may leave the answer unread."""
     stop_seconds: float = 10.0
     """How long requests in flight may take to finish after a signal to stop."""
-    drift_window: int = 2016
-    """Predictions that drift is measured over, in each worker: four weeks of hourly forecasts for three series."""
+    drift_window: int = 0
+    """Predictions that drift is measured over, in each worker; 0 leaves it to the bundle."""
     live_window: int = 2016
     """Forecasts met by their truth that the live error is measured over, in each worker and for each horizon."""
     cors_origins: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "header_seconds": (0.05, 3600),
     "request_seconds": (0.05, 3600),
     "stop_seconds": (0, 3600),
-    "drift_window": (10, 1_000_000),
+    "drift_window": (0, 1_000_000),
     "live_window": (10, 1_000_000),
 }
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")

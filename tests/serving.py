@@ -79,6 +79,7 @@ def make_bundle(directory: Path, first: datetime = START, last: datetime = END, 
         models[horizon] = treelite.sklearn.import_model(model).serialize_bytes()
         offsets[horizon] = calibrate(residuals, 0.9)
         holdout[horizon] = {"rmse": float(np.sqrt(np.mean(residuals**2))), "mae": float(np.mean(np.abs(residuals)))}
+    in_time = [place for place in np.argsort(table.ds, kind="stable") if not np.isnan(origin[place])]
     description = Description(
         challenge=CHALLENGE.name,
         unit=CHALLENGE.target.unit,
@@ -92,7 +93,7 @@ def make_bundle(directory: Path, first: datetime = START, last: datetime = END, 
         mlflow_run="b" * 32,
         interval=0.9,
         offsets=offsets,
-        references=feature_references(SPEC.columns, matrix[~np.isnan(origin)]),
+        references=feature_references(SPEC.columns, matrix[in_time], CHALLENGE.drift.window_rows),
         title=CHALLENGE.title,
         variables=variable_ranges(CHALLENGE, SPEC),
         drift=CHALLENGE.drift,

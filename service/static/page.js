@@ -302,24 +302,25 @@ function showDrift(signals) {
     return;
   }
   const maxRatio = limits.max_out_of_distribution_ratio;
-  const maxIndex = limits.max_population_stability_index;
   const { features_drifting: drifting, features_watched: watched } = signals;
   verdict(byId("drift-verdict"), ratio > maxRatio || drifting > 0);
   byId("drift-words").replaceChildren(
     `${percent(ratio)} of the last ${number(rows, 0)} rows have an input that training never saw: `,
     judged(ratio > maxRatio),
-    ` (limit ${percent(maxRatio)}). ${drifting} of ${watched} features lie farther from training than a population stability index of ${number(maxIndex, 2)}: `,
-    judged(drifting > 0),
-    ".",
+    ` (limit ${percent(maxRatio)}). `,
+    ...(watched
+      ? [`${drifting} of ${watched} features lie farther from training than as much of training itself did: `, judged(drifting > 0), "."]
+      : ["How far each feature lies from training is told when there are more rows."]),
   );
-  const largest = Math.max(2 * maxIndex, ...features.map((each) => each.population_stability_index));
-  const cells = features.map(({ feature, population_stability_index: index }) => [
+  byId("drift").hidden = !watched;
+  const cells = features.map(({ feature, population_stability_index: index, limit }) => [
     name(feature),
-    gauge(index / largest, maxIndex / largest, index > maxIndex),
+    gauge(Math.min(index / limit / 2, 1), 0.5, index > limit),
     exact(index, number(index, 2)),
-    judged(index > maxIndex),
+    exact(limit, number(limit, 2)),
+    judged(index > limit),
   ]);
-  fill(byId("drift"), ["Farthest from training", "", "PSI", `Limit ${number(maxIndex, 2)}`], cells);
+  fill(byId("drift"), ["Farthest from training", "", "PSI", "Limit", ""], cells);
 }
 
 // --- pieces

@@ -263,7 +263,7 @@ def test_page_tells_drift_beyond_its_limit_with_the_features_and_unusual_inputs(
             expect(page.locator("#drift-words .beyond")).to_have_count(2)
             for row in page.locator("#drift tbody tr").all():
                 feature = row.locator("th").inner_text()
-                index = float(row.locator("data").get_attribute("value") or "nan")
+                index = float(row.locator("data").first.get_attribute("value") or "nan")
                 told = [value for name, value in samples.items() if f'feature="{feature}"' in name]
                 assert any(value == pytest.approx(index) for value in told), feature
                 assert row.locator("td").last.inner_text() == "drifting"

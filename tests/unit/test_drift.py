@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from forecasting.drift import (
     feature_references,
     out_of_distribution,
     population_stability_index,
+    stability_limit,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -55,15 +57,25 @@ def test_the_usual_shift_is_the_farthest_window_of_training_itself() -> None:
     seasons = np.sin(np.arange(2000) * 2 * math.pi / 2000) + RANDOM.normal(0, 0.1, 2000)
     noise = RANDOM.normal(0, 1, 2000)
     references = feature_references(("seasons", "noise"), np.column_stack([seasons, noise]), 200)
-    windows = [seasons[start : start + 200] for start in range(0, 1801, 50)]
-    expected = max(population_stability_index(references["seasons"], window) for window in windows)
-    assert references["seasons"].usual_shift == pytest.approx(expected)
-    assert expected > 1.0
-    assert references["noise"].usual_shift is not None
-    assert references["noise"].usual_shift < 0.25
-    short = feature_references(("noise",), noise[:, np.newaxis], 5000)["noise"]
-    assert short.usual_shift == pytest.approx(0.0)
-    assert feature_references(("noise",), noise[:, np.newaxis])["noise"].usual_shift is None
+    for size in (12, 50, 200):
+        windows = [seasons[start : start + size] for start in range(0, 2001 - size, size // 2)]
+        expected = max(population_stability_index(references["seasons"], window) for window in windows)
+        assert references["seasons"].usual_shift[size] == pytest.approx(expected)
+    assert list(references["seasons"].usual_shift) == [12, 50, 200]
+    assert 1.0 < references["seasons"].usual_shift[200] < references["seasons"].usual_shift[12]
+    assert references["noise"].usual_shift[200] < 0.25
+    whole = feature_references(("noise",), noise[:, np.newaxis], 5000)["noise"]
+    assert whole.usual_shift[5000] == pytest.approx(0.0)
+
+
+def test_the_limit_of_a_window_is_what_as_many_rows_of_training_reached() -> None:
+    known = msgspec.structs.replace(feature_reference(RANDOM.normal(0, 1, 100)), usual_shift={12: 3.0, 50: 0.1})
+    assert stability_limit(known, 11, 0.25) is None
+    assert stability_limit(known, 12, 0.25) == 3.0
+    assert stability_limit(known, 49, 0.25) == 3.0
+    assert stability_limit(known, 5000, 0.25) == 0.25
+    unknown = msgspec.structs.replace(known, usual_shift={})
+    assert stability_limit(unknown, 1, 0.25) == 0.25
 
 
 def test_index_is_the_sum_of_the_formula() -> None:

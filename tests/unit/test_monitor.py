@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from forecasting.bundle import Bundle, read_bundle
-from forecasting.drift import population_stability_index
+from forecasting.drift import population_stability_index, stability_limit
 from forecasting.features import Calendar
 from forecasting.table_features import table_features
 from service.board import LATENCY_BOUNDS, STATUSES, Boards, Layout
@@ -68,13 +68,15 @@ def test_drift_is_that_of_the_last_rows(model: Model, recorded: np.ndarray) -> N
     assert 0.0 < unusual[-WINDOW:].mean() < 1.0
     assert signals.out_of_distribution_ratio == pytest.approx(unusual[-WINDOW:].mean())
     references = model.bundle.manifest.references
-    assert signals.population_stability == pytest.approx(
+    assert {name: found.index for name, found in signals.population_stability.items()} == pytest.approx(
         {
             feature.name: population_stability_index(references[feature.name], kept[:, place])
             for place, feature in enumerate(SPEC.definitions)
             if not isinstance(feature, Calendar)
         }
     )
+    for name, found in signals.population_stability.items():
+        assert found.limit == stability_limit(references[name], WINDOW, 0.25)
     assert monitor.own.predicted.tolist() == [40, 0, 0, len(rows) - 40]
     assert monitor.own.unusual[0] == unusual.sum()
 
@@ -129,9 +131,16 @@ def test_too_little_tells_nothing(model: Model, recorded: np.ndarray) -> None:
         signals = monitor.signals()
         assert signals.rows == number
         assert (signals.out_of_distribution_ratio is not None) is told
-        assert bool(signals.population_stability) is told
         assert (signals.live is not None) is told
         assert signals.live_by_horizon == {}
+
+
+def test_stability_is_told_from_as_few_rows_as_training_was_measured_with(model: Model, recorded: np.ndarray) -> None:
+    fewest = min(min(each.usual_shift) for each in model.bundle.manifest.references.values())
+    for number, told in ((fewest - 1, False), (fewest, True)):
+        monitor = monitor_of(model)
+        monitor.rows("mlflow", recorded[:number], model.unusual_rows(recorded[:number]))
+        assert bool(monitor.signals().population_stability) is told
 
 
 def test_a_model_without_hold_out_metrics_has_no_error_ratio(model: Model) -> None:

@@ -69,7 +69,7 @@ def test_what_is_set_is_taken(name: str, text: str, value: object) -> None:
         ("REQUEST_SECONDS", "nan", "from 0.05"),
         ("REQUEST_SECONDS", "inf", "from 0.05"),
         ("STOP_SECONDS", "-1", "from 0"),
-        ("DRIFT_WINDOW", "9", "from 10"),
+        ("LIVE_WINDOW", "9", "from 10"),
         ("LOG_LEVEL", "loud", "DEBUG, INFO, WARNING, ERROR"),
         ("ACCESS_LOG", "maybe", "true or false"),
     ],
