@@ -125,7 +125,7 @@ class Route:
                 del door.running[task]
                 door.in_flight -= 1  # it is bounded by its own limit
                 try:
-                    await _send_stream(answer, request_id, receive, send)
+                    await _send_stream(answer, request_id, scope, receive, send)
                 finally:
                     door.in_flight += 1
                 return
@@ -260,6 +260,8 @@ def _unpacked(body: bytes, encoding: bytes, most: int) -> bytes:
         raise Problem(400, f"the body is not the {encoding.decode()} that content-encoding says: {error}") from error
     if len(unpacked) > most:
         raise _too_large(most)
+    if unpacker.unused_data:
+        raise Problem(400, f"the body goes on after its {encoding.decode()} has ended; pack it as one")
     if not unpacker.eof:
         raise Problem(400, f"the body ends before its {encoding.decode()} does")
     return unpacked
@@ -275,20 +277,29 @@ def _wrong_method(found: str, methods: set[str]) -> Problem:
     return Problem(405, f"expected {allowed}; found {found}", headers={"allow": allowed})
 
 
-async def _send_stream(stream: Stream, request_id: str, receive: Receive, send: Send) -> None:
-    """Send what comes until it ends or the client has gone, which is noticed with the next chunk."""
+async def _send_stream(stream: Stream, request_id: str, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    """Send what comes until it ends or the client has gone."""
     headers = [(b"content-type", stream.media_type), (b"x-request-id", request_id.encode()), *_ALWAYS]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    gone = asyncio.create_task(_gone(receive))
-    try:
-        async for chunk in stream.chunks:
-            if gone.done():
-                return
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    if scope["method"] == "HEAD":
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return
+    sent, gone = asyncio.create_task(_send_chunks(stream, send)), asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait((sent, gone), return_when=asyncio.FIRST_COMPLETED)
+        if sent.done():
+            sent.result()
     finally:
+        sent.cancel()
         gone.cancel()
+        await asyncio.gather(sent, gone, return_exceptions=True)
         await stream.chunks.aclose()  # its end gives back what it holds, such as a viewer's place
+
+
+async def _send_chunks(stream: Stream, send: Send) -> None:
+    async for chunk in stream.chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _gone(receive: Receive) -> None:

@@ -357,6 +357,7 @@ def test_json_by_other_names_is_taken(service: Running, path: str, content_type:
         ("gzip", b"", 400),
         ("gzip", gzip.compress(b"{}" * 1000)[:-9], 400),
         ("gzip", gzip.compress(b"{}")[:10] + b"\x00" * 20, 400),
+        ("gzip", gzip.compress(b"{}") + gzip.compress(b" "), 400),
         ("deflate", gzip.compress(b"{}"), 400),
         ("gzip", gzip.compress(b" " * (MOST + 1)), 413),
         ("gzip", gzip.compress(b"0" * (200 << 20)), 413),

@@ -20,6 +20,7 @@ from tests.serving import Running
 
 HEADER_SECONDS, REQUEST_SECONDS = 1.0, 1.5
 MOST_CONNECTIONS = 600
+MOST_VIEWERS = 5
 PATIENCE_SECONDS = 20.0
 """How long a socket waits before its test fails."""
 
@@ -31,6 +32,7 @@ def service(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "RPS_HEADER_SECONDS": str(HEADER_SECONDS),
         "RPS_REQUEST_SECONDS": str(REQUEST_SECONDS),
         "RPS_MAX_CONNECTIONS": str(MOST_CONNECTIONS),
+        "RPS_MAX_VIEWERS": str(MOST_VIEWERS),
     }
     with serving.running(bundle, tmp_path_factory.mktemp("service") / "log", environment) as found:
         yield found
@@ -199,6 +201,31 @@ def test_an_answer_that_is_never_read_does_not_hold_its_connection(service: Runn
         time.sleep(0.5)
         before = open_sockets(service)
         assert wait_while(lambda: open_sockets(service) >= before, seconds=PATIENCE_SECONDS)
+
+
+def test_viewers_that_leave_give_their_places_back_at_once(service: Running) -> None:
+    for _ in range(3):
+        with contextlib.ExitStack() as stack:
+            for _ in range(MOST_VIEWERS):
+                client = stack.enter_context(connected(service))
+                client.sendall(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert client.recv(12) == b"HTTP/1.1 200"
+            assert service.get("/events").status_code == 503
+        assert wait_while(lambda: not takes_a_viewer(service), seconds=5.0)
+
+
+def takes_a_viewer(service: Running) -> bool:
+    with connected(service) as client:
+        client.sendall(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n")
+        return client.recv(12) == b"HTTP/1.1 200"
+
+
+def test_head_of_a_stream_ends(service: Running) -> None:
+    with connected(service) as client:
+        client.sendall(b"HEAD /events HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+        client.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
 
 
 def test_pipelined_requests_are_answered_in_order(service: Running) -> None:
