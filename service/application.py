@@ -107,7 +107,7 @@ class Application:
         most = self.door.settings.max_connections
         told = f"more than {most} connections are open already (RPS_MAX_CONNECTIONS); try again in a second"
         self.door.monitor.own.shed[0] += 1.0
-        self.door.monitor.request(len(self.door.monitor.routes) - 1, 503, 0.0)
+        self.door.unrouted(503)
         request_id = self.door.request_id(dict(scope["headers"]).get(b"x-request-id"))
         refusal = Problem(503, told, headers={"retry-after": "1", "connection": "close"})
         answer = problem_answer(refusal, request_id)
@@ -140,7 +140,7 @@ class Application:
             methods = sorted({each.method for each in self._routes if each.matches(request.scope["path"])})
             allowed = {"allow": ", ".join(["GET, HEAD" if method == "GET" else method for method in methods])}
         answer = problem_answer(Problem(error.status_code, told, headers=allowed), request_id)
-        self.door.monitor.request(len(self.door.monitor.routes) - 1, answer.status, 0.0)
+        self.door.unrouted(answer.status)
         headers = {name.decode(): value.decode() for name, value in answer_headers(answer, request_id)}
         return Response(answer.body, status_code=answer.status, headers=headers, media_type=headers.pop("content-type"))
 

@@ -60,7 +60,11 @@ class ForecastAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ObservationsAnswer(msgspec.Struct, frozen=True):
-    """What became of the observations of a request; all of them are kept, or none."""
+    """What became of the observations of a request, all of which are kept.
+
+    Of a request that fails after its body was found right, as when the state is lost on the way, some may be kept:
+    sending it again is safe, for they then count as repeated.
+    """
 
     accepted: int
     newest: int
@@ -136,12 +140,16 @@ class Forecasts:
             self._monitor.arrived("rejected")
             raise
         arrivals = dict.fromkeys(("newest", "late", "repeated", "corrected", "too_old"), 0)
+        at_once = 0
         for unique_id, rows in by_series.items():
             for start in range(0, len(rows), AT_ONCE):
-                followed = await self._follow(unique_id, rows[start : start + AT_ONCE])
+                part = rows[start : start + AT_ONCE]
+                followed = await self._follow(unique_id, part)
                 for arrival, times in followed.arrivals.items():
                     arrivals[arrival] += times
-                if len(rows) > AT_ONCE:
+                at_once += len(part)
+                if at_once > AT_ONCE:
+                    at_once = 0
                     await asyncio.sleep(0)
         accepted = sum(map(len, by_series.values()))
         answer = ObservationsAnswer(accepted=accepted, new_series=tuple(sorted(new)[:MOST_SERIES]), **arrivals)

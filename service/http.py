@@ -85,6 +85,10 @@ class Door:
             return given.decode()
         return f"{self._prefix}-{next(self._numbers):x}"
 
+    def unrouted(self, status: int) -> None:
+        """Count what was answered before any route had it."""
+        self.monitor.request(len(self.monitor.routes) - 1, status, 0.0)
+
     async def sweep(self) -> None:
         """Cancel the requests that take too long, until this is cancelled itself."""
         while True:
@@ -162,7 +166,7 @@ class Route:
             return problem_answer(problem, request_id)
         except StoreUnavailable as error:
             _LOGGER.warning("state unavailable", extra={"request_id": request_id, "detail": str(error)})
-            told = f"{error}. Nothing was kept of this request; try again"
+            told = f"{error}. Send the request again: what was kept of it already counts once"
             return problem_answer(Problem(503, told, headers={"retry-after": "1"}), request_id)
         except Disconnected:
             raise

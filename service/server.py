@@ -122,8 +122,10 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         door = self._served.door
-        answer = problem_answer(Problem(status, told, headers={"connection": "close"}), door.request_id(None))
-        headers = b"".join(b"%s: %s\r\n" % pair for pair in answer_headers(answer, door.request_id(None)))
+        door.unrouted(status)
+        request_id = door.request_id(None)
+        answer = problem_answer(Problem(status, told, headers={"connection": "close"}), request_id)
+        headers = b"".join(b"%s: %s\r\n" % pair for pair in answer_headers(answer, request_id))
         self.transport.write(b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode()))
         self.transport.write(headers + b"\r\n" + answer.body)
         self.transport.close()

@@ -268,11 +268,15 @@ def test_requests_without_end_on_one_connection_are_refused(service: Running) ->
     ],
 )
 def test_what_is_no_http_is_told_so(service: Running, sent: bytes) -> None:
+    counted = 'rps_requests_total{route="(none)",status="400"}'
+    before = service.metrics().get(counted, 0.0)
     with connected(service) as client:
         client.sendall(sent)
         received = until_closed(client)
     ((status, body),) = answers(received)
     assert status == 400
+    assert f"x-request-id: {json.loads(body)['request_id']}\r\n".encode() in received
+    assert service.metrics()[counted] == before + 1
     assert b"content-type: application/problem+json" in received
     assert json.loads(body)["status"] == 400
 
