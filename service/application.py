@@ -23,7 +23,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from forecasting.bundle import Bundle
-from service import examples, mlflow_protocol
+from service import examples, mlflow_protocol, open_inference
 from service.board import Boards, Layout
 from service.bodies import Bodies
 from service.bundle_source import load_bundle
@@ -86,7 +86,7 @@ class Application:
             [_handler(self.door, place, route) for place, route in enumerate(routes)],
             openapi_config=None,
             lifespan=[self._lifespan],
-            cors_config=CORSConfig(allow_origins=list(settings.cors_origins)) if settings.cors_origins else None,
+            cors_config=_cors(settings.cors_origins) if settings.cors_origins else None,
             exception_handlers={HTTPException: self._no_route},
             logging_config=None,
         )
@@ -157,6 +157,14 @@ class Application:
             self.stop()
             sweeper.cancel()
             await self.store.close()
+
+
+def _cors(origins: tuple[str, ...]) -> CORSConfig:
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        expose_headers=["x-request-id", "retry-after", open_inference.HEADER_LENGTH],
+    )
 
 
 def _store(model: Model, settings: Settings) -> SeriesStore:

@@ -354,5 +354,6 @@ def test_origins_that_are_named_may_call(keyed: Running) -> None:
     for path in ("/health", "/v1/forecasts/EWR", "/nowhere"):
         answer = keyed.get(path, headers={"origin": "https://one.example"})
         assert answer.headers["access-control-allow-origin"] == "https://one.example", path
+        assert "x-request-id" in answer.headers["access-control-expose-headers"]
         other = keyed.get(path, headers={"origin": "https://three.example"})
         assert "access-control-allow-origin" not in other.headers, path

@@ -341,6 +341,26 @@ def test_connections_above_the_limit_are_told_503_and_the_service_recovers(servi
     assert service.metrics()["rps_requests_shed_total"] - shed >= 50
 
 
+def test_connections_far_above_the_limit_are_closed_unanswered(bundle: Path, tmp_path: Path) -> None:
+    most = 10
+    with (
+        serving.running(bundle, tmp_path / "log", {"RPS_MAX_CONNECTIONS": str(most)}) as crowded,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(connected(crowded)) for _ in range(4 * most)]
+        statuses = []
+        for client in clients:
+            with contextlib.suppress(ConnectionError):
+                client.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+                received = client.recv(1 << 16)
+                statuses.append(answers(received)[0][0] if received else None)
+        closed = len(clients) - statuses.count(200) - statuses.count(503)
+        assert abs(closed - 2 * most) <= 2
+        assert statuses.count(503) > 0
+        stack.close()
+        assert wait_while(lambda: crowded.get("/v2/health/live").status_code != 200, seconds=PATIENCE_SECONDS)
+
+
 def in_flight(service: Running) -> float:
     return service.metrics()["rps_requests_in_flight"]
 
