@@ -206,11 +206,7 @@ class _Served(ASGIResponse):
 def _handler(door: Door, place: int, route: Described) -> BaseRouteHandler:
     serve = Route(door, place, route.label, route.method, route.endpoint)
     if "{" not in route.path:
-
-        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-            await serve(scope, receive, send)
-
-        return ASGIRouteHandler(route.path, copy_scope=False)(handle)
+        return ASGIRouteHandler(route.path, copy_scope=False)(serve.__call__)
 
     # Litestar 2.25 cannot find a plain ASGI handler whose path has parameters.
     async def handle_parameters() -> _Served:

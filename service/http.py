@@ -74,6 +74,8 @@ class Door:
     monitor: Monitor
     closing: bool = False
     in_flight: int = 0
+    loop: asyncio.AbstractEventLoop | None = None
+    """Known once the service runs: to find it out for each request takes a system call."""
     running: dict[asyncio.Task[Any], float] = field(default_factory=dict)
     expired: set[asyncio.Task[Any]] = field(default_factory=set)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(6))
@@ -91,6 +93,7 @@ class Door:
 
     async def sweep(self) -> None:
         """Cancel the requests that take too long, until this is cancelled itself."""
+        self.loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             oldest = time.perf_counter() - self.settings.request_seconds
@@ -117,7 +120,7 @@ class Route:
         door = self._door
         headers = dict(scope["headers"])
         request_id = door.request_id(headers.get(b"x-request-id"))
-        task = asyncio.current_task()
+        task = asyncio.current_task(door.loop)
         assert task is not None
         door.running[task] = started
         door.in_flight += 1
