@@ -14,6 +14,8 @@ FloatArray = npt.NDArray[np.float64]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 BINS = 10
+HEADROOM = 1.1
+"""Of fifty features, one or another always lies a little farther from training than any window of it did."""
 WINDOW_PARTS = (1, 4, 16)
 """A window that is not full yet is judged as what it has been measured to be."""
 SHARE_FLOOR = 1e-4
@@ -78,27 +80,33 @@ def feature_references(
 def usual_shift(reference: FeatureReference, values: FloatArray, window_rows: int) -> dict[int, float]:
     """The largest index of any so many successive values: of a whole window, of a quarter and of a sixteenth of one.
 
-    values: (n,), those that the reference is of, in order of time; each window begins half of one after the last. A
-    month is not a year: four weeks of a feature that moves with the seasons lie far from twelve months of it, three
-    days farther still, and that alone is no drift.
+    values: (n,), those that the reference is of, in order of time; windows begin every 32nd of one, and the newest is
+    among them. A month is not a year: four weeks of a feature that moves with the seasons lie far from twelve months of
+    it, three days farther still, and that alone is no drift.
     """
+    bins = np.searchsorted(np.array(reference.edges), values, side="left")
+    missing = len(reference.edges) + 1
+    bins[np.isnan(values)] = missing
+    seen = np.zeros((len(values) + 1, missing + 1), dtype=np.int32)
+    seen[np.arange(1, len(values) + 1), bins] = 1
+    np.cumsum(seen, axis=0, out=seen)
     largest = {}
     for size in sorted({max(window_rows // part, 1) for part in WINDOW_PARTS}):
-        starts = range(0, max(len(values) - size, 0) + 1, max(size // 2, 1))
-        windows = (values[start : start + size] for start in starts)
-        largest[size] = max(population_stability_index(reference, window) for window in windows)
+        rows = min(size, len(values))
+        starts = np.append(np.arange(0, len(values) - rows, max(size // 32, 1)), len(values) - rows)
+        largest[size] = float(_index(reference, (seen[starts + rows] - seen[starts]) / rows).max())
     return largest
 
 
 def stability_limit(reference: FeatureReference, rows: int, limit: float) -> float | None:
-    """From which index on ``rows`` recent rows have drifted: ``limit``, or what as many rows of training reached.
+    """From which index on ``rows`` recent rows have drifted: ``limit``, or what as many of training reached, if larger.
 
-    None when there are fewer rows than training was measured with.
+    What training reached counts with some headroom. None when there are fewer rows than training was measured with.
     """
     if not reference.usual_shift:
         return limit
     sizes = [size for size in reference.usual_shift if size <= rows]
-    return max(limit, reference.usual_shift[max(sizes)]) if sizes else None
+    return max(limit, HEADROOM * reference.usual_shift[max(sizes)]) if sizes else None
 
 
 def population_stability_index(reference: FeatureReference, values: FloatArray) -> float:
@@ -108,9 +116,7 @@ def population_stability_index(reference: FeatureReference, values: FloatArray) 
     Source: Siddiqi (2006), "Credit Risk Scorecards": the sum over bins of (now - then) · ln(now / then).
     """
     shares, missing = _shares(np.array(reference.edges), values)
-    now = np.maximum([*shares, missing], SHARE_FLOOR)
-    then = np.maximum([*reference.shares, reference.missing], SHARE_FLOOR)
-    return float(np.sum((now - then) * np.log(now / then)))
+    return float(_index(reference, np.array([*shares, missing])))
 
 
 def out_of_distribution(reference: FeatureReference, values: FloatArray) -> npt.NDArray[np.bool_]:
@@ -128,3 +134,11 @@ def _shares(edges: FloatArray, values: FloatArray) -> tuple[FloatArray, float]:
     seen = values[~np.isnan(values)]
     counts = np.bincount(np.searchsorted(edges, seen, side="left"), minlength=len(edges) + 1)
     return counts / len(values), 1.0 - len(seen) / len(values)
+
+
+def _index(reference: FeatureReference, shares: FloatArray) -> FloatArray:
+    """The index of each window. shares: (…, bins + 1), the last of them the share that is missing. Returns (…)."""
+    now = np.maximum(shares, SHARE_FLOOR)
+    then = np.maximum([*reference.shares, reference.missing], SHARE_FLOOR)
+    index: FloatArray = np.sum((now - then) * np.log(now / then), axis=-1)
+    return index

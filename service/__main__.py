@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from service.settings import Settings, SettingsError, read_settings
 
 CONFIGURATION = 64
 DATA = 65
+PASSING = 75
 
 
 def main() -> int:
@@ -29,6 +31,8 @@ def main() -> int:
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
     # Workers are processes of their own: what was asked for here reaches them through the environment.
     os.environ.update({f"RPS_{name.upper()}": value for name, value in given.items()})
+    from service.stores import StoreUnavailable
+
     try:
         return _serve()
     except SettingsError as error:
@@ -37,6 +41,9 @@ def main() -> int:
     except BundleError as error:
         print(f"service: the bundle is refused: {error}", file=sys.stderr)
         return DATA
+    except StoreUnavailable as error:
+        print(f"service: {error}. Start it, or set RPS_STATE", file=sys.stderr)
+        return PASSING
 
 
 def _serve() -> int:
@@ -46,6 +53,13 @@ def _serve() -> int:
 
     settings = read_settings()
     configure_logging(settings)
+    if settings.state != "memory":
+        from service.redis_store import reached
+
+        try:  # before any worker is started: a supervisor would start it again and again
+            asyncio.run(reached(settings.state))
+        except ValueError as error:
+            raise SettingsError(f"RPS_STATE: expected the address of a Redis: {error}") from error
     if settings.workers == 1:
         return serve(settings)
     load_bundle(settings)  # told once and at once, not by every worker again and again

@@ -40,13 +40,12 @@ from service.operation import HealthAnswer, Operation
 from service.page import Page
 from service.problems import Problem
 from service.settings import Settings, SettingsError, read_settings
-from service.stores import MemoryStore, SeriesStore, StoreUnavailable
+from service.stores import MemoryStore, SeriesStore, StateUnreadable
 from service.stream import warm
 
 VERSION = "1"
 """Of the service's own interface."""
 NO_ROUTE = "(none)"
-WARM_ATTEMPTS = 10
 _METHODS = [HttpMethod.GET, HttpMethod.HEAD, HttpMethod.POST, HttpMethod.PUT, HttpMethod.PATCH, HttpMethod.DELETE]
 _METHODS += [HttpMethod.OPTIONS]
 """All of them, so that our own routes say which they take."""
@@ -179,17 +178,12 @@ def _store(model: Model, settings: Settings) -> SeriesStore:
 
 
 async def _warmed(model: Model, store: SeriesStore) -> None:
-    """Fill the states from the bundle's last observations; a store that is away is waited for, in bounds."""
+    """Fill the states from the bundle's last observations; one that is none is told and left for its owner to see."""
     for unique_id, window in model.bundle.observations.items():
-        for left in reversed(range(WARM_ATTEMPTS)):
-            try:
-                await store.change(unique_id, lambda state, window=window: warm(model, state, window))  # type: ignore[misc]
-                break
-            except StoreUnavailable as error:
-                _LOGGER.warning("state unavailable", extra={"detail": str(error)})
-                if not left:
-                    raise
-                await asyncio.sleep(1.0)
+        try:
+            await store.change(unique_id, lambda state, window=window: warm(model, state, window))  # type: ignore[misc]
+        except StateUnreadable as error:
+            _LOGGER.error("state unreadable", extra={"detail": str(error)})
 
 
 class _Served(ASGIResponse):

@@ -96,6 +96,7 @@ class Door:
         self.loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
+            self.monitor.own.in_flight[0] = float(self.in_flight)
             oldest = time.perf_counter() - self.settings.request_seconds
             for task, started in list(self.running.items()):
                 if started < oldest and task not in self.expired:

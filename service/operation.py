@@ -74,7 +74,6 @@ class Operation:
 
     async def tell_metrics(self, call: Call) -> Answer:
         """GET /metrics."""
-        self._door.monitor.own.in_flight[0] = float(self._door.in_flight)
         accept = call.headers.get(b"accept", b"").decode("latin-1")
         text, content_type = await asyncio.to_thread(self._exposition.text, accept)
         return Answer(text, content_type)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable
@@ -40,10 +41,13 @@ T = TypeVar("T")
 ATTEMPTS = 100
 """How often a change is begun anew when other replicas are quicker."""
 CONNECTIONS = 32
+REACH_ATTEMPTS = 10
+"""How often, a second apart, a Redis is asked before a service that starts gives up."""
 SECONDS = 2.0
 """How long one command may take, its connection included."""
 ENCODING = 1
 """Goes up when `SeriesState.encode` writes otherwise."""
+_LOGGER = logging.getLogger("service")
 _ERROR_CODE = re.compile(r"[A-Z]{2,20}\b")
 _WRITE = """
 local found = redis.call('HGET', KEYS[1], 'version') or ''
@@ -61,15 +65,7 @@ class RedisStore:
     def __init__(self, model: Model, address: str) -> None:
         """address: `redis://host:6379/0`, with a password if need be. Raises ValueError when it is none."""
         self._model = model
-        pool = BlockingConnectionPool.from_url(
-            address,
-            max_connections=CONNECTIONS,
-            timeout=SECONDS,
-            socket_timeout=SECONDS,
-            socket_connect_timeout=SECONDS,
-            retry=Retry(NoBackoff(), 1),
-        )
-        self._redis: Redis = Redis(connection_pool=pool)
+        self._redis = _client(address)
         self._write = self._redis.register_script(_WRITE)
         self._prefix = f"rps:{model.name}:{_layout(model)}"
         self._names = f"{self._prefix}:names"
@@ -79,7 +75,7 @@ class RedisStore:
 
     async def read(self, unique_id: str) -> SeriesState | None:
         key = self._key(unique_id)
-        encoded = await self._ask(self._redis.hget(key, "state"), key)
+        encoded = await _ask(self._redis.hget(key, "state"), key)
         return None if encoded is None else self._decoded(key, encoded)
 
     async def change(self, unique_id: str, change: Callable[[SeriesState], T]) -> T:
@@ -98,29 +94,29 @@ class RedisStore:
     async def _change(self, unique_id: str, change: Callable[[SeriesState], T]) -> T:
         key = self._key(unique_id)
         for _ in range(ATTEMPTS):
-            before, encoded = await self._ask(self._redis.hmget(key, "version", "state"), key)
+            before, encoded = await _ask(self._redis.hmget(key, "version", "state"), key)
             state = SeriesState(self._model) if encoded is None else self._decoded(key, encoded)
             changed = change(state)
             now = f"{self._writer}-{next(self._writes):x}"
             values = [before or b"", now, state.encode(), unique_id]
-            if await self._ask(self._write([key, self._names], values), key):
+            if await _ask(self._write([key, self._names], values), key):
                 return changed
         raise StoreUnavailable(f"{unique_id}: other replicas changed it each of {ATTEMPTS} times; send fewer at once")
 
     async def unknown(self, unique_ids: set[str]) -> set[str]:
         names = sorted(unique_ids)
-        scores = await self._ask(self._redis.zmscore(self._names, names), self._names) if names else []
+        scores = await _ask(self._redis.zmscore(self._names, names), self._names) if names else []
         return {name for name, score in zip(names, scores, strict=True) if score is None}
 
     async def names(self, most: int) -> list[str]:
-        found = await self._ask(self._redis.zrange(self._names, 0, most - 1), self._names)
+        found = await _ask(self._redis.zrange(self._names, 0, most - 1), self._names)
         return [name.decode() for name in found]
 
     async def count(self) -> int:
-        return int(await self._ask(self._redis.zcard(self._names), self._names))
+        return int(await _ask(self._redis.zcard(self._names), self._names))
 
     async def check(self) -> None:
-        await self._ask(self._redis.ping())
+        await _ask(self._redis.ping())
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -134,22 +130,52 @@ class RedisStore:
         except ValueError as error:
             raise _unreadable(key, str(error)) from error
 
-    async def _ask(self, answer: object, key: str = "") -> Any:  # noqa: ANN401 - Redis answers with what the command gives
-        try:
-            async with asyncio.timeout(SECONDS):
-                return await cast("Awaitable[Any]", answer)
-        except (AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError):
-            raise StoreUnavailable("Redis refuses the user or password that RPS_STATE names, or wants one") from None
-        except InvalidResponse:
-            raise StoreUnavailable("what answers at the address in RPS_STATE is no Redis") from None
-        except ResponseError as error:
-            code = _ERROR_CODE.match(str(error))  # the rest of its words may repeat what was sent, a password too
-            if code and code[0] == "WRONGTYPE":
-                raise _unreadable(key, "expected a hash, or a sorted set of names; found another type") from None
-            told = code[0] if code else type(error).__name__
-            raise StoreUnavailable(f"Redis, which holds the state, refuses: {told}; its own log tells more") from None
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable(f"Redis, which holds the state, does not answer: {type(error).__name__}") from error
+
+async def reached(address: str) -> None:
+    """Wait, in bounds, for the Redis at ``address``. Raises StoreUnavailable, with what is wrong, or ValueError."""
+    redis = _client(address)
+    try:
+        for left in reversed(range(REACH_ATTEMPTS)):
+            try:
+                await _ask(redis.ping())
+                return
+            except StoreUnavailable as error:
+                _LOGGER.warning("state unavailable", extra={"detail": str(error)})
+                if not left:
+                    raise
+                await asyncio.sleep(1.0)
+    finally:
+        await redis.aclose()
+
+
+def _client(address: str) -> Redis:
+    pool = BlockingConnectionPool.from_url(
+        address,
+        max_connections=CONNECTIONS,
+        timeout=SECONDS,
+        socket_timeout=SECONDS,
+        socket_connect_timeout=SECONDS,
+        retry=Retry(NoBackoff(), 1),
+    )
+    return Redis(connection_pool=pool)
+
+
+async def _ask(answer: object, key: str = "") -> Any:  # noqa: ANN401 - Redis answers with what the command gives
+    try:
+        async with asyncio.timeout(SECONDS):
+            return await cast("Awaitable[Any]", answer)
+    except (AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError):
+        raise StoreUnavailable("Redis refuses the user or password that RPS_STATE names, or wants one") from None
+    except InvalidResponse:
+        raise StoreUnavailable("what answers at the address in RPS_STATE is no Redis") from None
+    except ResponseError as error:
+        code = _ERROR_CODE.match(str(error))  # the rest of its words may repeat what was sent, a password too
+        if code and code[0] == "WRONGTYPE":
+            raise _unreadable(key, "expected a hash, or a sorted set of names; found another type") from None
+        told = code[0] if code else type(error).__name__
+        raise StoreUnavailable(f"Redis, which holds the state, refuses: {told}; its own log tells more") from None
+    except (RedisError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(f"Redis, which holds the state, does not answer: {type(error).__name__}") from error
 
 
 def _unreadable(key: str, told: str) -> StateUnreadable:

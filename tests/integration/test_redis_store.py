@@ -525,13 +525,45 @@ def test_the_password_is_nowhere_to_be_read(bundle: Path, model: Model, tmp_path
             assert PASSWORD not in told
 
 
-@pytest.mark.parametrize("fault", ["away", "wrong password"])
-def test_a_service_that_starts_without_its_redis_ends_and_says_why(bundle: Path, tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("fault", "expected"), [("away", "Redis, which holds the state, does not answer"), ("password", "Redis refuses")]
+)
+def test_a_service_that_starts_without_its_redis_ends_and_says_why(
+    bundle: Path, tmp_path: Path, fault: str, expected: str, workers: str
+) -> None:
     with running_redis(tmp_path, password=PASSWORD) as server:
         if fault == "away":
             server.stop()
         address = server.url.replace(PASSWORD, f"wrong-{PASSWORD}")
-        code, told = refused(bundle, {"RPS_STATE": address})
-    assert code not in {0, -signal.SIGKILL}
-    assert {"away": "Redis, which holds the state, does not answer", "wrong password": "Redis refuses"}[fault] in told
+        code, told = refused(bundle, {"RPS_STATE": address, "RPS_WORKERS": workers})
+    assert code == 75
+    assert f"service: {expected}" in told
     assert PASSWORD not in told
+
+
+def test_a_service_waits_for_a_redis_that_comes_up_after_it(bundle: Path, tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
+        server.stop()
+        starting = threading.Timer(2.0, server.start)
+        starting.start()
+        with replica(bundle, tmp_path / "service.log", server.url) as service:
+            assert service.get("/health").status_code == 200
+        starting.join()
+    assert "does not answer" in (tmp_path / "service.log").read_text()
+
+
+def test_a_bundled_series_whose_state_is_none_keeps_no_service_from_starting(
+    bundle: Path, redis: RedisServer, tmp_path: Path
+) -> None:
+    with redis.client() as client:
+        client.flushall()
+        with replica(bundle, tmp_path / "first", redis.url) as service:
+            assert service.get("/v1/forecasts/EWR").status_code == 200
+        (key,) = client.keys("*:series:EWR")
+        client.hset(key, "state", b"rubbish")
+        with replica(bundle, tmp_path / "second", redis.url) as service:
+            assert key.decode() in problem_of(service.get("/v1/forecasts/EWR"))
+            assert service.get("/v1/forecasts/JFK").status_code == 200
+        assert key.decode() in (tmp_path / "second").read_text()
+        client.delete(key)
