@@ -38,6 +38,9 @@ class Protocol(HttpToolsProtocol):
     app: Application
     _waiting: asyncio.TimerHandle | None = None
     """Closes the connection when the headers of a request take too long."""
+    _message = 0
+    """Which request of the connection it is."""
+    _in_headers = False
     _header_bytes = 0
     _unread: asyncio.TimerHandle | None = None
     """Looks after an answer that waits for its client."""
@@ -53,7 +56,7 @@ class Protocol(HttpToolsProtocol):
         self._waiting = self.loop.call_later(settings.header_seconds, self._give_up)
 
     def data_received(self, data: bytes) -> None:
-        waiting = self._waiting
+        message = self._message
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -63,20 +66,24 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(400, "what came is no HTTP/1.1 request")
             return
-        if waiting is not None and self._waiting is waiting:  # the same headers as before, and not at their end
-            self._header_bytes += len(data)
-            if self._header_bytes > MOST_HEADER_BYTES:
-                self._refuse(431, f"the request line and headers are larger than {MOST_HEADER_BYTES} bytes")
+        if self._in_headers or self.cycle is None or self.cycle.response_complete:  # no request is at work
+            if self._waiting is None:
+                self._waiting = self.loop.call_later(self._settings.header_seconds, self._give_up)
+            if message == self._message and self._in_headers:
+                self._header_bytes += len(data)
+                if self._header_bytes > MOST_HEADER_BYTES:
+                    self._refuse(431, f"the request line and headers are larger than {MOST_HEADER_BYTES} bytes")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._message += 1
+        self._in_headers = True
         self._header_bytes = 0
-        if self._waiting is None:
-            self._waiting = self.loop.call_later(self._settings.header_seconds, self._give_up)
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return  # the parser skips the body: the request is read again without what asks for the upgrade
+        self._in_headers = False
         self._stop_waiting()
         if len(self.pipeline) >= MOST_PIPELINED:
             raise ValueError("too many requests without an answer")  # the parser takes it as a fault of the request
@@ -137,7 +144,9 @@ class Protocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._waiting = None
-        if not self.transport.is_closing():
+        if self.flow.read_paused:  # by this server, until it has answered the requests before
+            self._waiting = self.loop.call_later(self._settings.header_seconds, self._give_up)
+        elif not self.transport.is_closing():
             self.transport.close()
 
     def _watch(self, before: int) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from forecasting.bundle import Bundle, read_bundle
@@ -85,8 +84,8 @@ def posted(path: str, body: bytes, *, length: int | None = None, extra: str = ""
 
 def infer_body(bundle: Bundle, rows: int) -> bytes:
     width = len(bundle.spec.columns)
-    data = np.zeros(rows * width).tolist()
-    return json.dumps({"inputs": [{"name": "x", "shape": [rows, width], "datatype": "FP64", "data": data}]}).encode()
+    tensor = {"name": "x", "shape": [rows, width], "datatype": "FP64", "data": [0] * (rows * width)}
+    return json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
 
 
 def test_headers_that_never_end_are_cut_off(service: Running) -> None:
@@ -120,6 +119,26 @@ def test_second_request_on_a_connection_has_its_headers_timed_too(service: Runni
     with connected(service) as client:
         client.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\nGET /v2/health")
         assert [status for status, _ in answers(until_closed(client))] == [200]
+
+
+def test_an_empty_line_after_a_request_does_not_keep_its_connection(service: Running) -> None:
+    with connected(service) as client:
+        client.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        received = client.recv(1 << 16)
+        client.sendall(b"\r\n")
+        received += until_closed(client)
+    assert [status for status, _ in answers(received)] == [200]
+
+
+def test_requests_on_a_kept_connection_may_be_far_apart(service: Running) -> None:
+    """The time for headers counts from their first byte."""
+    with connected(service) as client:
+        for _ in range(3):
+            client.sendall(b"GET /v2/health/live HTTP/1.1\r\n")
+            time.sleep(0.4 * HEADER_SECONDS)
+            client.sendall(b"host: x\r\n\r\n")
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+            time.sleep(0.8 * HEADER_SECONDS)
 
 
 def test_headers_without_bound_are_refused(service: Running) -> None:
@@ -191,16 +210,21 @@ def test_a_client_that_leaves_before_its_answer_leaves_nothing_behind(service: R
 
 
 def test_an_answer_that_is_never_read_does_not_hold_its_connection(service: Running, whole: Bundle) -> None:
-    """The client's own buffers are small, so that the answer stays in the service."""
-    request = posted("/v2/models/weather/infer", infer_body(whole, 5000))
+    """The answers are larger than what the machine keeps for a connection, so that the rest stays in the service."""
+    request = posted("/v2/models/weather/infer", infer_body(whole, 10_000))
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(PATIENCE_SECONDS)
         client.connect(("127.0.0.1", service.port))
-        client.sendall(request * 8)
-        time.sleep(0.5)
-        before = open_sockets(service)
-        assert wait_while(lambda: open_sockets(service) >= before, seconds=PATIENCE_SECONDS)
+        client.settimeout(0.2)
+        unsent = request * 20
+        for _ in range(int(PATIENCE_SECONDS / 0.2)):
+            try:
+                unsent = unsent[client.send(unsent) :]
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                return
+    pytest.fail("the connection stayed open")
 
 
 def test_viewers_that_leave_give_their_places_back_at_once(service: Running) -> None:
@@ -348,6 +372,7 @@ def test_connections_far_above_the_limit_are_closed_unanswered(bundle: Path, tmp
         contextlib.ExitStack() as stack,
     ):
         clients = [stack.enter_context(connected(crowded)) for _ in range(4 * most)]
+        time.sleep(0.5)  # all are taken in
         statuses = []
         for client in clients:
             with contextlib.suppress(ConnectionError):
@@ -355,7 +380,7 @@ def test_connections_far_above_the_limit_are_closed_unanswered(bundle: Path, tmp
                 received = client.recv(1 << 16)
                 statuses.append(answers(received)[0][0] if received else None)
         closed = len(clients) - statuses.count(200) - statuses.count(503)
-        assert abs(closed - 2 * most) <= 2
+        assert 0 < closed <= 2 * most + 2
         assert statuses.count(503) > 0
         stack.close()
         assert wait_while(lambda: crowded.get("/v2/health/live").status_code != 200, seconds=PATIENCE_SECONDS)
@@ -363,12 +388,3 @@ def test_connections_far_above_the_limit_are_closed_unanswered(bundle: Path, tmp
 
 def in_flight(service: Running) -> float:
     return service.metrics()["rps_requests_in_flight"]
-
-
-def open_sockets(service: Running) -> int:
-    """How many connections the service holds, as its process tells."""
-    links = []
-    for entry in Path(f"/proc/{service.process.pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            links.append(str(entry.readlink()))
-    return sum(link.startswith("socket:") for link in links)
