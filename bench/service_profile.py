@@ -25,13 +25,13 @@ LEAD_SECONDS = 2
 TOLD = 12
 OTHER = "anything else"
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("trees", ("predict_row (service/model.py", "(forecasting/trees.py")),
+    ("trees", ("score (service/model.py", "(forecasting/quick_scorer.py", "(forecasting/trees.py")),
     ("features", ("row_at (service/model.py", "<origin_reader>", "(forecasting/", "missing_steps (service/model.py")),
     (
         "body decode and checks",
         ("(service/bodies.py", "decode (service/", "_decode_quick (service/", "_requested (service/"),
     ),
-    ("drift and metrics", ("(service/monitor.py", "unusual (service/model.py", "unusual_rows (service/model.py")),
+    ("drift and metrics", ("(service/monitor.py", "(forecasting/drift.py")),
     ("answer encode", ("encode (service/", "forecasts (service/model.py", "told_unusual (service/model.py")),
     ("the service's routes and middleware", ("(service/",)),
     ("Litestar", ("(litestar/",)),

@@ -18,6 +18,7 @@ from operator import itemgetter
 import numpy as np
 import numpy.typing as npt
 
+from forecasting.drift import FeatureReference, out_of_distribution
 from forecasting.trees import Tree, TreeEnsemble
 
 FloatArray = npt.NDArray[np.float64]
@@ -37,24 +38,30 @@ class Unsuitable(ValueError):
 class QuickScorer:
     """Several ensembles over the columns of one shared row. Not for more than one thread at a time."""
 
-    def __init__(self, ensembles: Sequence[TreeEnsemble], inputs: Sequence[Sequence[int]], width: int) -> None:
-        """inputs: for each ensemble, which columns of the shared row are its features, in order; width: of that row.
+    def __init__(
+        self,
+        ensembles: Sequence[TreeEnsemble],
+        inputs: Sequence[Sequence[int]],
+        references: Sequence[FeatureReference | None],
+    ) -> None:
+        """inputs: for each ensemble, which columns of the shared row are its features, in order.
 
-        Raises Unsuitable.
+        references: for each column of that row, what training saw; None for one that is not watched. Raises Unsuitable.
         """
         forests = [ensemble.trees() for ensemble in ensembles]
         most = max(map(len, forests))
         places = len(ensembles) * most
         self._count = len(ensembles)
-        self._base = np.array([ensemble.base_score for ensemble in ensembles])
-        thresholds: list[set[float]] = [set() for _ in range(width)]
+        thresholds: list[set[float]] = [_limits(reference) for reference in references]
         for trees, columns in zip(forests, inputs, strict=True):
             for tree in trees:
                 _require_suitable(tree)
                 for feature, threshold in zip(tree.split_index, tree.threshold, strict=True):
                     if feature >= 0:
                         thresholds[columns[feature]].add(threshold)
-        ordered = {column: sorted(found) for column, found in enumerate(thresholds) if found}
+        ordered = {
+            column: sorted(found) for column, found in enumerate(thresholds) if found or references[column] is not None
+        }
         first_of, rows = {}, 0
         for column, found in ordered.items():
             first_of[column] = rows
@@ -65,12 +72,17 @@ class QuickScorer:
         self._missing = [first_of[column] + len(found) + 1 for column, found in ordered.items()]
         if rows * places * 4 > MOST_BYTES:
             raise Unsuitable(f"{rows} thresholds of {places} trees would take more than {MOST_BYTES} bytes")
+        self._numbers = list(ordered)
+        self._outside = np.concatenate(
+            [_outside(references[column], found) for column, found in ordered.items()] or [np.zeros(0, dtype=np.bool_)]
+        )
         masks = np.full((places, rows), _ALL)
         leaves = np.zeros((places, MOST_LEAVES))
         for number, (trees, columns) in enumerate(zip(forests, inputs, strict=True)):
             for index, tree in enumerate(trees):
                 place = number * most + index
                 _enter(tree, columns, ordered, first_of, masks[place], leaves[place])
+            leaves[number * most] += ensembles[number].base_score  # once, so with the first tree's
         scrambled = (np.uint32(1) << np.arange(MOST_LEAVES, dtype=np.uint32)) * _DE_BRUIJN >> _SHIFT
         by_product = np.zeros_like(leaves)
         by_product[:, scrambled] = leaves
@@ -80,14 +92,13 @@ class QuickScorer:
         self._picked = np.empty((len(ordered), places), dtype=np.uint32)
         self._standing = np.empty(places, dtype=np.uint32)
 
-    def predict(self, row: Sequence[float]) -> FloatArray:
-        """One number per ensemble. row: (width,), NaN when missing."""
+    def score(self, row: Sequence[float]) -> tuple[FloatArray, Sequence[int]]:
+        """One number per ensemble, and the columns that lie outside what training saw. row: NaN when missing."""
         values = self._columns(row)
-        ranks = np.array(list(map(bisect_left, self._thresholds, values)), dtype=np.intp)
-        looked_up = self._first + ranks
+        looked_up = self._first + np.array(list(map(bisect_left, self._thresholds, values)), dtype=np.intp)
         if math.isnan(sum(values)):
             for place, value in enumerate(values):
-                if value != value:  # noqa: PLR0124
+                if value != value:  # noqa: PLR0124  # only NaN differs from itself
                     looked_up[place] = self._missing[place]
         standing = self._standing
         self._masks.take(looked_up, 0, self._picked, "clip")
@@ -97,8 +108,26 @@ class QuickScorer:
         standing >>= _SHIFT
         standing += self._offsets
         found: FloatArray = np.add.reduce(self._leaves.take(standing).reshape(self._count, -1), 1)
-        found += self._base
-        return found
+        outside = self._outside.take(looked_up)
+        if not np.count_nonzero(outside):
+            return found, ()
+        return found, [self._numbers[place] for place in np.flatnonzero(outside).tolist()]
+
+
+def _limits(reference: FeatureReference | None) -> set[float]:
+    """Thresholds that tell a value outside what training saw: not above the first, or above the second."""
+    if reference is None or reference.low is None or reference.high is None:
+        return set()
+    return {math.nextafter(reference.low, -math.inf), reference.high}
+
+
+def _outside(reference: FeatureReference | None, thresholds: Sequence[float]) -> npt.NDArray[np.bool_]:
+    """Of each row of a column's look-ups, the missing value's last, whether it lies outside what training saw."""
+    if reference is None:
+        return np.zeros(len(thresholds) + 2, dtype=np.bool_)
+    # A value that is no threshold's equal lies outside with the threshold above it; the last row is above them all.
+    examples = np.array([*thresholds, math.inf, math.nan])
+    return out_of_distribution(reference, examples)
 
 
 def _picker(places: list[int]) -> Callable[[Sequence[float]], tuple[float, ...]]:

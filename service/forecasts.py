@@ -163,8 +163,7 @@ class Forecasts:
             raise Problem(409, f"{unique_id}: no observation yet; POST them to /v1/observations")
         self._require_enough(columns[0], step, f"{unique_id}: ", "POST the missing ones to /v1/observations")
         row = self._model.row_at(columns, step)
-        unusual = self._model.unusual(row)
-        values = self._model.predict_row(row)
+        values, unusual = self._model.score(row)
         told = self._told(step, values, self._model.told_unusual(row, unusual), unique_id, self._features(call, row))
         return Answer(_ENCODER.encode(told))
 
@@ -175,9 +174,8 @@ class Forecasts:
         self._require_enough(columns[0], step, "", "Send a window that has them")
         model = self._model
         row = model.row_at(columns, step)
-        unusual = model.unusual(row)
-        values = model.predict_row(row)
-        self._monitor.row("window", row, unusual=unusual is not None)
+        values, unusual = model.score(row)
+        self._monitor.row("window", row, unusual=bool(unusual))
         told = self._told(step, values, model.told_unusual(row, unusual), unique_id, self._features(call, row))
         return Answer(_ENCODER.encode(told))
 
@@ -211,8 +209,9 @@ class Forecasts:
             problem = self._gap(target, newest)
             if problem is None:
                 row = model.row_at(state.buffer.columns, newest)
-                unusual = model.told_unusual(row, model.unusual(row))
-                forecasts = model.forecasts(newest, model.predict_row(row))
+                scored = model.score(row)
+                unusual = model.told_unusual(row, scored.unusual)
+                forecasts = model.forecasts(newest, scored.values)
         return SeriesAnswer(
             unique_id=unique_id,
             unit=self._unit,
@@ -249,7 +248,7 @@ class Forecasts:
             told = "expected the service's key, as 'Authorization: Bearer …' or 'X-API-Key: …'"
             raise Problem(401, told, headers={"www-authenticate": "Bearer"})
 
-    def _features(self, call: Call, row: FloatArray) -> dict[str, float | None] | None:
+    def _features(self, call: Call, row: Sequence[float]) -> dict[str, float | None] | None:
         """What the models were told, when the query asks for it."""
         query = call.scope["query_string"]
         if not query:
@@ -257,7 +256,7 @@ class Forecasts:
         asked = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("features", ["false"])[-1]
         if asked not in {"true", "false"}:
             raise wrong_field("features", f"expected true or false; found {asked[:50]!r}")
-        return dict(zip(self._model.columns, row.tolist(), strict=True)) if asked == "true" else None
+        return dict(zip(self._model.columns, row, strict=True)) if asked == "true" else None
 
     def _told(
         self,

@@ -77,8 +77,7 @@ class Inference:
         model = self._model
         found = model.predict(matrix)
         if len(matrix) == 1:
-            row = matrix[0]
-            self._monitor.row(source, row, unusual=model.unusual(row) is not None)
+            self._monitor.row(source, matrix[0], unusual=bool(found.unusual[0]))
         else:
-            self._monitor.rows(source, matrix, model.unusual_rows(matrix))
+            self._monitor.rows(source, matrix, found.unusual)
         return found

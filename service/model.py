@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from forecasting.bundle import Bundle
+from forecasting.drift import out_of_distribution
 from forecasting.features import Calendar, RollingStatistic
 from forecasting.quick_scorer import QuickScorer, Unsuitable
 from forecasting.ring_buffer import moment_of
@@ -51,6 +53,15 @@ class Prediction:
     forecast: FloatArray
     lower: FloatArray
     upper: FloatArray
+    unusual: BoolArray
+    """Which rows have a feature outside what training saw: (n,)."""
+
+
+class Scored(NamedTuple):
+    """One row that was predicted: a value per horizon, and which columns lie outside what training saw."""
+
+    values: list[float]
+    unusual: Sequence[int]
 
 
 class Model:
@@ -80,17 +91,9 @@ class Model:
         self.lower_offsets = np.array([offset.lower for offset in offsets])
         self.upper_offsets = np.array([offset.upper for offset in offsets])
         self._offsets = [(offset.lower, offset.upper) for offset in offsets]
-        references = [bundle.manifest.references[column] for column in self.columns]
-        watched = np.array([not isinstance(feature, Calendar) for feature in spec.definitions])
-        never = np.array([reference.low is None for reference in references])
-        low = np.array([-math.inf if each.low is None else each.low for each in references])
-        high = np.array([math.inf if each.high is None else each.high for each in references])
-        # The calendar is known beforehand, so no sign of drift; a feature that training never had is unusual if there.
-        self._low = np.where(watched, np.where(never, math.inf, low), -math.inf)
-        self._high = np.where(watched, np.where(never, -math.inf, high), math.inf)
-        self._may_miss = np.array([each.missing > 0.0 for each in references]) | ~watched
-        self.watched = np.flatnonzero(watched)
-        self._row = np.full(len(self.columns), math.nan)
+        # The calendar is known beforehand, so no sign of drift.
+        self._watched = np.array([not isinstance(feature, Calendar) for feature in spec.definitions])
+        self.watched = np.flatnonzero(self._watched)
         self._matrix = np.full((len(self.horizons), width), math.nan)
         self._change = np.zeros(len(self.horizons))
         self._calls = [
@@ -98,7 +101,6 @@ class Model:
             for index, horizon in enumerate(self.horizons)
         ]
         self._scorer = self._quick_scorer()
-        self._shared = shared
         self._origin = spec.origin_column
         self.times = lru_cache(CALENDARS_KEPT)(self._worked_out_times)
         self.origin = lru_cache(CALENDARS_KEPT)(self._worked_out_origin)
@@ -107,7 +109,8 @@ class Model:
     def predict(self, matrix: FloatArray) -> Prediction:
         """matrix: (n, len(columns)) float64, NaN when missing."""
         if len(matrix) == 1:
-            forecast = np.array([self.predict_row(matrix[0])])
+            values, places = self.score(matrix[0].tolist())
+            forecast, unusual = np.array([values]), np.array([bool(places)])
         else:
             forecast = np.stack(
                 [
@@ -116,12 +119,25 @@ class Model:
                 ],
                 axis=1,
             )
-        return Prediction(forecast, forecast + self.lower_offsets, forecast + self.upper_offsets)
+            unusual = np.asarray(self._outside(matrix).any(axis=1))
+        return Prediction(forecast, forecast + self.lower_offsets, forecast + self.upper_offsets, unusual)
 
-    def predict_row(self, row: FloatArray) -> list[float]:
-        """One forecast per horizon. row: (len(columns),)."""
-        change = self._scorer.predict(row.tolist()) if self._scorer is not None else self._walked(row)
-        return (change + row[self._origin]).tolist()  # type: ignore[no-any-return]
+    def score(self, row: Sequence[float]) -> Scored:
+        """One forecast per horizon. row: (len(columns),), NaN when missing."""
+        if self._scorer is not None:
+            change, places = self._scorer.score(row)
+        else:
+            matrix = np.array([row])
+            change, places = self._walked(matrix[0]), np.flatnonzero(self._outside(matrix)[0]).tolist()
+        origin = row[self._origin]
+        return Scored([each + origin for each in change.tolist()], places)
+
+    def row_at(self, columns: Sequence[Sequence[float]], step: int) -> tuple[float, ...]:
+        """The input row of a series' last steps, the newest of them ``step`` of the grid: (len(columns),).
+
+        columns: by ``spec.variables``, the last ``lookback + 1`` values of each, oldest first.
+        """
+        return self.spec.read_origin(columns) + self._calendar(step)
 
     def _walked(self, row: FloatArray) -> FloatArray:
         row.take(self._inputs, out=self._matrix, mode="clip")
@@ -129,41 +145,13 @@ class Model:
             call()
         return self._change
 
-    def row_at(self, columns: Sequence[Sequence[float]], step: int) -> FloatArray:
-        """The input row of a series' last steps, the newest of them ``step`` of the grid. Overwritten by the next call.
-
-        columns: by ``spec.variables``, the last ``lookback + 1`` values of each, oldest first.
-        """
-        row = self._row
-        row[: self._shared] = self.spec.read_origin(columns)
-        row[self._shared :] = self._calendar(step)
-        return row
-
-    def unusual(self, row: FloatArray) -> npt.NDArray[np.intp] | None:
-        """Which columns of a row lie outside what training saw; None when none does."""
-        inside = (row >= self._low) & (row <= self._high)
-        if np.count_nonzero(inside) == len(inside):
-            return None
-        found = np.flatnonzero(~(inside | (np.isnan(row) & self._may_miss)))
-        return found if found.size else None
-
-    def unusual_rows(self, matrix: FloatArray) -> BoolArray:
-        """Which rows have a feature outside what training saw: (n,). matrix: (n, len(columns))."""
-        inside = (matrix >= self._low) & (matrix <= self._high)
-        usual: BoolArray = (inside | (np.isnan(matrix) & self._may_miss)).all(axis=1)
-        return ~usual
-
-    def told_unusual(self, row: FloatArray, found: npt.NDArray[np.intp] | None) -> tuple[UnusualInput, ...]:
-        """What an answer says of the columns that ``unusual`` gave."""
-        if found is None:
-            return ()
+    def told_unusual(self, row: Sequence[float], places: Sequence[int]) -> tuple[UnusualInput, ...]:
+        """What an answer says of the columns that ``score`` gave."""
         told = []
-        for index in found.tolist():
-            reference = self.bundle.manifest.references[self.columns[index]]
-            value = float(row[index])
-            told.append(
-                UnusualInput(self.columns[index], None if math.isnan(value) else value, reference.low, reference.high)
-            )
+        for place in places:
+            reference = self.bundle.manifest.references[self.columns[place]]
+            value = None if math.isnan(row[place]) else row[place]
+            told.append(UnusualInput(self.columns[place], value, reference.low, reference.high))
         return tuple(told)
 
     def forecasts(self, step: int, values: Sequence[float]) -> tuple[HorizonForecast, ...]:
@@ -199,13 +187,23 @@ class Model:
         """None when the trees are too large for it; treelite then walks them."""
         models = self.bundle.forecaster.models
         try:
-            return QuickScorer([models[each] for each in self.horizons], self._inputs.tolist(), len(self.columns))
+            references = [self.bundle.manifest.references[column] for column in self.columns]
+            limits = [
+                reference if watched else None for reference, watched in zip(references, self._watched, strict=True)
+            ]
+            return QuickScorer([models[each] for each in self.horizons], self._inputs.tolist(), limits)
         except Unsuitable as error:
             _LOGGER.info("the trees are walked one by one", extra={"reason": str(error)})
             return None
 
-    def _worked_out_calendar(self, step: int) -> FloatArray:
-        return np.array([value for horizon in self.horizons for value in self.spec.calendar_values(step, horizon)])
+    def _worked_out_calendar(self, step: int) -> tuple[float, ...]:
+        return tuple(value for horizon in self.horizons for value in self.spec.calendar_values(step, horizon))
+
+    def _outside(self, matrix: FloatArray) -> BoolArray:
+        """Which values lie outside what training saw: (n, len(columns))."""
+        references = (self.bundle.manifest.references[column] for column in self.columns)
+        outside = np.stack([out_of_distribution(*pair) for pair in zip(references, matrix.T, strict=True)], axis=1)
+        return np.asarray(outside & self._watched)
 
 
 def _reach(bundle: Bundle) -> int:

@@ -98,7 +98,7 @@ class Monitor:
         self._latency[route * (len(LATENCY_BOUNDS) + 1) + bisect_left(LATENCY_BOUNDS, seconds)] += 1.0
         self._latency_sum[route] += seconds
 
-    def row(self, source: PredictedBy, row: FloatArray, *, unusual: bool) -> None:
+    def row(self, source: PredictedBy, row: Sequence[float] | FloatArray, *, unusual: bool) -> None:
         """One row that was predicted: (len(model.columns),)."""
         rows = self.own.rows
         place = rows[self._row % len(rows)]

@@ -38,7 +38,7 @@ class Followed:
 
     arrivals: Counter[str] = field(default_factory=Counter)
     scores: list[Score] = field(default_factory=list)
-    rows: list[FloatArray] = field(default_factory=list)
+    rows: list[tuple[float, ...]] = field(default_factory=list)
     unusual: list[bool] = field(default_factory=list)
 
 
@@ -57,9 +57,10 @@ def follow(model: Model, state: SeriesState, rows: Sequence[Row]) -> Followed:
         )
         if newest and not model.missing_steps(state.buffer.columns[0]):
             row = model.row_at(state.buffer.columns, step)
-            state.remember(model.predict_row(row))
-            followed.rows.append(row.copy())
-            followed.unusual.append(model.unusual(row) is not None)
+            scored = model.score(row)
+            state.remember(scored.values)
+            followed.rows.append(row)
+            followed.unusual.append(bool(scored.unusual))
     return followed
 
 

@@ -57,7 +57,7 @@ def some_scores(model: Model, number: int) -> list[Score]:
 def test_drift_is_that_of_the_last_rows(model: Model, recorded: np.ndarray) -> None:
     rows = np.concatenate([recorded] * 3)
     monitor = monitor_of(model)
-    unusual = model.unusual_rows(rows)
+    unusual = model.predict(rows).unusual
     for row, flag in zip(rows[:40], unusual[:40], strict=True):
         monitor.row("stream", row, unusual=bool(flag))
     for start in range(40, len(rows), 37):
@@ -126,7 +126,7 @@ def test_live_error_is_that_of_the_last_scores(model: Model, loss: str) -> None:
 def test_too_little_tells_nothing(model: Model, recorded: np.ndarray) -> None:
     for number, told in ((FEWEST_ROWS - 1, False), (FEWEST_ROWS, True)):
         monitor = monitor_of(model)
-        monitor.rows("mlflow", recorded[:number], model.unusual_rows(recorded[:number]))
+        monitor.rows("mlflow", recorded[:number], np.zeros(number, dtype=bool))
         monitor.scored(some_scores(model, number // len(model.horizons)))
         signals = monitor.signals()
         assert signals.rows == number
@@ -139,7 +139,7 @@ def test_stability_is_told_from_as_few_rows_as_training_was_measured_with(model:
     fewest = min(min(each.usual_shift) for each in model.bundle.manifest.references.values())
     for number, told in ((fewest - 1, False), (fewest, True)):
         monitor = monitor_of(model)
-        monitor.rows("mlflow", recorded[:number], model.unusual_rows(recorded[:number]))
+        monitor.rows("mlflow", recorded[:number], np.zeros(number, dtype=bool))
         assert bool(monitor.signals().population_stability) is told
 
 
