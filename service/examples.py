@@ -60,7 +60,7 @@ def features(model: Model) -> list[float | None]:
     rows = [[math.nan if value is None else value for value in step[each]] if each in step else None for each in reach]
     missing = [math.nan] * len(model.spec.variables)
     columns = list(zip(*(missing if row is None else row for row in rows), strict=True))
-    return [None if math.isnan(value) else value for value in model.row_at(columns, max(step))]
+    return [None if math.isnan(value) else float(value) for value in model.row_at(columns, max(step))]
 
 
 def _written(ds: Any) -> str:  # noqa: ANN401

@@ -233,7 +233,7 @@ def test_alive_and_ready_are_told_apart(service: Running) -> None:
 
 
 def wait_until_at_work(served: Running) -> None:
-    assert wait_while(lambda: served.metrics()["rps_requests_in_flight"] < 2, seconds=SECONDS)
+    assert wait_while(lambda: served.metrics()["rps_requests_in_flight"] < 1, seconds=SECONDS)
 
 
 def accepts(served: Running) -> bool:

@@ -133,7 +133,7 @@ def test_load_above_capacity_is_refused_in_bounds_and_passes(service: Running, b
     assert set(asked) == {200, 503}, asked
     assert set(held) <= {408, 503}, held
     assert held[408] > 0
-    assert wait_while(lambda: service.metrics()["rps_requests_in_flight"] > 1, seconds=ANSWER_SECONDS)
+    assert wait_while(lambda: service.metrics()["rps_requests_in_flight"] > 0, seconds=ANSWER_SECONDS)
     assert resident_bytes(service) - before < MOST_GROWTH_BYTES
     assert service.metrics()["rps_requests_shed_total"] >= asked[503]
     assert service.get("/health").status_code == 200
