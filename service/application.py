@@ -20,7 +20,7 @@ from litestar.enums import HttpMethod, ScopeType
 from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler, BaseRouteHandler, HTTPRouteHandler
 from litestar.response.base import ASGIResponse
-from litestar.types import Receive, Scope, Send
+from litestar.types import ExceptionHandlersMap, Receive, Scope, Send
 
 from forecasting.bundle import Bundle
 from service import examples, mlflow_protocol, open_inference
@@ -197,10 +197,21 @@ class _Served(ASGIResponse):
         await self._serve(scope, receive, send)
 
 
+class _Handler(ASGIRouteHandler):
+    """Litestar 2.25 works out anew for each request which exception handlers a route has; this remembers them."""
+
+    _exception_handlers: ExceptionHandlersMap | None = None
+
+    def resolve_exception_handlers(self) -> ExceptionHandlersMap:
+        if self._exception_handlers is None:
+            self._exception_handlers = super().resolve_exception_handlers()
+        return self._exception_handlers
+
+
 def _handler(door: Door, place: int, route: Described) -> BaseRouteHandler:
     serve = Route(door, place, route.label, route.method, route.endpoint)
     if "{" not in route.path:
-        return ASGIRouteHandler(route.path, copy_scope=False)(serve.__call__)
+        return _Handler(route.path, copy_scope=False)(serve.__call__)
 
     # Litestar 2.25 cannot find a plain ASGI handler whose path has parameters.
     async def handle_parameters() -> _Served:

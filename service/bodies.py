@@ -114,11 +114,7 @@ class Bodies:
         columns: list[list[float]] = list(self._row(window.values))
         if set(map(len, columns)) != {length}:
             columns = self._filled(columns, length)
-        if b"null" in body:
-            columns = [
-                [math.nan if value is None else value for value in column] if None in column else column
-                for column in columns
-            ]
+        columns = [_without_none(column) for column in columns]
         origin, consecutive = self._run_from(window.ds[0], length)
         if window.ds != consecutive:
             origin, columns = self._arranged(window.ds, columns)
@@ -194,6 +190,15 @@ class Bodies:
             found = _found(body, parts)
             detail = f"expected a value{low}{high} {limits.unit}{found}; is the unit right?"
         return Problem(422, f"{pointer or 'the body'}: {detail}", [Field(pointer, detail)])
+
+
+def _without_none(column: list[float]) -> list[float]:
+    """NaN where there is None."""
+    try:
+        sum(column)  # the quickest way to find out
+    except TypeError:
+        return [math.nan if value is None else value for value in column]
+    return column
 
 
 def malformed(error: Exception) -> Problem:

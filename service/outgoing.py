@@ -38,6 +38,9 @@ class Outgoing:
             if not self._transport.is_closing():  # it would raise, and take the answers of other connections with it
                 self._transport.write(data)
 
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
     def close(self) -> None:
         self.flush()
         self._transport.close()
