@@ -33,9 +33,12 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("drift and metrics", ("(service/monitor.py", "(forecasting/drift.py")),
     ("answer encode", ("encode (service/", "forecasts (service/model.py", "told_unusual (service/model.py")),
+    (
+        "writing the answer to the socket, its headers included",
+        ("(service/outgoing.py", "send (uvicorn/protocols/"),
+    ),
     ("the service's routes and middleware", ("(service/",)),
     ("Litestar", ("(litestar/",)),
-    ("writing the answer to the socket, its headers included", ("send (uvicorn/protocols/",)),
     ("uvicorn", ("(uvicorn/protocols/", "(uvicorn/middleware/")),
     ("event loop, reading sockets (uvloop)", ("(asyncio/", "(uvicorn/", "(uvloop/")),
 )
