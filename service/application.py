@@ -209,7 +209,7 @@ class _Handler(ASGIRouteHandler):
 
 
 def _handler(door: Door, place: int, route: Described) -> BaseRouteHandler:
-    serve = Route(door, place, route.label, route.method, route.endpoint)
+    serve = Route(door, place, route.label, route.method, route.endpoint, vital=route.vital)
     if "{" not in route.path:
         return _Handler(route.path, copy_scope=False)(serve.__call__)
 
@@ -256,8 +256,12 @@ def _routes(model: Model, store: SeriesStore, monitor: Monitor, door: Door) -> l
             {_JSON: SeriesAnswer}, (404,), examples=known,
         ),
         Described("GET", "/v2", inference.describe_server, "The server", _OPEN_INFERENCE, {}, {_JSON: ServerMetadata}),
-        Described("GET", "/v2/health/live", operation.tell_live, "Alive", _OPEN_INFERENCE, {}, {_JSON: Live}),
-        Described("GET", "/v2/health/ready", operation.tell_ready, "Ready", _OPEN_INFERENCE, {}, {_JSON: Ready}),
+        Described(
+            "GET", "/v2/health/live", operation.tell_live, "Alive", _OPEN_INFERENCE, {}, {_JSON: Live}, vital=True,
+        ),
+        Described(
+            "GET", "/v2/health/ready", operation.tell_ready, "Ready", _OPEN_INFERENCE, {}, {_JSON: Ready}, vital=True,
+        ),
         Described("GET", own, inference.describe_model, "The model", _OPEN_INFERENCE, {}, {_JSON: ModelMetadata}),
         Described("GET", f"{own}/ready", operation.tell_ready, "Model ready", _OPEN_INFERENCE, {}, {_JSON: Ready}),
         Described(
@@ -284,10 +288,13 @@ def _routes(model: Model, store: SeriesStore, monitor: Monitor, door: Door) -> l
             {_JSON: mlflow_protocol.ANSWER_SCHEMA}, (400, 413, 415, 422),
             examples={_JSON: examples.invocation(model), _CSV: examples.invocation_csv(model)},
         ),
-        Described("GET", "/ping", operation.ping, "Ready", "MLflow scoring", {}, _TEXT),
+        Described("GET", "/ping", operation.ping, "Ready", "MLflow scoring", {}, _TEXT, vital=True),
         Described("GET", "/version", inference.tell_version, "The interface's version", "MLflow scoring", {}, _TEXT),
-        Described("GET", "/health", operation.tell_health, "What is served", "Operation", {}, {_JSON: HealthAnswer}),
-        Described("GET", "/metrics", operation.tell_metrics, "Prometheus", "Operation", {}, _TEXT),
+        Described(
+            "GET", "/health", operation.tell_health, "What is served", "Operation", {}, {_JSON: HealthAnswer},
+            vital=True,
+        ),
+        Described("GET", "/metrics", operation.tell_metrics, "Prometheus", "Operation", {}, _TEXT, vital=True),
         Described("GET", "/", page.show, "The page for people", "Page", {}, {"text/html": {"type": "string"}}),
         Described("GET", "/page/{name:str}", page.file, "", "", shown=False),
         Described("GET", "/events", page.events, "", "", shown=False),

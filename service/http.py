@@ -107,13 +107,15 @@ class Door:
 class Route:
     """An ASGI handler for one path and method."""
 
-    def __init__(self, door: Door, place: int, path: str, method: str, endpoint: Endpoint) -> None:
+    def __init__(self, door: Door, place: int, path: str, method: str, endpoint: Endpoint, *, vital: bool) -> None:
+        """vital: it is answered however many requests are at work."""
         self.path = path
         self._door = door
         self._place = place
         self._methods = {method, "HEAD"} if method == "GET" else {method}
         self._has_body = method == "POST"
         self._endpoint = endpoint
+        self._vital = vital
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -160,7 +162,7 @@ class Route:
         try:
             if scope["method"] not in self._methods:
                 raise _wrong_method(scope["method"], self._methods)
-            if door.in_flight > door.settings.max_in_flight:
+            if door.in_flight > door.settings.max_in_flight and not self._vital:
                 door.monitor.own.shed[0] += 1.0
                 told = f"{door.settings.max_in_flight} requests are at work already; try again in a second"
                 raise Problem(503, told, headers={"retry-after": "1"})

@@ -33,6 +33,8 @@ class Described:
     problems: tuple[int, ...] = ()
     secured: bool = False
     shown: bool = True
+    vital: bool = False
+    """Whether it is answered however many requests are at work: a busy service must not seem a dead one."""
     examples: Mapping[str, Any] = field(default_factory=dict)
     """Of the request's body by media type, and of the path's parameters by name."""
 

@@ -386,5 +386,19 @@ def test_connections_far_above_the_limit_are_closed_unanswered(bundle: Path, tmp
         assert wait_while(lambda: crowded.get("/v2/health/live").status_code != 200, seconds=PATIENCE_SECONDS)
 
 
+def test_a_service_that_is_full_still_tells_that_it_is_alive(bundle: Path, tmp_path: Path, whole: Bundle) -> None:
+    path = "/v2/models/weather/infer"
+    with serving.running(bundle, tmp_path / "log", {"RPS_MAX_IN_FLIGHT": "1"}) as full, connected(full) as holder:
+        body = infer_body(whole, 1)
+        holder.sendall(posted(path, body[:10], length=len(body)))
+        assert wait_while(lambda: full.post(path, content=body).status_code != 503, seconds=10)
+        for vital in ("/health", "/v2/health/live", "/v2/health/ready", "/ping", "/metrics"):
+            assert full.get(vital).status_code == 200
+        assert full.metrics()["rps_requests_shed_total"] >= 1
+        holder.sendall(body[10:])
+        assert answers(holder.recv(1 << 20))[0][0] == 200
+        assert full.post(path, content=body).status_code == 200
+
+
 def in_flight(service: Running) -> float:
     return service.metrics()["rps_requests_in_flight"]
