@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from ci.dag_run import Airflow, DagRun, TaskState
 from ci.settings import airflow_settings
+from scripts.processes import Started, end
 from scripts.services import ROOT, Stack, separate_stack
 from scripts.stack import down, up
 
@@ -79,7 +81,10 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
 
 @pytest.fixture
 def fault(laptop: Laptop) -> Iterator[Callable[..., None]]:
-    """Switches a fault of the replay on; all are off again after the test."""
+    """Switches a fault of the replay on, for the pipeline alone: the demo's feed is ended. All are off after the test."""
+    record = laptop.stack.home / "processes" / "feed.json"
+    if record.exists():
+        end([msgspec.json.decode(record.read_bytes(), type=Started)], patience_seconds=5)
     url = f"{laptop.stack.addresses['OPEN_METEO_URL']}/replay/faults"
 
     def switch_on(kind: str, **settings: object) -> None:

@@ -225,7 +225,7 @@ def test_a_passing_fault_is_waited_out_and_told_once(
     watched(run, polls=3)
     assert run.state in {"queued", "running"}
     assert len(notes) == 2
-    assert f"Airflow at {faults.url} gives no good answer, waiting up to 60 s" in notes[0]
+    assert f"Airflow at {faults.url} gives no good answer, waiting up to 120 s" in notes[0]
     assert "Airflow answers again" in notes[1]
 
 
