@@ -81,7 +81,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
 
 @pytest.fixture
 def fault(laptop: Laptop) -> Iterator[Callable[..., None]]:
-    """Switches a fault of the replay on, for the pipeline alone: the demo's feed is ended. All are off after the test."""
+    """Switches a fault of the replay on, for the pipeline alone: the demo's feed is ended. All are off at the end."""
     record = laptop.stack.home / "processes" / "feed.json"
     if record.exists():
         end([msgspec.json.decode(record.read_bytes(), type=Started)], patience_seconds=5)
