@@ -97,30 +97,23 @@ class TreeEnsemble:
         return np.frombuffer(ctypes.string_at(frame.address, frame.items * frame.item_bytes), dtype=expected)
 
     def predict(self, matrix: FloatArray) -> FloatArray:
-        """One number per row: (n,). matrix: (n, width) float64, C-contiguous."""
-        out = np.zeros(len(matrix))
-        self.bind(matrix, out)()
-        return out
-
-    def bind(self, matrix: FloatArray, out: FloatArray) -> BoundPrediction:
-        """A call that reads what ``matrix`` holds at that moment and writes ``out``; both must outlive it.
-
-        matrix: (n, width) float64, C-contiguous; out: (n,) float64, C-contiguous.
-        """
-        if matrix.ndim != 2 or matrix.shape[1] != self.width or out.shape != (len(matrix),):
-            expected = f"(n, {self.width}) in and (n,) out"
-            raise ValueError(f"expected {expected}; found {matrix.shape} and {out.shape}")
-        if not all(array.dtype == np.float64 and array.flags.c_contiguous for array in (matrix, out)):
+        """One number per row: (n,). matrix: (n, width) float64, C-contiguous. Raises ValueError for any other."""
+        if matrix.ndim != 2 or matrix.shape[1] != self.width:
+            raise ValueError(f"expected (n, {self.width}); found {matrix.shape}")
+        if matrix.dtype != np.float64 or not matrix.flags.c_contiguous:
             raise ValueError("expected float64, C-contiguous")
-        arguments = (
-            self._handle,
-            ctypes.c_void_p(matrix.ctypes.data),
-            _FLOAT64,
-            ctypes.c_uint64(len(matrix)),
-            ctypes.c_void_p(out.ctypes.data),
-            self._config,
+        found = np.zeros(len(matrix))
+        _check(
+            self._library.TreeliteGTILPredict(
+                self._handle,
+                ctypes.c_void_p(matrix.ctypes.data),
+                _FLOAT64,
+                ctypes.c_uint64(len(matrix)),
+                ctypes.c_void_p(found.ctypes.data),
+                self._config,
+            )
         )
-        return BoundPrediction(self, arguments, (matrix, out))
+        return found
 
 
 @dataclass(frozen=True)
@@ -146,21 +139,6 @@ class _Buffer(ctypes.Structure):
         ("item_bytes", ctypes.c_size_t),
         ("items", ctypes.c_size_t),
     )
-
-
-class BoundPrediction:
-    """A prediction whose arguments are made once: a call costs little more than the trees themselves."""
-
-    __slots__ = ("_arguments", "_function", "_kept")
-
-    def __init__(self, trees: TreeEnsemble, arguments: tuple[object, ...], arrays: tuple[FloatArray, ...]) -> None:
-        self._function = _library().TreeliteGTILPredict
-        self._arguments = arguments
-        self._kept = (trees, arrays)
-
-    def __call__(self) -> None:
-        if self._function(*self._arguments):
-            _check(-1)
 
 
 @cache

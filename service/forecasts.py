@@ -11,8 +11,6 @@ from itertools import groupby
 from urllib.parse import parse_qs
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from forecasting.ring_buffer import moment_of
 from service.bodies import Bodies
@@ -24,8 +22,6 @@ from service.series import SeriesState
 from service.settings import Settings
 from service.stores import SeriesStore
 from service.stream import Followed, Row, count, follow
-
-FloatArray = npt.NDArray[np.float64]
 
 AT_ONCE = 64
 """Observations that are taken in before other requests get their turn."""

@@ -182,7 +182,7 @@ class Route:
             task.uncancel()
             told = f"the request took longer than {door.settings.request_seconds:g} s, its body's arrival included"
             return problem_answer(Problem(408, told, headers={"connection": "close"}), request_id)
-        except Exception:
+        except Exception:  # the last resort: told whole in the log, and its connection and the others go on
             _LOGGER.exception("request failed", extra={"request_id": request_id, "route": self.path})
             told = f"an error of the service, not of the request; its log tells more under {request_id}"
             return problem_answer(Problem(500, told), request_id)

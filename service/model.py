@@ -65,7 +65,7 @@ class Scored(NamedTuple):
 
 
 class Model:
-    """One bundle, in one thread: a single row goes through arrays that are made once.
+    """One bundle, in one thread: a single row goes through arrays of the scorer that are made once.
 
     columns: of the input matrix, the shared features and then each horizon's calendar, as ``spec.columns``.
     """
@@ -80,7 +80,6 @@ class Model:
         self.horizons = spec.horizons
         self.reach = _reach(bundle)
         shared, cycles = len(spec.past), len(spec.features.calendar) * 2
-        width = shared + cycles
         self._inputs = np.array(
             [
                 [*range(shared), *range(shared + index * cycles, shared + (index + 1) * cycles)]
@@ -94,12 +93,6 @@ class Model:
         # The calendar is known beforehand, so no sign of drift.
         self._watched = np.array([not isinstance(feature, Calendar) for feature in spec.definitions])
         self.watched = np.flatnonzero(self._watched)
-        self._matrix = np.full((len(self.horizons), width), math.nan)
-        self._change = np.zeros(len(self.horizons))
-        self._calls = [
-            bundle.forecaster.models[horizon].bind(self._matrix[index : index + 1], self._change[index : index + 1])
-            for index, horizon in enumerate(self.horizons)
-        ]
         self._scorer = self._quick_scorer()
         self._origin = spec.origin_column
         self.times = lru_cache(CALENDARS_KEPT)(self._worked_out_times)
@@ -112,23 +105,16 @@ class Model:
             values, places = self.score(matrix[0].tolist())
             forecast, unusual = np.array([values]), np.array([bool(places)])
         else:
-            forecast = np.stack(
-                [
-                    self.bundle.predict(horizon, matrix[:, inputs])
-                    for horizon, inputs in zip(self.horizons, self._inputs, strict=True)
-                ],
-                axis=1,
-            )
+            forecast = self._walked(matrix)
             unusual = np.asarray(self._outside(matrix).any(axis=1))
         return Prediction(forecast, forecast + self.lower_offsets, forecast + self.upper_offsets, unusual)
 
     def score(self, row: Sequence[float]) -> Scored:
         """One forecast per horizon. row: (len(columns),), NaN when missing."""
-        if self._scorer is not None:
-            change, places = self._scorer.score(row)
-        else:
+        if self._scorer is None:
             matrix = np.array([row])
-            change, places = self._walked(matrix[0]), np.flatnonzero(self._outside(matrix)[0]).tolist()
+            return Scored(self._walked(matrix)[0].tolist(), np.flatnonzero(self._outside(matrix)[0]).tolist())
+        change, places = self._scorer.score(row)
         origin = row[self._origin]
         return Scored([each + origin for each in change.tolist()], places)
 
@@ -138,12 +124,6 @@ class Model:
         columns: by ``spec.variables``, the last ``lookback + 1`` values of each, oldest first.
         """
         return self.spec.read_origin(columns) + self._calendar(step)
-
-    def _walked(self, row: FloatArray) -> FloatArray:
-        row.take(self._inputs, out=self._matrix, mode="clip")
-        for call in self._calls:
-            call()
-        return self._change
 
     def told_unusual(self, row: Sequence[float], places: Sequence[int]) -> tuple[UnusualInput, ...]:
         """What an answer says of the columns that ``score`` gave."""
@@ -176,6 +156,11 @@ class Model:
             return []
         missing = [age for age in range(self.reach) if math.isnan(tail[-1 - age])]
         return missing if 0 in missing or 2 * len(missing) > self.reach else []
+
+    def _walked(self, matrix: FloatArray) -> FloatArray:
+        """The forecasts of each row by treelite: (n, horizons). matrix: (n, len(columns))."""
+        inputs = zip(self.horizons, self._inputs, strict=True)
+        return np.stack([self.bundle.predict(horizon, matrix[:, columns]) for horizon, columns in inputs], axis=1)
 
     def _worked_out_origin(self, step: int) -> datetime:
         return moment_of(step, self.spec)

@@ -10,16 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from forecasting.manifest import SeriesWindow
 from forecasting.ring_buffer import Arrival, grid_step
 from service.model import Model
 from service.monitor import Monitor, Score
 from service.series import SeriesState
 
-FloatArray = npt.NDArray[np.float64]
 Row = tuple[int, Sequence[float]]
 """A step of the grid, and a value per variable, NaN when missing."""
 

@@ -64,7 +64,9 @@ def _converted(values: recording.Values) -> dict[str, float]:
     }
 
 
-def make_bundle(directory: Path, first: datetime = START, last: datetime = END, *, trees: int = 20) -> Path:
+def make_bundle(
+    directory: Path, first: datetime = START, last: datetime = END, *, trees: int = 20, leaves: int = 31
+) -> Path:
     """A bundle fitted on the recorded hours from ``first`` to before ``last``; it carries the last of them."""
     table = recorded_table(first, last)
     matrix, targets = table_features(SPEC, table), table_targets(SPEC, table)
@@ -73,7 +75,9 @@ def make_bundle(directory: Path, first: datetime = START, last: datetime = END, 
         columns = [SPEC.columns.index(name) for name in SPEC.columns_for(horizon)]
         change = target - origin
         known = ~np.isnan(change)
-        model = HistGradientBoostingRegressor(max_iter=trees, min_samples_leaf=40, random_state=0)
+        model = HistGradientBoostingRegressor(
+            max_iter=trees, max_leaf_nodes=leaves, min_samples_leaf=40, random_state=0
+        )
         model.fit(matrix[known][:, columns], change[known])
         residuals = change[known] - model.predict(matrix[known][:, columns])
         models[horizon] = treelite.sklearn.import_model(model).serialize_bytes()
