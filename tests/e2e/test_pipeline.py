@@ -72,8 +72,8 @@ def demo_run_id(demo: str) -> str:
 
 def test_the_demo_shows_each_task_and_ends_with_the_gates_report(demo: str) -> None:
     for stage in ["workspace", *STAGES]:
-        assert re.search(rf"{stage}\s+running", demo)
         assert re.search(rf"{stage}\s+done in \d", demo)
+    assert re.search(r"profile\s+running", demo)  # the longest; a short task may begin and end between two looks
     for told in ("no production model yet", "RMSE", "persistence", "covered", "Drift", "MLflow run", "profile"):
         assert told in demo
     assert "pass: passed: RMSE" in demo
