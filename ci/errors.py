@@ -31,3 +31,15 @@ class GitHubFault(CiError):
     """GitHub does not answer, refuses, or limits our rate for longer than we can wait: EX_TEMPFAIL."""
 
     exit_code = 75
+
+
+class NotReleased(CiError):
+    """The release stops for a reason that running it again does not change; production stays as it was."""
+
+    exit_code = 1
+
+
+class PassingFault(CiError):
+    """A container engine, registry or network that does not answer now: EX_TEMPFAIL, run it again."""
+
+    exit_code = 75
