@@ -1,0 +1,47 @@
+ARG BASE=python:3.12.14-slim-bookworm
+
+# The pinned requirements of the service, without what no server reads. The same bytes whatever the commit.
+FROM ${BASE} AS packages
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ENV PYTHONHASHSEED=0
+COPY requirements/service.txt scripts/image_tree.py /build/
+RUN python3 -m venv /build/pip \
+    && /build/pip/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-compile \
+        --require-hashes --no-deps --only-binary :all: --target /app/packages --requirement /build/service.txt \
+    && python3 /build/image_tree.py trim /app/packages \
+    && python3 /build/image_tree.py compile /app/pycache /app/packages \
+    && python3 /build/image_tree.py settle /app 0 \
+    && mkdir /rootfs && mv /app /rootfs/
+
+# The commit's code and the bundle. All of the code is imported once, so that nothing lacks that it needs.
+FROM ${BASE} AS service
+ARG SOURCE_DATE_EPOCH=0
+ENV PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 PYTHONPYCACHEPREFIX=/app/pycache PYTHONPATH=/app:/app/packages
+COPY --from=packages /rootfs/ /
+COPY scripts/image_tree.py /build/
+COPY forecasting/ /app/forecasting/
+COPY service/ /app/service/
+COPY bundle/ /rootfs/app/bundle/
+COPY LICENSE /rootfs/app/
+RUN python3 /build/image_tree.py compile /rootfs/app/pycache /app/forecasting \
+    && python3 /build/image_tree.py compile /rootfs/app/pycache /app/service \
+        service.__main__ service.application service.healthcheck service.redis_store service.server \
+        uvicorn.lifespan.on uvicorn.loops.uvloop \
+    && mv /app/forecasting /app/service /rootfs/app/ \
+    && python3 /build/image_tree.py settle /rootfs "$SOURCE_DATE_EPOCH"
+
+FROM ${BASE}
+COPY --from=packages /rootfs/ /
+COPY --from=service /rootfs/ /
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONPYCACHEPREFIX=/app/pycache PYTHONPATH=/app:/app/packages PYTHONSAFEPATH=1 \
+    PYTHONUNBUFFERED=1 TMPDIR=/dev/shm RPS_BUNDLE=/app/bundle RPS_HOST=0.0.0.0 RPS_PORT=8000
+ARG RPS_MODEL_VERSION
+ENV RPS_MODEL_VERSION=${RPS_MODEL_VERSION}
+LABEL io.rps.bundle=/app/bundle
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python3", "-I", "-S", "-X", "pycache_prefix=/app/pycache", "/app/service/healthcheck.py"]
+ENTRYPOINT ["python3", "-m", "service"]

@@ -1,0 +1,74 @@
+"""What goes into the image, made the same bytes each time; the Dockerfile runs it with the base's Python alone.
+
+`trim DIR` takes out what no server reads; `compile PREFIX DIR [MODULE…]` writes byte code below PREFIX for all under
+DIR, and for what the modules load of the standard library; `settle DIR SECONDS` fixes times and permissions.
+"""
+
+from __future__ import annotations
+
+import compileall
+import importlib
+import os
+import py_compile
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+UNREAD_DIRECTORIES = {"tests", "_pyinstaller", "distutils", "f2py", "include", "__pycache__"}
+UNREAD_SUFFIXES = {".a", ".c", ".h", ".lib", ".pxd", ".pyi", ".pyx"}
+
+
+def trim(directory: Path) -> None:
+    """Take out commands, tests, headers and type stubs of the installed distributions."""
+    shutil.rmtree(directory / "bin", ignore_errors=True)
+    for path in sorted(directory.rglob("*")):
+        if not path.exists():
+            continue  # it went with its directory
+        if path.is_dir() and path.name in UNREAD_DIRECTORIES:
+            shutil.rmtree(path)
+        elif path.suffix in UNREAD_SUFFIXES:
+            path.unlink()
+
+
+def compile_all(prefix: Path, directory: Path, modules: list[str]) -> None:
+    """Write byte code that is used whatever the times of the sources.
+
+    An official Python image comes without any: each start would compile the standard library anew. Fails when a module
+    cannot be imported.
+    """
+    for name in modules:
+        importlib.import_module(name)
+    library = Path(sysconfig.get_path("stdlib"))
+    loaded = {Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+    standard = {path for path in loaded if path.suffix == ".py" and path.is_relative_to(library)}
+    sys.pycache_prefix = str(prefix)  # only now: what was imported may have its byte code elsewhere
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    for path in sorted(standard) if modules else []:
+        py_compile.compile(str(path), doraise=True, invalidation_mode=mode)
+    if not compileall.compile_dir(directory, quiet=1, force=True, invalidation_mode=mode):
+        sys.exit(f"{directory}: not all of it is Python {sys.version.split()[0]}")
+
+
+def settle(directory: Path, seconds: int) -> None:
+    """Give everything one time, and to everyone the right to read and to none but root that to write."""
+    for path in [directory, *directory.rglob("*")]:
+        executable = path.is_dir() or path.suffix == ".so" or ".so." in path.name
+        path.chmod(0o755 if executable else 0o644)
+        os.utime(path, (seconds, seconds))
+
+
+def main(command: str, *arguments: str) -> None:
+    match command, *arguments:
+        case "trim", directory:
+            trim(Path(directory))
+        case "compile", prefix, directory, *modules:
+            compile_all(Path(prefix), Path(directory), modules)
+        case "settle", directory, seconds:
+            settle(Path(directory), int(seconds))
+        case _:
+            sys.exit(f"expected trim, compile or settle with what it needs; found {' '.join((command, *arguments))}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
