@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ALIAS = "production"
 TOLERANCE = 1e-9
 """How far, relative, an error may lie from the one that its predictions give."""
 _PROFILE = "profile"
@@ -105,7 +104,7 @@ def fetch_evidence(
 
 def production_version(settings: MlflowSettings, challenge: str, *, patience_seconds: float = 60.0) -> str:
     """The version behind the alias `production` now; empty when nothing was released. Raises as ``fetch_evidence``."""
-    return _aliased(connect(settings, patience_seconds), challenge)
+    return connect(settings, patience_seconds).production(challenge)
 
 
 def record_verdict(settings: MlflowSettings, judgement: Judgement, *, patience_seconds: float = 60.0) -> None:
@@ -208,21 +207,6 @@ def _manifest(tracking: Tracking, challenge: str, version: str) -> Manifest:
         return decoded_manifest(tracking.artifact(str(source), MANIFEST))
     except BundleError as error:
         raise NoVerdict(f"version {version} of {challenge} cannot be judged: {error}") from error
-
-
-def _aliased(tracking: Tracking, challenge: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    def look_up() -> dict[str, str]:
-        try:
-            return dict(tracking.client.get_registered_model(challenge).aliases)
-        except MlflowException as error:
-            # Nothing but the registry's own word for it: a 404 of some proxy must not pass for "no production model".
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return {}
-
-    return str(tracking.ask(f"look up the model {challenge}", look_up).get(ALIAS, ""))
 
 
 def _decoded(content: bytes, kind: type[T], name: str) -> T:
@@ -340,7 +324,7 @@ def _require_close(same: _Same, what: str, expected: float, found: float | None)
 
 def _check_production(same: _Same, tracking: Tracking, challenge: str, evaluation: Evaluation) -> None:
     """That the candidate met the model that is released now, and that what is said of that model is so."""
-    now, met = _aliased(tracking, challenge), evaluation.production_version
+    now, met = tracking.production(challenge), evaluation.production_version
     if now != met:
         told = f"the production model of {challenge} was {met or 'none'} when the candidate was measured, and is"
         raise ProductionMoved(f"{told} {now or 'none'} now. Run the pipeline again.")

@@ -7,14 +7,11 @@ where GitHub cannot be told, the status stays pending, which blocks the merge as
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 
@@ -28,6 +25,7 @@ from ci.policy import Policy, read_policy
 from ci.progress import Log
 from ci.report import render
 from ci.settings import AirflowSettings, GitHubSettings, MlflowSettings, workflow_url
+from ci.signals import cancelled_by_signals
 from ci.statuses import status_line
 from forecasting.verdict import Verdict, judge
 
@@ -72,7 +70,7 @@ class Services:
 
 def gate(request: Request, services: Services, log: Log) -> int:
     """Judge, report, set the status; the exit code: 0 passed, 1 blocked, 2 no verdict, 64 and 75 as in `ci.errors`."""
-    with cancelled_by_signals() as signals:
+    with cancelled_by_signals("run the gate again for a verdict") as signals:
         run = _Gate(request, services, log)
         try:
             judgement = run.judged()
@@ -86,32 +84,6 @@ def gate(request: Request, services: Services, log: Log) -> int:
             run.give_up(f"the gate itself failed ({type(error).__name__}: {error}); its trace is in the workflow's log")
             raise
         return EXIT_CODES[judgement.outcome]
-
-
-class Signals:
-    """SIGINT and SIGTERM as the exception Cancelled; once they are ignored, the tidying up is left in peace."""
-
-    def __init__(self) -> None:
-        self._ignored = False
-
-    def ignore(self) -> None:
-        self._ignored = True
-
-    def received(self, number: int, _frame: FrameType | None) -> None:
-        if not self._ignored:
-            self._ignored = True
-            raise Cancelled(f"cancelled by {signal.Signals(number).name}; run the gate again for a verdict")
-
-
-@contextmanager
-def cancelled_by_signals() -> Iterator[Signals]:
-    signals = Signals()
-    before = {number: signal.signal(number, signals.received) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Gate:

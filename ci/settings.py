@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ci.errors import ConfigurationError
+
+_REPOSITORY = re.compile(
+    r"(?:[a-zA-Z0-9.-]+(?::\d+)?/|\[[0-9a-f:]+\](?::\d+)?/)?(?:[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*/)*"
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+)
+"""https://github.com/distribution/reference, without tag and digest."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,20 @@ class GitHubSettings:
     server_url: str
     repository: str
     token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """The released image: where it is pushed to, who we are there, and what it is built on."""
+
+    repository: str
+    """`owner/name` at Docker Hub, or `registry/owner/name`; no tag."""
+    username: str
+    password: str = field(repr=False)
+    base: str = ""
+    """The base image; empty: the Dockerfile's own."""
+    network: str = ""
+    """The network of the build's steps; empty: the engine's default."""
 
 
 def airflow_settings(environment: Mapping[str, str]) -> AirflowSettings:
@@ -66,6 +87,33 @@ def github_settings(environment: Mapping[str, str]) -> GitHubSettings:
         (environment.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/"),
         repository,
         environment["GITHUB_TOKEN"],
+    )
+
+
+def image_settings(environment: Mapping[str, str], challenge: str, *, several: bool = False) -> ImageSettings:
+    """Where the image of a challenge lives. several: whether the repository has more challenges than this one.
+
+    Raises ConfigurationError: RPS_IMAGE is missing or no name of an image, or half of a login is missing.
+    """
+    _require(environment, "RPS_IMAGE")
+    username, password = (environment.get(name, "") for name in ("REGISTRY_USERNAME", "REGISTRY_PASSWORD"))
+    if bool(username) != bool(password):
+        missing = "REGISTRY_PASSWORD" if username else "REGISTRY_USERNAME"
+        raise ConfigurationError(f"set {missing} in the environment, too, or neither (see .env.example)")
+    template = environment["RPS_IMAGE"]
+    if several and "{challenge}" not in template:
+        hint = "as there are several challenges, such as owner/rps-{challenge}: each has an image of its own"
+        raise ConfigurationError(f"RPS_IMAGE: expected {{challenge}} in it, {hint}; found {template!r}")
+    repository = template.replace("{challenge}", challenge)
+    if not _REPOSITORY.fullmatch(repository):
+        expected = "owner/name or registry/owner/name, in lower case, without a tag"
+        raise ConfigurationError(f"RPS_IMAGE: expected {expected}; found {repository!r}")
+    return ImageSettings(
+        repository,
+        username,
+        password,
+        environment.get("RPS_BASE_IMAGE", ""),
+        environment.get("RPS_BUILD_NETWORK", ""),
     )
 
 

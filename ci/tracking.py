@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PRODUCTION = "production"
+"""The alias of the released version."""
+
 _CLIENT_SETTINGS = {
     # Faults are waited for here, where the time is bounded over all calls together.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -79,6 +82,24 @@ class Tracking:
                 return Path(download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=self.uri)).read_bytes()
 
         return self.ask(f"give the artifact {path}", download)
+
+    def production(self, name: str) -> str:
+        """The version of a registered model behind the alias `production`; empty when there is none, nor a model.
+
+        Raises as ``ask`` does.
+        """
+        from mlflow.exceptions import MlflowException
+
+        def look_up() -> dict[str, str]:
+            try:
+                return dict(self.client.get_registered_model(name).aliases)
+            except MlflowException as error:
+                # Nothing but the registry's own word for it: a 404 of a proxy must not pass for "no production model".
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return {}
+
+        return str(self.ask(f"look up the model {name}", look_up).get(PRODUCTION, ""))
 
     def _passes(self, error: Exception, doing: str) -> bool:
         """Whether to ask again; raises what can be told at once."""

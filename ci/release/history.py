@@ -1,0 +1,92 @@
+"""The history of the code in a checkout: what is part of a commit, and what its messages say has changed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ci.errors import ConfigurationError
+
+Change = Literal["breaking", "feature", "fix", "other"]
+_GIT_SECONDS = 60.0
+_SUBJECT = re.compile(r"(?P<type>[A-Za-z]+)(?:\([^()]*\))?(?P<breaking>!)?: +(?P<told>\S.*)")
+_FOOTER = re.compile(r"^BREAKING[ -]CHANGE: ", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit and what its message says of it, by https://www.conventionalcommits.org/en/v1.0.0/."""
+
+    sha: str
+    subject: str
+    """Without the type, when it has one."""
+    change: Change
+
+
+@dataclass(frozen=True)
+class History:
+    """A checkout that holds the whole history of a commit."""
+
+    repository: Path
+
+    def require_whole(self) -> None:
+        """Raises ConfigurationError when the checkout is shallow: then no one can say what is part of it."""
+        if self._git("rev-parse", "--is-shallow-repository") == "true":
+            hint = "check it out whole (actions/checkout with fetch-depth: 0), or run git fetch --unshallow"
+            raise ConfigurationError(f"the checkout {self.repository} holds only a part of the history; {hint}")
+
+    def holds(self, sha: str) -> bool:
+        """Whether the commit is in this checkout at all."""
+        return bool(re.fullmatch(r"[0-9a-f]{40}", sha)) and self._run("cat-file", "-e", f"{sha}^{{commit}}") == 0
+
+    def is_part(self, sha: str, of: str) -> bool:
+        """Whether a commit is ``of`` or one of its ancestors; a commit that is not in this checkout is not."""
+        return self.holds(sha) and self._run("merge-base", "--is-ancestor", sha, of) == 0
+
+    def seconds(self, sha: str) -> int:
+        """When it was committed, since 1970."""
+        return int(self._git("show", "--no-patch", "--format=%ct", sha))
+
+    def content(self, sha: str, path: str) -> bytes:
+        """A file of a commit. Raises ConfigurationError when there is none."""
+        return self._bytes("cat-file", "blob", f"{sha}:{path}")
+
+    def changes(self, since: str, sha: str) -> tuple[Commit, ...]:
+        """The commits of ``sha`` that are not in ``since`` (a commit; empty: none are), newest first, no merges."""
+        span = [f"{since}..{sha}"] if since else [sha]
+        told = self._git("log", "--no-merges", "-z", "--format=%H%n%B", *span, "--")
+        return tuple(_commit(*entry.split("\n", 1)) for entry in told.split("\0") if "\n" in entry)
+
+    def _git(self, *arguments: str) -> str:
+        return self._bytes(*arguments).decode("utf-8", errors="replace").strip()
+
+    def _bytes(self, *arguments: str) -> bytes:
+        done = self._done(*arguments)
+        if done.returncode:
+            told = done.stderr.decode("utf-8", errors="replace").strip()
+            raise ConfigurationError(f"git {' '.join(arguments)} in {self.repository}: {told}")
+        return done.stdout
+
+    def _run(self, *arguments: str) -> int:
+        return self._done(*arguments).returncode
+
+    def _done(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        command = ["git", "-C", str(self.repository), *arguments]
+        try:
+            return subprocess.run(command, capture_output=True, check=False, timeout=_GIT_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConfigurationError(f"git in {self.repository} cannot be run: {error}") from error
+
+
+def _commit(sha: str, message: str) -> Commit:
+    subject = message.strip().partition("\n")[0].strip()
+    found = _SUBJECT.fullmatch(subject)
+    breaking = bool(_FOOTER.search(message)) or bool(found and found["breaking"])
+    if not found:
+        return Commit(sha, subject, "breaking" if breaking else "other")
+    kind = found["type"].lower()
+    change: Change = "feature" if kind == "feat" else "fix" if kind == "fix" else "other"
+    return Commit(sha, found["told"] if change != "other" else subject, "breaking" if breaking else change)

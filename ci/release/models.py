@@ -1,0 +1,162 @@
+"""The model registry as a release asks it: the versions and what their runs left, a bundle, the alias `production`.
+
+Works against MLflow 2.7 servers (DagsHub) as against the newest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ci.errors import NotReleased
+from ci.release.plan import ModelVersion
+from ci.tracking import PRODUCTION, Tracking, connect
+from forecasting.manifest import MANIFEST, BundleError, Manifest, decoded_manifest, sha256
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion as Registered
+
+    from ci.settings import MlflowSettings
+
+WITHDRAWN = "withdrawn"
+RELEASED = "released"
+
+
+@dataclass(frozen=True)
+class Models:
+    """The registered model of one challenge."""
+
+    tracking: Tracking
+    challenge: str
+
+    def production(self) -> int | None:
+        """The version behind the alias `production`; None when there is none yet, nor a model. Raises as `ask` does."""
+        version = self.tracking.production(self.challenge)
+        return int(version) if version else None
+
+    def versions(self) -> tuple[ModelVersion, ...]:
+        """All of them, newest first. A version whose run is gone has no metrics, and so cannot be compared."""
+        filtered = f"name = '{self.challenge}'"
+        found = self.tracking.ask(
+            "search the versions", lambda: list(self.tracking.client.search_model_versions(filtered))
+        )
+        found.sort(key=lambda one: int(one.version), reverse=True)
+        return tuple(map(self._version, found))
+
+    def fetch(self, version: ModelVersion, directory: Path) -> Manifest:
+        """Bring the bundle of a version into a directory, where it lies already or not, and check every file of it.
+
+        Raises NotReleased when it is damaged or another model's, and as `ask` does.
+        """
+        told = f"version {version.version} of {self.challenge}"
+        try:
+            encoded = self.tracking.artifact(version.source, MANIFEST)
+            manifest = decoded_manifest(encoded)
+        except BundleError as error:
+            raise NotReleased(f"the bundle of {told} cannot be released: {error}") from error
+        for what, expected, found in (
+            ("challenge", self.challenge, manifest.challenge),
+            ("MLflow run", version.mlflow_run, manifest.mlflow_run),
+            ("commit", version.git_sha, manifest.git_sha),
+            ("dataset", version.dataset_md5 or manifest.dataset_md5, manifest.dataset_md5),
+        ):
+            if expected != found:
+                raise NotReleased(f"the bundle of {told}: {what}: expected {expected}; its manifest has {found}")
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, digest in manifest.checksums.items():
+            if name == MANIFEST:
+                continue
+            content = self._artifact(version, name, directory, digest)
+            if sha256(content) != digest:
+                raise NotReleased(f"the bundle of {told}: {name}: expected SHA-256 {digest}; found {sha256(content)}")
+            _write(directory / name, content)
+        _write(directory / MANIFEST, encoded)
+        for path in directory.iterdir():
+            if path.name not in manifest.checksums:
+                path.unlink()
+        return manifest
+
+    def promote(self, version: int) -> None:
+        """Point the alias `production` at a version; it is chosen again from now on, should it have been withdrawn."""
+        client = self.tracking.client
+        if WITHDRAWN in self._registered(version).tags:
+            self.tracking.ask(
+                f"take the tag {WITHDRAWN} from version {version}",
+                partial(client.delete_model_version_tag, self.challenge, str(version), WITHDRAWN),
+            )
+        self.tracking.ask(
+            f"point the alias {PRODUCTION} at version {version}",
+            partial(client.set_registered_model_alias, self.challenge, PRODUCTION, str(version)),
+        )
+
+    def tag(self, version: int, key: str, value: str) -> None:
+        """Set a tag of a version, unless it says so already."""
+        if self._registered(version).tags.get(key) != value:
+            self.tracking.ask(
+                f"tag version {version} of {self.challenge}",
+                partial(self.tracking.client.set_model_version_tag, self.challenge, str(version), key, value),
+            )
+
+    def link(self, version: int) -> str:
+        """The version's page."""
+        return f"{self.tracking.uri}/#/models/{self.challenge}/versions/{version}"
+
+    def _registered(self, version: int) -> Registered:
+        return self.tracking.ask(
+            f"read version {version} of {self.challenge}",
+            lambda: self.tracking.client.get_model_version(self.challenge, str(version)),
+        )
+
+    def _version(self, found: Registered) -> ModelVersion:
+        metrics: dict[str, float] = {}
+        tags: dict[str, str] = {}
+        # Only what can be released, or be a link to it, is looked at: a registry grows old.
+        if found.run_id and found.tags.get("gate") == "passed":
+            metrics, tags = self._run(str(found.run_id))
+        return ModelVersion(
+            name=self.challenge,
+            version=int(found.version),
+            gate=found.tags.get("gate", ""),
+            git_sha=found.tags.get("git_sha", ""),
+            run_id=found.tags.get("run_id", ""),
+            mlflow_run=str(found.run_id or ""),
+            source=str(found.source or ""),
+            withdrawn=found.tags.get(WITHDRAWN, ""),
+            metrics=metrics,
+            tags=tags,
+        )
+
+    def _run(self, identity: str) -> tuple[dict[str, float], dict[str, str]]:
+        from mlflow.exceptions import MlflowException
+
+        def read() -> tuple[dict[str, float], dict[str, str]]:
+            try:
+                data = self.tracking.client.get_run(identity).data
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return {}, {}
+            return dict(data.metrics), dict(data.tags)
+
+        return self.tracking.ask(f"read the run {identity}", read)
+
+    def _artifact(self, version: ModelVersion, name: str, directory: Path, digest: str) -> bytes:
+        """From the directory, if it is there whole, else from MLflow."""
+        path = directory / name
+        if path.is_file() and sha256(content := path.read_bytes()) == digest:
+            return content
+        return self.tracking.artifact(version.source, name)
+
+
+def open_models(settings: MlflowSettings, challenge: str, *, patience_seconds: float) -> Models:
+    """Nothing is asked of MLflow yet. Raises ConfigurationError."""
+    return Models(connect(settings, patience_seconds), challenge)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole, or not at all."""
+    scratch = path.with_name(f".{path.name}.part")
+    scratch.write_bytes(content)
+    scratch.replace(path)

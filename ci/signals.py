@@ -1,0 +1,38 @@
+"""SIGINT and SIGTERM, by which a workflow ends a cancelled job, as an exception that can be tidied up after."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from ci.errors import Cancelled
+
+
+class Signals:
+    """SIGINT and SIGTERM as the exception Cancelled; once they are ignored, the tidying up is left in peace."""
+
+    def __init__(self, hint: str) -> None:
+        self._hint = hint
+        self._ignored = False
+
+    def ignore(self) -> None:
+        self._ignored = True
+
+    def received(self, number: int, _frame: FrameType | None) -> None:
+        if not self._ignored:
+            self._ignored = True
+            raise Cancelled(f"cancelled by {signal.Signals(number).name}; {self._hint}")
+
+
+@contextmanager
+def cancelled_by_signals(hint: str) -> Iterator[Signals]:
+    """While the block runs. hint: what to do after a cancellation, told with it."""
+    signals = Signals(hint)
+    before = {number: signal.signal(number, signals.received) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
