@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.doubles.github.git import Git
+from tests.doubles.github.git import Git, Reference
 from tests.doubles.github.state import Account, Comment, Issue, Review, Ruleset, State, Status
 
 Document = dict[str, Any]
@@ -310,13 +310,16 @@ class Documents:
                 shown |= {"bypass_actors": document["bypass_actors"], "current_user_can_bypass": "never"}
         return shown
 
-    def ref(self, branch: str, sha: str) -> Document:
+    def ref(self, reference: Reference) -> Document:
         return {
-            "ref": f"refs/heads/{branch}",
-            "node_id": f"REF_{sum(branch.encode())}",
-            "url": f"{self.api}/git/refs/heads/{branch}",
-            "object": {"type": "commit", "sha": sha, "url": f"{self.api}/git/commits/{sha}"},
+            "ref": reference.name,
+            "node_id": f"REF_{sum(reference.name.encode())}",
+            "url": f"{self.api}/git/{reference.name}",
+            "object": self.object(reference.kind, reference.sha),
         }
+
+    def object(self, kind: str, sha: str) -> Document:
+        return {"type": kind, "sha": sha, "url": f"{self.api}/git/{kind}s/{sha}"}
 
     def association(self, login: str) -> str:
         return _ASSOCIATIONS[self.account(login).access]

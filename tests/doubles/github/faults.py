@@ -14,7 +14,8 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     `primary_limit`, `secondary_limit`: as GitHub limits the rate; with ``seconds``, it says how long it still holds;
     `server_error`, `unauthorized`, `not_found`: an answer of that kind; `slow`: it comes ``delay`` seconds late;
-    `cut`: the connection ends in the middle of the answer; `unreadable`: a page of HTML, as a proxy gives.
+    `cut`: the connection ends in the middle of the answer; `unreadable`: a page of HTML, as a proxy gives;
+    `half_uploaded`: an upload fails behind GitHub's door, and leaves an empty file in the state `starter`.
     """
 
     kind: str
@@ -48,6 +49,7 @@ KINDS = {
     "slow": 0,
     "cut": 0,
     "unreadable": 200,
+    "half_uploaded": 502,
 }
 
 
@@ -67,6 +69,7 @@ class Faults:
         if fault.kind not in KINDS:
             raise ValueError(f"kind: expected one of {', '.join(KINDS)}; found {fault.kind!r}")
         fault.status = fault.status or KINDS[fault.kind]
+        fault.performed |= fault.kind == "half_uploaded"
         fault.until = time.time() + fault.seconds if fault.seconds is not None else 0.0
         with self._lock:
             self._faults = [each for each in self._faults if each.kind != fault.kind] + [fault]

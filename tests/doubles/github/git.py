@@ -1,10 +1,11 @@
-"""The Git repository behind the double: what its branches hold, and merging."""
+"""The Git repository behind the double: what its branches hold, refs and tags, and merging."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 
@@ -23,6 +24,31 @@ class Commit:
     email: str
     date: str
     message: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A ref, and the object that it names: a commit, or the object of an annotated tag."""
+
+    name: str
+    """`refs/…`"""
+    sha: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Tag:
+    """The object of an annotated tag. date: in ISO 8601."""
+
+    name: str
+    sha: str
+    target: str
+    kind: str
+    """Of the target."""
+    message: str
+    tagger: str
+    email: str
+    date: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +106,54 @@ class Git:
         merged = self._run(*identity, "commit-tree", tree.splitlines()[0], *parents, "-m", message)
         self._run("update-ref", f"refs/heads/{branch}", merged, base)
         return merged
+
+    def kind(self, sha: str) -> str:
+        """commit, tree, blob or tag; empty when there is no such object."""
+        return self._try("cat-file", "-t", sha) if re.fullmatch(r"[0-9a-f]{40}", sha) else ""
+
+    def references(self, prefix: str) -> list[Reference]:
+        """Those whose names start so, whether or not that is where a part of the name ends."""
+        told = self._run("for-each-ref", "--format=%(refname) %(objectname) %(objecttype)").splitlines()
+        found = [Reference(*line.split(" ")) for line in told]
+        return [each for each in found if each.name.startswith(prefix)]
+
+    def reference(self, name: str) -> Reference | None:
+        return next((each for each in self.references(name) if each.name == name), None)
+
+    def is_reference_name(self, name: str) -> bool:
+        command = ("git", "check-ref-format", name)
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    def move_reference(self, name: str, sha: str, before: str) -> bool:
+        """Point it at another object if it is where it is believed to be; before: zeros when it is to be made."""
+        command = ("git", "-C", str(self.directory), "update-ref", name, sha, before)
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    def delete_reference(self, name: str) -> None:
+        self._run("update-ref", "-d", name)
+
+    def make_tag(self, name: str, target: str, kind: str, message: str, tagger: str, email: str, date: str) -> str:
+        """The SHA of the object, which no ref names yet."""
+        seconds = int(datetime.fromisoformat(date).timestamp())
+        told = f"object {target}\ntype {kind}\ntag {name}\ntagger {tagger} <{email}> {seconds} +0000\n\n{message}"
+        command = ["git", "-C", str(self.directory), "hash-object", "-t", "tag", "-w", "--stdin"]
+        done = subprocess.run(command, input=told.encode(), check=True, capture_output=True)
+        return done.stdout.decode().strip()
+
+    def tag(self, sha: str) -> Tag:
+        command = ["git", "-C", str(self.directory), "cat-file", "tag", sha]
+        told = subprocess.run(command, check=True, capture_output=True).stdout.decode()
+        head, _, message = told.partition("\n\n")
+        said = dict(line.split(" ", 1) for line in head.splitlines())
+        person, _, moment = said["tagger"].rpartition("> ")
+        tagger, _, email = person.partition(" <")
+        date = datetime.fromtimestamp(int(moment.split(" ")[0]), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return Tag(said["tag"], sha, said["object"], said["type"], message, tagger, email, date)
+
+    def files(self, revision: str, directory: str) -> set[tuple[str, str]]:
+        """The path and the content's hash of every file below a directory of a commit."""
+        told = self._run("ls-tree", "-r", revision, f"{directory}/").splitlines()
+        return {(path, entry.split(" ")[2]) for entry, _, path in (line.partition("\t") for line in told)}
 
     def merges(self, base: str, head: str) -> bool:
         return bool(self._try("merge-tree", "--write-tree", base, head))

@@ -1,4 +1,4 @@
-"""The repository itself: its commits' statuses, its branches, its rulesets; and who is asking."""
+"""The repository itself: its commits' statuses, its rulesets; and who is asking."""
 
 from __future__ import annotations
 
@@ -42,15 +42,6 @@ def get_rate_limit(world: World, request: Request) -> Answer:
 @serves("GET", REPOSITORY)
 def get_repository(world: World, request: Request) -> Answer:
     return Answer(200, world.documents.full_repository())
-
-
-@serves("GET", f"{REPOSITORY}/git/ref/{{ref}}")
-def get_ref(world: World, request: Request) -> Answer:
-    kind, _, branch = request.values["ref"].partition("/")
-    sha = world.git.head(branch) if kind == "heads" else ""
-    if not sha:
-        raise not_found()
-    return Answer(200, world.documents.ref(branch, sha))
 
 
 @serves("POST", f"{REPOSITORY}/statuses/{{sha}}", needs="write", permission="statuses=write")
@@ -105,7 +96,7 @@ def list_branch_rules(world: World, request: Request) -> Answer:
         source = {"ruleset_source_type": "Repository", "ruleset_source": world.documents.name}
         return {**found[1], **source, "ruleset_id": found[0].id}
 
-    rules = rules_of(world.state, request.values["branch"], world.documents.default_branch)
+    rules = rules_of(world.state, f"refs/heads/{request.values['branch']}", world.documents.default_branch)
     return page(world, request, rules, show)
 
 

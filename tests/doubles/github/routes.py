@@ -36,6 +36,9 @@ class Request:
     values: dict[str, str]
     query: dict[str, str]
     body: Any
+    content_type: str = ""
+    """Of a file that is sent, whose bytes are the body."""
+    accept: str = ""
 
     def number(self, name: str) -> int:
         return int(self.values[name])
@@ -46,6 +49,8 @@ class Answer:
     status: int
     document: Any = None
     headers: dict[str, str] = field(default_factory=dict)
+    file: bytes | None = None
+    """In place of a document."""
 
 
 class Refused(Exception):

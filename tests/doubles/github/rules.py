@@ -1,4 +1,4 @@
-"""Rulesets: which apply to a branch, and what they hold against a merge."""
+"""Rulesets: which apply to a branch or tag, and what they hold against a merge, or against moving a ref."""
 
 from __future__ import annotations
 
@@ -34,23 +34,24 @@ def completed(definition: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def rules_of(state: State, branch: str, default_branch: str) -> list[tuple[Ruleset, dict[str, Any]]]:
-    """The rules that hold for a branch, each with its ruleset."""
+def rules_of(state: State, reference: str, default_branch: str) -> list[tuple[Ruleset, dict[str, Any]]]:
+    """The rules that hold for a branch or tag, each with its ruleset. reference: `refs/heads/…`, `refs/tags/…`."""
+    target = {"refs/heads": "branch", "refs/tags": "tag"}.get("/".join(reference.split("/")[:2]))
     return [
         (ruleset, rule)
         for ruleset in state.rulesets
         if ruleset.document["enforcement"] == "active"
-        and ruleset.document["target"] == "branch"
-        and _applies(ruleset.document["conditions"]["ref_name"], branch, default_branch)
+        and ruleset.document["target"] == target
+        and _applies(ruleset.document["conditions"]["ref_name"], reference, default_branch)
         for rule in ruleset.document["rules"]
     ]
 
 
-def _applies(condition: dict[str, list[str]], branch: str, default_branch: str) -> bool:
+def _applies(condition: dict[str, list[str]], reference: str, default_branch: str) -> bool:
     def matches(pattern: str) -> bool:
         if pattern == "~DEFAULT_BRANCH":
-            return branch == default_branch
-        return pattern == "~ALL" or fnmatch.fnmatchcase(f"refs/heads/{branch}", pattern)
+            return reference == f"refs/heads/{default_branch}"
+        return pattern == "~ALL" or fnmatch.fnmatchcase(reference, pattern)
 
     return any(map(matches, condition["include"])) and not any(map(matches, condition["exclude"]))
 
@@ -60,7 +61,7 @@ def violations(state: State, git: Git, issue: Issue, default_branch: str, method
     pull = issue.pull
     assert pull is not None
     told = []
-    for _, rule in rules_of(state, pull.base_ref, default_branch):
+    for _, rule in rules_of(state, f"refs/heads/{pull.base_ref}", default_branch):
         parameters = rule.get("parameters", {})
         if rule["type"] == "required_status_checks":
             told += _status_violations(state, pull.head_sha, parameters)

@@ -1,4 +1,7 @@
-"""The double over HTTP, on loopback: GitHub's paths at the root and under `/api/v3`, its own under `/_double`."""
+"""The double over HTTP, on loopback: GitHub's paths at the root and under `/api/v3`, its own under `/_double`.
+
+Files are uploaded under `/api/uploads`, as at GitHub Enterprise; github.com has another host for that.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.doubles.github import issues, pulls, repository  # noqa: F401 - they register their routes
-from tests.doubles.github.contract import AnswerDoesNotFit, Operation, check_answer, operation, request_faults
+import msgspec
+
+from tests.doubles.github import issues, pulls, refs, repository  # noqa: F401 - they register their routes
+from tests.doubles.github.contract import (
+    AnswerDoesNotFit,
+    Operation,
+    check_answer,
+    operation,
+    request_faults,
+    takes_a_file,
+)
 from tests.doubles.github.documents import Documents
 from tests.doubles.github.faults import Fault, Faults
 from tests.doubles.github.git import Git
+from tests.doubles.github.releases import leave_half_uploaded
 from tests.doubles.github.routes import ROUTES, Answer, Refused, Request, World, not_found, require_access
 from tests.doubles.github.state import Account, load, save
 
@@ -58,10 +71,12 @@ class GitHubDouble(ThreadingHTTPServer):
         """A pull request's head may then be `owner:branch` of it."""
         self.world.forks[name] = Git(directory)
 
-    def answer(self, method: str, path: str, query: dict[str, str], body: bytes, headers: Any) -> Answer:
-        """GitHub's answer, checked against its description."""
+    def answer(
+        self, method: str, path: str, query: dict[str, str], body: bytes, headers: Any, *, uploads: bool = False
+    ) -> Answer:
+        """GitHub's answer, checked against its description. uploads: whether it was the address of uploads."""
         with self._lock:
-            asked = operation(method, path)
+            asked = operation(method, path, uploads=uploads)
             try:
                 answer = self._answer(asked, method, path, query, body, headers)
                 if method != "GET":
@@ -71,9 +86,14 @@ class GitHubDouble(ThreadingHTTPServer):
             except NotImplementedError as error:
                 self.violations.append(f"{method} {path}: {error}")
                 return Answer(501, {"message": str(error)})
-            if asked is not None:
+            if asked is not None and answer.file is None:
                 check_answer(asked, answer.status, answer.document)
             return answer
+
+    def halve_upload(self, identity: int) -> None:
+        with self._lock:
+            leave_half_uploaded(self.world, identity)
+            save(self.world.state, self._state_file)
 
     def _answer(
         self, asked: Operation | None, method: str, path: str, query: dict[str, str], body: bytes, headers: Any
@@ -87,7 +107,7 @@ class GitHubDouble(ThreadingHTTPServer):
         if "repo" in asked.values and f"{asked.values['owner']}/{asked.values['repo']}".lower() != self.name.lower():
             raise not_found()
         try:
-            document = json.loads(body) if body else None
+            document = body if takes_a_file(asked) else json.loads(body) if body else None
         except ValueError:
             self.violations.append(f"{asked}: the body is not JSON")
             raise Refused(400, "Problems parsing JSON") from None
@@ -96,7 +116,8 @@ class GitHubDouble(ThreadingHTTPServer):
             raise Refused(422, f"Invalid request.\n\n{'; '.join(faults)}")
         route = ROUTES[asked.method, asked.template]
         require_access(route, account)
-        return route.handler(self.world, Request(account, path, asked.values, query, document))
+        told = headers.get("Content-Type", ""), headers.get("Accept", "")
+        return route.handler(self.world, Request(account, path, asked.values, query, document, *told))
 
     def _account(self, authorization: str) -> Account:
         kind, _, token = authorization.partition(" ")
@@ -114,7 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # the names are http.server's
         address = urlsplit(self.path)
-        path = address.path.removeprefix("/api/v3")
+        uploads = address.path.startswith("/api/uploads/")
+        path = address.path.removeprefix("/api/uploads" if uploads else "/api/v3")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if path.startswith("/_double/"):
             self._control(path.removeprefix("/_double/"), body)
@@ -125,7 +147,11 @@ class _Handler(BaseHTTPRequestHandler):
         lost = not any(fault.performed for fault in faults.values()) and bool(faults)
         try:
             query = dict(parse_qsl(address.query, keep_blank_values=True))
-            answer = None if lost else self.server.answer(self.command, path, query, body, self.headers)
+            answer = (
+                None if lost else self.server.answer(self.command, path, query, body, self.headers, uploads=uploads)
+            )
+            if "half_uploaded" in faults and answer and answer.status == 201:
+                self.server.halve_upload(answer.document["id"])
         except AnswerDoesNotFit as error:
             self.server.broken.append(str(error))
             answer = Answer(500, {"message": f"the double is wrong: {error}"})
@@ -133,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append(f"{self.command} {path} {'+'.join(faults) or status}")
         if faults:
             self._spoil(next(iter(faults.values())), answer)
+        elif answer and answer.file is not None:
+            self._send(answer.status, answer.file, {}, kind=answer.headers["Content-Type"])
         elif answer:
             self._send(answer.status, _encoded(answer.document), answer.headers)
 
@@ -153,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._cut(_encoded(answer.document) if answer else b"")
         elif fault.kind == "unreadable":
             page = b"<html><body>Please log in to the network.</body></html>"
-            self._send(fault.status, page, {}, kind="text/html")
+            self._send(fault.status, page, {}, kind="text/html; charset=utf-8")
         elif fault.kind == "primary_limit":
             until = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(_whole_seconds(fault.until))}
             headers = until if fault.headers else {}
@@ -166,8 +194,8 @@ class _Handler(BaseHTTPRequestHandler):
             message = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
             self._refuse(fault.status, message, left)
         else:
-            messages = {"unauthorized": "Bad credentials", "not_found": "Not Found", "server_error": "Server Error"}
-            self._refuse(fault.status, messages[fault.kind], {})
+            messages = {"unauthorized": "Bad credentials", "not_found": "Not Found"}
+            self._refuse(fault.status, messages.get(fault.kind, "Server Error"), {})
 
     def _refuse(self, status: int, message: str, headers: dict[str, str]) -> None:
         self._send(status, _encoded(Refused(status, message).document), headers)
@@ -196,12 +224,15 @@ class _Handler(BaseHTTPRequestHandler):
                 "forks": sorted(server.world.forks),
                 "violations": server.violations + server.broken,
                 "requests": server.requests,
+                "dispatches": msgspec.to_builtins(server.world.state.dispatches),
             }
             self._send(200, _encoded({name: told[name]}), {})
         except (ValueError, KeyError) as error:
             self._send(400, _encoded({"message": str(error)}), {})
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str], *, kind: str = "application/json") -> None:
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str], *, kind: str = "application/json; charset=utf-8"
+    ) -> None:
         used = len(self.server.requests)
         every = {
             "x-ratelimit-limit": str(_LIMIT),
@@ -213,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
         }
         self.send_response(status)
         if body:
-            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Type", kind)
         if status != 204:
             self.send_header("Content-Length", str(len(body)))
         for header, value in every.items():

@@ -87,6 +87,43 @@ class Ruleset(msgspec.Struct):
     updated: str
 
 
+class Asset(msgspec.Struct):
+    id: int
+    name: str
+    label: str | None
+    content_type: str
+    content: bytes
+    state: str
+    """`uploaded`, or `starter` when only its beginning has come."""
+    uploader: str
+    created: str
+
+
+class Release(msgspec.Struct):
+    id: int
+    tag_name: str
+    target: str
+    name: str | None
+    body: str | None
+    draft: bool
+    prerelease: bool
+    author: str
+    created: str
+    updated: str
+    published: str | None = None
+    assets: list[Asset] = []
+
+
+class Dispatch(msgspec.Struct):
+    """What was asked to be run: a workflow (a file's name), or what listens to a `repository_dispatch` event."""
+
+    workflow: str
+    ref: str
+    event_type: str
+    payload: dict[str, Any]
+    """A workflow's inputs, or an event's payload."""
+
+
 class State(msgspec.Struct):
     last_id: int = 1000
     last_number: int = 0
@@ -95,6 +132,9 @@ class State(msgspec.Struct):
     statuses: list[Status] = []
     reviews: list[Review] = []
     rulesets: list[Ruleset] = []
+    releases: list[Release] = []
+    latest_release: int | None = None
+    dispatches: list[Dispatch] = []
     logins: dict[str, Account] = {}
 
     def new_id(self) -> int:

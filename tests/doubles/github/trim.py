@@ -20,9 +20,16 @@ OPERATIONS = {
     "/rate_limit": ("get",),
     "/user": ("get",),
     _REPOSITORY: ("get",),
+    f"{_REPOSITORY}/actions/workflows/{{workflow_id}}/dispatches": ("post",),
     f"{_REPOSITORY}/commits/{{ref}}/status": ("get",),
     f"{_REPOSITORY}/commits/{{ref}}/statuses": ("get",),
+    f"{_REPOSITORY}/dispatches": ("post",),
+    f"{_REPOSITORY}/git/matching-refs/{{ref}}": ("get",),
     f"{_REPOSITORY}/git/ref/{{ref}}": ("get",),
+    f"{_REPOSITORY}/git/refs": ("post",),
+    f"{_REPOSITORY}/git/refs/{{ref}}": ("patch", "delete"),
+    f"{_REPOSITORY}/git/tags": ("post",),
+    f"{_REPOSITORY}/git/tags/{{tag_sha}}": ("get",),
     f"{_REPOSITORY}/issues": ("get", "post"),
     f"{_REPOSITORY}/issues/comments/{{comment_id}}": ("get", "patch", "delete"),
     f"{_REPOSITORY}/issues/{{issue_number}}": ("get", "patch"),
@@ -31,12 +38,18 @@ OPERATIONS = {
     f"{_REPOSITORY}/pulls/{{pull_number}}": ("get", "patch"),
     f"{_REPOSITORY}/pulls/{{pull_number}}/merge": ("put",),
     f"{_REPOSITORY}/pulls/{{pull_number}}/reviews": ("get", "post"),
+    f"{_REPOSITORY}/releases": ("get", "post"),
+    f"{_REPOSITORY}/releases/assets/{{asset_id}}": ("get", "delete"),
+    f"{_REPOSITORY}/releases/latest": ("get",),
+    f"{_REPOSITORY}/releases/tags/{{tag}}": ("get",),
+    f"{_REPOSITORY}/releases/{{release_id}}": ("get", "patch", "delete"),
+    f"{_REPOSITORY}/releases/{{release_id}}/assets": ("get", "post"),
     f"{_REPOSITORY}/rules/branches/{{branch}}": ("get",),
     f"{_REPOSITORY}/rulesets": ("get", "post"),
     f"{_REPOSITORY}/rulesets/{{ruleset_id}}": ("get", "put", "delete"),
     f"{_REPOSITORY}/statuses/{{sha}}": ("post",),
 }
-_OPERATION_KEYS = ("operationId", "parameters", "requestBody", "responses")
+_OPERATION_KEYS = ("operationId", "parameters", "requestBody", "responses", "servers")
 _TEXTS = {"description", "summary", "title", "example", "examples", "externalDocs", "x-github", "x-octokit", "tags"}
 
 
