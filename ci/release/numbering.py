@@ -27,19 +27,24 @@ class Named:
     model_version: int
     """0 when its annotation does not say."""
     released: bool
+    image: str = ""
+    """`repository@sha256:…`; empty when it is only reserved, or its annotation does not say."""
+    withdraws: int | None = None
+    """The version that production is rolled back from."""
 
     def is_of(self, challenge: str, sha: str, model_version: int) -> bool:
         return (self.challenge, self.sha, self.model_version) == (challenge, sha, model_version)
 
 
-def own_number(taken: Sequence[Named], challenge: str, sha: str, model_version: int) -> Number | None:
-    """The number that an earlier attempt at this very release has reserved, if it can be carried on.
+def own(taken: Sequence[Named], challenge: str, sha: str, model_version: int) -> Named | None:
+    """The number that an earlier attempt at this very release has taken, if it can be carried on.
 
     It cannot once a later number of the challenge was released: then this one would be older than production.
     """
     newest = max((each.number for each in taken if each.released and each.challenge == challenge), default=None)
-    own = [each.number for each in taken if each.is_of(challenge, sha, model_version)]
-    return next((number for number in sorted(own, reverse=True) if newest is None or number >= newest), None)
+    matching = [each for each in taken if each.is_of(challenge, sha, model_version)]
+    able = [each for each in matching if newest is None or each.number >= newest]
+    return max(able, key=lambda each: (each.number, each.released), default=None)
 
 
 def next_number(taken: Sequence[Named], history: History, sha: str) -> Number:

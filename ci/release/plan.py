@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+TAGS = "refs/tags/"
 RESERVED = "refs/rps/releases/"
 """Where a release reserves its number before it does anything under that name."""
 _TAG = re.compile(r"v(?P<major>0|[1-9]\d*)\.(?P<minor>0|[1-9]\d*)\.(?P<patch>0|[1-9]\d*)")

@@ -14,7 +14,7 @@ from ci.release.numbering import (
     changes_since,
     last_release,
     next_number,
-    own_number,
+    own,
     require_not_older,
 )
 from ci.release.plan import Number, number_of
@@ -88,21 +88,21 @@ def test_a_number_that_is_taken_is_never_given_again(repository):
     assert str(next_number(taken, History(repository.path), head)) == "1.0.3"
 
 
-def test_an_interrupted_release_finds_its_own_number():
+def test_an_interrupted_release_finds_its_own():
     a, b = "a" * 40, "b" * 40
     taken = [released("v1.0.0", a, 1), released("v1.0.1", b, 2, tagged=False)]
-    assert own_number(taken, "weather", b, 2) == Number(1, 0, 1)
-    assert own_number(taken, "weather", b, 3) is None
-    assert own_number(taken, "crypto", b, 2) is None
-    assert own_number(taken, "weather", a, 1) == Number(1, 0, 0)
+    assert own(taken, "weather", b, 2).number == Number(1, 0, 1)
+    assert own(taken, "weather", b, 3) is None
+    assert own(taken, "crypto", b, 2) is None
+    assert own(taken, "weather", a, 1).number == Number(1, 0, 0)
 
 
 def test_a_number_below_what_was_released_since_is_not_carried_on():
     a, b = "a" * 40, "b" * 40
     taken = [released("v1.0.1", a, 1), released("v1.0.2", b, 2), released("v1.0.1", a, 1, tagged=False)]
-    assert own_number(taken, "weather", a, 1) is None, "a roll-back to the same model is a release of its own"
+    assert own(taken, "weather", a, 1) is None, "a roll-back to the same model is a release of its own"
     other = [released("v1.0.1", a, 1, tagged=False), released("v1.0.2", b, 2, challenge="crypto")]
-    assert own_number(other, "weather", a, 1) == Number(1, 0, 1), "another challenge's release is none of ours"
+    assert own(other, "weather", a, 1).number == Number(1, 0, 1), "another challenge's release is none of ours"
 
 
 def test_an_older_commit_is_not_released_after_a_newer_one(repository):

@@ -1,0 +1,142 @@
+"""The notes of a release: which model and how good, what changed in the code, the image, and where to look."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ci import markdown, wording
+from ci.release.choose import Choice
+from ci.release.history import Change, Commit
+from ci.release.numbering import Named
+from ci.release.plan import Plan
+from forecasting.manifest import Manifest
+
+COMMITS_SHOWN = 50
+_HEADINGS: Mapping[Change, str] = {
+    "breaking": "Breaking changes",
+    "feature": "Features",
+    "fix": "Fixes",
+    "other": "Other changes",
+}
+_IMAGE = (
+    "Also as `{tagged}`. What is in it, and what it was made from, is in `sbom.spdx.json` and `provenance.json` below. "
+    "`python -m ci verify` with that name runs it and checks what it answers."
+)
+_COVERAGE = re.compile(r"coverage_(\d+(?:\.\d+)?)")
+_HORIZON = re.compile(r"rmse_h(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """All that the notes tell."""
+
+    plan: Plan
+    choice: Choice
+    manifest: Manifest
+    before: Named | None
+    """The challenge's release before this one."""
+    commits: Sequence[Commit]
+    """Since the last release, newest first."""
+    image: str
+    """`repository@sha256:…`."""
+    repository_url: str
+    """Of the code; empty when it is not known."""
+    model_url: str
+
+
+def render(released: Released) -> str:
+    """GitHub's Markdown. Texts of others (subjects, titles) cannot mark it up, mention anybody, or run away with it."""
+    plan = released.plan
+    blocks = [
+        _opening(released),
+        "## Model",
+        _model(released),
+        f"Chosen: {markdown.text(released.choice.reason)}.",
+        markdown.details(
+            f"{len(released.choice.considered)} versions were considered",
+            markdown.bullets(markdown.text(one.told) for one in released.choice.considered[:COMMITS_SHOWN]),
+        ),
+        "## Code",
+        _code(released),
+        "## Image",
+        markdown.fence([f"docker pull {released.image}"]),
+        _IMAGE.format(tagged=f"{released.image.partition('@')[0]}:{plan.tag}"),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _opening(released: Released) -> str:
+    plan = released.plan
+    told = f"**{markdown.text(plan.title)}**: version {plan.model.version} of {markdown.code(plan.challenge)}"
+    if released.before is None:
+        return f"{told}. The first release."
+    before = released.before
+    earlier = f"{before.number.tag} had version {before.model_version}" if before.model_version else before.number.tag
+    if before.model_version == plan.model.version:
+        return f"{told}, as in {before.number.tag}: only the code has changed."
+    if plan.withdraws is not None:
+        return f"{told}. **A roll-back** from version {plan.withdraws}, which is withdrawn ({earlier})."
+    return f"{told}; {earlier}."
+
+
+def _model(released: Released) -> str:
+    plan, manifest = released.plan, released.manifest
+    metrics = plan.model.metrics
+    opponent = plan.model.opponent
+    columns = [("", f"version {plan.model.version}")]
+    if "production.rmse" in metrics:
+        columns.append(("production.", f"production then ({opponent})" if opponent else "production then"))
+    if "persistence.rmse" in metrics:
+        columns.append(("persistence.", "persistence"))
+    rows = []
+    for name, label in _measures(metrics, manifest.unit):
+        rows.append([label, *(_shown(name, metrics.get(prefix + name)) for prefix, _ in columns)])
+    span = f"{wording.moment(manifest.train_start)} to {wording.moment(manifest.train_end)} UTC"
+    facts = [
+        f"trained on {span}, dataset {markdown.code(manifest.dataset_md5)}",
+        f"made by commit {_commit_link(released, plan.model.git_sha)}, run {markdown.code(plan.model.run_id)}",
+        markdown.link("the version in the registry", released.model_url),
+    ]
+    if not rows:
+        return markdown.bullets(facts)
+    table = markdown.table(["on its hold-out", *(label for _, label in columns)], rows, "l" + "r" * len(columns))
+    return f"{table}\n\n{markdown.bullets(facts)}"
+
+
+def _measures(metrics: Mapping[str, float], unit: str) -> list[tuple[str, str]]:
+    named = [("rmse", f"RMSE, {markdown.text(unit)}"), ("mae", f"MAE, {markdown.text(unit)}"), ("skill", "skill")]
+    levels = [found[1] for name in sorted(metrics) if (found := _COVERAGE.fullmatch(name))]
+    named += [(f"coverage_{level}", f"coverage of the {level} % interval") for level in levels]
+    steps = sorted(int(found[1]) for name in metrics if (found := _HORIZON.fullmatch(name)))
+    named += [(f"rmse_h{step}", f"RMSE, {step} steps ahead") for step in steps]
+    return [(name, label) for name, label in named if name in metrics]
+
+
+def _shown(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return wording.percent(value) if name.startswith(("coverage_", "skill")) else wording.number(value)
+
+
+def _code(released: Released) -> str:
+    plan = released.plan
+    built = f"Built from commit {_commit_link(released, plan.sha)}."
+    if not released.commits:
+        return f"{built} Nothing was committed since the last release."
+    blocks = [built]
+    for change, heading in _HEADINGS.items():
+        of_kind = [commit for commit in released.commits if commit.change == change]
+        lines = [f"{markdown.text(commit.subject)} ({commit.sha[:7]})" for commit in of_kind[:COMMITS_SHOWN]]
+        if len(of_kind) > COMMITS_SHOWN:
+            lines.append(f"and {len(of_kind) - COMMITS_SHOWN} more")
+        if lines:
+            blocks.append(f"### {heading}\n\n{markdown.bullets(lines)}")
+    return "\n\n".join(blocks)
+
+
+def _commit_link(released: Released, sha: str) -> str:
+    if not released.repository_url:
+        return markdown.code(sha[:12])
+    return markdown.link(sha[:7], f"{released.repository_url}/commit/{sha}")
