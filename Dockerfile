@@ -9,6 +9,8 @@ COPY requirements/service.txt scripts/image_tree.py /build/
 RUN python3 -m venv /build/pip \
     && /build/pip/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-compile \
         --require-hashes --no-deps --only-binary :all: --target /app/packages --requirement /build/service.txt \
+        --report /build/report.json \
+    && python3 /build/image_tree.py record /build/report.json /app/packages.json \
     && python3 /build/image_tree.py trim /app/packages \
     && python3 /build/image_tree.py compile /app/pycache /app/packages \
     && python3 /build/image_tree.py settle /app 0 \

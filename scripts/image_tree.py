@@ -1,19 +1,22 @@
 """What goes into the image, made the same bytes each time; the Dockerfile runs it with the base's Python alone.
 
-`trim DIR` takes out what no server reads; `compile PREFIX DIR [MODULE…]` writes byte code below PREFIX for all under
-DIR, and for what the modules load of the standard library; `settle DIR SECONDS` fixes times and permissions.
+`trim DIR` takes out what no server reads; `record REPORT FILE` keeps of pip's report which wheels were installed;
+`compile PREFIX DIR [MODULE…]` writes byte code below PREFIX for all under DIR, and for what the modules load of the
+standard library; `settle DIR SECONDS` fixes times and permissions.
 """
 
 from __future__ import annotations
 
 import compileall
 import importlib
+import json
 import os
 import py_compile
 import shutil
 import sys
 import sysconfig
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 UNREAD_DIRECTORIES = {"tests", "_pyinstaller", "distutils", "f2py", "include", "__pycache__"}
 UNREAD_SUFFIXES = {".a", ".c", ".h", ".lib", ".pxd", ".pyi", ".pyx"}
@@ -29,6 +32,18 @@ def trim(directory: Path) -> None:
             shutil.rmtree(path)
         elif path.suffix in UNREAD_SUFFIXES:
             path.unlink()
+
+
+def record(report: Path, file: Path) -> None:
+    """Write the name, version, wheel and its SHA-256 of each distribution, for the bill of materials; no address."""
+    installed = []
+    for each in json.loads(report.read_bytes())["install"]:
+        found, metadata = each["download_info"], each["metadata"]
+        wheel = unquote(urlsplit(found["url"]).path.rpartition("/")[2])
+        sha256 = found["archive_info"]["hash"].removeprefix("sha256=")
+        installed.append({"name": metadata["name"], "version": metadata["version"], "wheel": wheel, "sha256": sha256})
+    installed.sort(key=lambda each: str(each["name"]).lower())
+    file.write_text(json.dumps(installed, indent=1) + "\n", encoding="utf-8")
 
 
 def compile_all(prefix: Path, directory: Path, modules: list[str]) -> None:
@@ -62,12 +77,16 @@ def main(command: str, *arguments: str) -> None:
     match command, *arguments:
         case "trim", directory:
             trim(Path(directory))
+        case "record", report, file:
+            record(Path(report), Path(file))
         case "compile", prefix, directory, *modules:
             compile_all(Path(prefix), Path(directory), modules)
         case "settle", directory, seconds:
             settle(Path(directory), int(seconds))
         case _:
-            sys.exit(f"expected trim, compile or settle with what it needs; found {' '.join((command, *arguments))}")
+            sys.exit(
+                f"expected trim, record, compile or settle with what it needs; found {' '.join((command, *arguments))}"
+            )
 
 
 if __name__ == "__main__":
