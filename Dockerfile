@@ -4,6 +4,7 @@ ARG BASE=python:3.12.14-slim-bookworm
 FROM ${BASE} AS packages
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
+ARG PIP_CERT
 ENV PYTHONHASHSEED=0
 COPY requirements/service.txt scripts/image_tree.py /build/
 RUN python3 -m venv /build/pip \
