@@ -1,5 +1,7 @@
 """GitHub as `ci` needs it: pull requests, statuses, one comment kept up to date, rulesets; faults are waited out.
 
+What a release needs is in `ci.github_releases`, which builds on this.
+
 Requests go through githubkit; of each answer only the fields that are used are looked at, so that GitHub Enterprise
 and later versions of the API, which answer a little differently, do as well.
 """
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 API_VERSION = "2022-11-28"
 """What GitHub takes for its default, and every supported GitHub Enterprise Server understands."""
+HEADERS = {"X-GitHub-Api-Version": API_VERSION}
 STATUS_DESCRIPTION_LENGTH = 140
-_PER_PAGE = 100
+PER_PAGE = 100
 _REQUEST_SECONDS = 20.0
 
 
@@ -80,7 +83,7 @@ class GitHub:
         self.note = note
         self._patience_seconds = patience_seconds
         self._owner, _, self._name = settings.repository.partition("/")
-        self._client = githubkit.GitHub(
+        self.client = githubkit.GitHub(
             settings.token,
             base_url=settings.api_url,
             user_agent="rps-ci",
@@ -92,13 +95,13 @@ class GitHub:
             rest_api_validate_body=False,  # GitHub itself checks what it is sent, by the version that it runs
         )
         # The namespace holds the client by a weak reference only.
-        self._rest = self._client.rest
+        self.rest = self.client.rest
         self._login: str | None = None
 
     def pull_request(self, number: int) -> PullRequestState:
-        pull = self._patiently(
+        pull = self.patiently(
             f"reading pull request #{number}", "pull-requests: read",
-            lambda: _read(self._rest.pulls.get(*self._repository, number, headers=_HEADERS), _Pull),
+            lambda: read(self.rest.pulls.get(*self.repository, number, headers=HEADERS), _Pull),
         )  # fmt: skip
         return PullRequestState(
             number=pull.number,
@@ -128,10 +131,10 @@ class GitHub:
         """
         if len(description) > STATUS_DESCRIPTION_LENGTH:
             description = f"{description[: STATUS_DESCRIPTION_LENGTH - 1]}…"
-        self._patiently(
+        self.patiently(
             f"setting the status {context} of {sha[:12]}", "statuses: write",
-            lambda: self._rest.repos.create_commit_status(
-                *self._repository, sha, headers=_HEADERS, state=cast(Any, state), context=context,
+            lambda: self.rest.repos.create_commit_status(
+                *self.repository, sha, headers=HEADERS, state=cast(Any, state), context=context,
                 description=description, target_url=target_url or None,
             ),
         )  # fmt: skip
@@ -140,17 +143,17 @@ class GitHub:
         """The newest status of each context."""
 
         def page(number: int) -> list[_Status]:
-            answer = self._rest.repos.get_combined_status_for_ref(
-                *self._repository, sha, headers=_HEADERS, per_page=_PER_PAGE, page=number
+            answer = self.rest.repos.get_combined_status_for_ref(
+                *self.repository, sha, headers=HEADERS, per_page=PER_PAGE, page=number
             )
-            return _read(answer, _Combined).statuses
+            return read(answer, _Combined).statuses
 
-        found = self._patiently(f"reading the statuses of {sha[:12]}", "statuses: read", lambda: _all_pages(page))
+        found = self.patiently(f"reading the statuses of {sha[:12]}", "statuses: read", lambda: all_pages(page))
         return {each.context: Status(each.state, each.description or "", each.target_url or "") for each in found}
 
     def comments(self, number: int) -> list[Comment]:
         """The comments of a pull request, oldest first."""
-        return self._patiently(
+        return self.patiently(
             f"reading the comments of pull request #{number}", "pull-requests: read", lambda: self._comments(number)
         )
 
@@ -170,25 +173,25 @@ class GitHub:
                 ours = sorted({comment.id: comment for comment in (created, *again)}.values(), key=lambda one: one.id)
             kept, *others = ours
             if kept.body != body:
-                self._rest.issues.update_comment(*self._repository, kept.id, headers=_HEADERS, body=body)
+                self.rest.issues.update_comment(*self.repository, kept.id, headers=HEADERS, body=body)
             for other in others:
                 self._delete_comment(other.id)
             return kept.url
 
-        return self._patiently(
+        return self.patiently(
             f"posting the comment on pull request #{number}", "pull-requests: write", bring_up_to_date
         )
 
     def rulesets(self) -> list[dict[str, Any]]:
         """The repository's own rulesets, whole, as GitHub's API has them; not those of its organization."""
 
-        def read() -> list[dict[str, Any]]:
+        def whole() -> list[dict[str, Any]]:
             return [
-                _read(self._rest.repos.get_repo_ruleset(*self._repository, each.id, headers=_HEADERS), dict[str, Any])
+                read(self.rest.repos.get_repo_ruleset(*self.repository, each.id, headers=HEADERS), dict[str, Any])
                 for each in self._rulesets()
             ]
 
-        return self._patiently("reading the rulesets", "administration: read", read)
+        return self.patiently("reading the rulesets", "administration: read", whole)
 
     def put_ruleset(self, definition: Mapping[str, object]) -> None:
         """Bring the ruleset of this name up to date, or make it. definition: the body of GitHub's `POST …/rulesets`."""
@@ -198,43 +201,53 @@ class GitHub:
             # Names are unique in a repository: this is how a second try finds what the first one made.
             known = {each.name: each.id for each in self._rulesets()}
             if (identity := known.get(str(definition["name"]))) is None:
-                self._rest.repos.create_repo_ruleset(*self._repository, headers=_HEADERS, data=data)
+                self.rest.repos.create_repo_ruleset(*self.repository, headers=HEADERS, data=data)
             else:
-                self._rest.repos.update_repo_ruleset(*self._repository, identity, headers=_HEADERS, data=data)
+                self.rest.repos.update_repo_ruleset(*self.repository, identity, headers=HEADERS, data=data)
 
-        self._patiently(f"setting the ruleset {definition['name']}", "administration: write", put)
+        self.patiently(f"setting the ruleset {definition['name']}", "administration: write", put)
 
     @property
-    def _repository(self) -> tuple[str, str]:
+    def repository(self) -> tuple[str, str]:
+        """Its owner and its name."""
         return self._owner, self._name
+
+    def patiently(self, doing: str, permission: str, operation: Callable[[], T]) -> T:
+        """Do it, again after a fault that may pass: it must be harmless to do it twice.
+
+        doing, permission: what an error tells.
+        """
+        return patiently(
+            Task(doing, permission, self.settings), operation, seconds=self._patience_seconds, note=self.note
+        )
 
     def _rulesets(self) -> list[_Ruleset]:
         def page(place: int) -> list[_Ruleset]:
-            answer = self._rest.repos.get_repo_rulesets(
-                *self._repository, headers=_HEADERS, includes_parents=False, per_page=_PER_PAGE, page=place
+            answer = self.rest.repos.get_repo_rulesets(
+                *self.repository, headers=HEADERS, includes_parents=False, per_page=PER_PAGE, page=place
             )
-            return _read(answer, list[_Ruleset])
+            return read(answer, list[_Ruleset])
 
-        return _all_pages(page)
+        return all_pages(page)
 
     def _comments(self, number: int) -> list[Comment]:
         def page(place: int) -> list[_Comment]:
-            answer = self._rest.issues.list_comments(
-                *self._repository, number, headers=_HEADERS, per_page=_PER_PAGE, page=place
+            answer = self.rest.issues.list_comments(
+                *self.repository, number, headers=HEADERS, per_page=PER_PAGE, page=place
             )
-            return _read(answer, list[_Comment])
+            return read(answer, list[_Comment])
 
-        return [self._told(comment) for comment in _all_pages(page)]
+        return [self._told(comment) for comment in all_pages(page)]
 
     def _create_comment(self, number: int, body: str) -> Comment:
-        answer = self._rest.issues.create_comment(*self._repository, number, headers=_HEADERS, body=body)
-        return self._told(_read(answer, _Comment))
+        answer = self.rest.issues.create_comment(*self.repository, number, headers=HEADERS, body=body)
+        return self._told(read(answer, _Comment))
 
     def _delete_comment(self, identity: int) -> None:
         from githubkit.exception import RequestFailed
 
         try:
-            self._rest.issues.delete_comment(*self._repository, identity, headers=_HEADERS)
+            self.rest.issues.delete_comment(*self.repository, identity, headers=HEADERS)
         except RequestFailed as error:
             if error.response.status_code != 404:  # another gate was quicker
                 raise
@@ -251,17 +264,12 @@ class GitHub:
             from githubkit.exception import RequestFailed
 
             try:
-                self._login = _read(self._rest.users.get_authenticated(headers=_HEADERS), _User).login
+                self._login = read(self.rest.users.get_authenticated(headers=HEADERS), _User).login
             except RequestFailed as error:
                 if error.response.status_code != 403 or is_rate_limit(error):
                     raise
                 self._login = ""
         return self._login
-
-    def _patiently(self, doing: str, permission: str, operation: Callable[[], T]) -> T:
-        return patiently(
-            Task(doing, permission, self.settings), operation, seconds=self._patience_seconds, note=self.note
-        )
 
 
 class _Repo(msgspec.Struct):
@@ -312,10 +320,7 @@ class _Ruleset(msgspec.Struct):
     name: str
 
 
-_HEADERS = {"X-GitHub-Api-Version": API_VERSION}
-
-
-def _read(answer: Response[Any], kind: type[T]) -> T:
+def read(answer: Response[Any], kind: type[T]) -> T:
     """The fields of an answer that are used. Raises Unreadable."""
     try:
         return msgspec.json.decode(answer.content, type=kind)
@@ -323,13 +328,13 @@ def _read(answer: Response[Any], kind: type[T]) -> T:
         raise Unreadable(f"GitHub's answer cannot be read ({error})") from None
 
 
-def _all_pages(page: Callable[[int], Sequence[T]]) -> list[T]:
+def all_pages(page: Callable[[int], Sequence[T]]) -> list[T]:
     """What ``page(1)``, ``page(2)`` … hold, up to the first that is not full."""
     found: list[T] = []
     number = 1
     while True:
         some = page(number)
         found += some
-        if len(some) < _PER_PAGE:
+        if len(some) < PER_PAGE:
             return found
         number += 1

@@ -38,6 +38,10 @@ class Unreadable(Exception):
     """A good status with a body that is not what was asked for: a proxy's page, half an answer."""
 
 
+class Overtaken(Exception):
+    """Somebody else has changed at the same time what was being worked on; looking again settles it."""
+
+
 def patiently(task: Task, operation: Callable[[], T], *, seconds: float, note: Callable[[str], None]) -> T:
     """Do it; again, from its start, after a fault that may pass. It must be harmless to do it twice.
 
@@ -51,7 +55,7 @@ def patiently(task: Task, operation: Callable[[], T], *, seconds: float, note: C
     while True:
         try:
             return operation()
-        except (GitHubException, Unreadable) as error:
+        except (GitHubException, Unreadable, Overtaken) as error:
             fault = _fault(error, task)
             if isinstance(fault, CiError):
                 raise fault from None
@@ -104,12 +108,12 @@ def _give_up(fault: _Passing, task: Task, seconds: float) -> NoReturn:
     raise GitHubFault(f"{told}, longer than the {seconds:.0f} s that are waited; run it again later")
 
 
-def _fault(error: GitHubException | Unreadable, task: Task) -> _Passing | CiError:
+def _fault(error: GitHubException | Unreadable | Overtaken, task: Task) -> _Passing | CiError:
     """What may pass, or the error to end with. Raises ``error`` itself when it is neither, but a bug."""
     import httpx
     from githubkit.exception import PrimaryRateLimitExceeded, RateLimitExceeded, RequestError, RequestFailed
 
-    if isinstance(error, Unreadable):
+    if isinstance(error, Unreadable | Overtaken):
         return _Passing(str(error))
     if isinstance(error, RateLimitExceeded):
         kind = "primary" if isinstance(error, PrimaryRateLimitExceeded) else "secondary"

@@ -24,6 +24,8 @@ _RELEASE = f"{_RELEASES}/{{release_id}}"
 _ASSET = f"{_RELEASES}/assets/{{asset_id}}"
 _PERMISSION = "contents=write; contents=write,workflows=write"
 
+_LONGEST_BODY = 125_000
+
 
 @serves("GET", _RELEASES)
 def list_releases(world: World, request: Request) -> Answer:
@@ -189,6 +191,8 @@ def _publish(world: World, release: Release, make_latest: str) -> None:
 
 
 def _require_served_body(body: dict[str, Any]) -> None:
+    if len(body.get("body") or "") > _LONGEST_BODY:
+        raise invalid("Release", "body", f"body is too long (maximum is {_LONGEST_BODY} characters)")
     left = set(body) & {"discussion_category_name", "generate_release_notes"}
     if left:
         raise NotImplementedError(f"the double does not serve {', '.join(sorted(left))} of releases")

@@ -9,6 +9,7 @@ import json
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -56,6 +57,8 @@ class GitHubDouble(ThreadingHTTPServer):
         self.broken: list[str] = []
         """Answers of the double that GitHub would not give."""
         self.requests: list[str] = []
+        self.meanwhile: Callable[[str, str], None] = lambda _method, _path: None
+        """Is called when a request has come, before it is looked at: somebody else's work, in between."""
         self._state_file = state_file
         self._lock = threading.RLock()
         git = Git(directory)
@@ -141,6 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith("/_double/"):
             self._control(path.removeprefix("/_double/"), body)
             return
+        self.server.meanwhile(self.command, path)
         faults = {fault.kind: fault for fault in self.server.faults.take(self.command, path)}
         if "slow" in faults:
             time.sleep(faults.pop("slow").delay)
