@@ -16,7 +16,7 @@ from scripts.services import ROOT, S3_PORTS, Service, Stack, free_ports
 from tests import serving
 from tests.serving import make_bundle
 
-pytest_plugins = ["tests.replay_fixture", "tests.doubles.github.fixture"]
+pytest_plugins = ["tests.replay_fixture", "tests.doubles.github.fixture", "tests.docker_engine"]
 
 SERVICE_SECONDS = 180
 
