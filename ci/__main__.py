@@ -1,6 +1,8 @@
-"""The decisions of CI: `python -m ci gate` judges a commit's model; `plan` and `conclude` frame several such gates.
+"""The decisions of CI: `python -m ci gate` judges a commit's model; `plan` and `conclude` frame several such gates;
+`release` brings the best one to production in a verified image.
 
-Exit codes: 0 done, or passed; 1 blocked, or other rules; 2 no verdict; 64 wrong use or configuration; 75 GitHub fault.
+Exit codes: 0 done, or passed; 1 blocked, other rules, or not released; 2 no verdict, or cancelled; 64 wrong use or
+configuration; 75 a fault that may pass (GitHub, a registry, the engine): run it again.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 DEADLINE_MINUTES = 45.0
 MAX_AGE_HOURS = 6.0
+HEALTH_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -94,6 +98,36 @@ def _conclude(options: argparse.Namespace, log: Log) -> int:
     status = conclude(github, sha, known, workflow_url(os.environ))
     log.line(f"{status.state}: {status.description}")
     return {"success": 0, "failure": 1}.get(status.state, 2)
+
+
+def _release(options: argparse.Namespace, log: Log) -> int:
+    from ci.policy import challenges, commit_of
+    from ci.release.release import NOTES, Request, Services, release
+    from ci.settings import github_settings, image_settings, mlflow_settings
+
+    sha = commit_of(options.repository, options.sha)
+    known = challenges(options.repository, sha)
+    challenge = options.challenge or (known[0] if len(known) == 1 else "")
+    if challenge not in known:
+        told = f"expected one of {', '.join(known) or 'none, as the commit has no challenge'}; found {challenge!r}"
+        raise ConfigurationError(f"--challenge: {told}")
+    image = image_settings(os.environ, challenge, several=len(known) > 1)
+    services = Services(mlflow_settings(os.environ), github_settings(os.environ), image)
+    request = Request(
+        challenge=challenge,
+        sha=sha,
+        repository=options.repository,
+        pinned=options.model_version,
+        health_deadline=timedelta(seconds=options.deadline_seconds),
+        patience=timedelta(seconds=options.patience_seconds),
+        output=options.output,
+    )
+    record = release(request, services, log)
+    log.line(f"released {record.tag}: version {record.model_version} of {challenge} in {record.image}")
+    _summarise((options.output / NOTES).read_text(encoding="utf-8"))
+    _output("image", record.image)
+    _output("tag", record.tag)
+    return 0
 
 
 def _rules(options: argparse.Namespace, log: Log) -> int:
@@ -180,6 +214,36 @@ def _parser() -> argparse.ArgumentParser:
     conclude = commands.add_parser("conclude", help="set `model-gate` to what all challenges' gates have said")
     conclude.set_defaults(command=_conclude)
     _commit(conclude)
+    release = commands.add_parser(
+        "release", help="choose a gated model, build and verify its image, make it production; run again, it carries on"
+    )
+    release.set_defaults(command=_release)
+    release.add_argument("--challenge", default="", help="the name of a file in challenges/ (default: the only one)")
+    release.add_argument("--sha", default="HEAD", help="the commit of master to build (default: %(default)s)")
+    release.add_argument(
+        "--repository",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="a checkout with its whole history (default: here)",
+    )
+    release.add_argument(
+        "--model-version",
+        type=_whole,
+        metavar="N",
+        help="release this one; an earlier one than production's: a roll-back",
+    )
+    release.add_argument(
+        "--deadline-seconds", type=_positive, default=HEALTH_SECONDS, metavar="S",
+        help="how long the image may take to become healthy (default: %(default)g)",
+    )  # fmt: skip
+    release.add_argument(
+        "--patience-seconds", type=_positive, default=PATIENCE_SECONDS, metavar="S",
+        help="how long faults of MLflow and of the registry are waited for (default: %(default)g)",
+    )  # fmt: skip
+    release.add_argument(
+        "--output", type=Path, default=Path("release"), help="for release.json, notes.md, bundle/ (default: release/)"
+    )
     rules = commands.add_parser("rules", help="the branch rules of .github/rulesets on GitHub")
     rules.set_defaults(command=_rules)
     rules.add_argument(
@@ -201,6 +265,12 @@ def _positive(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"expected a number above 0; found {text}")
     return value
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a version's number, 1 or more; found {text}")
+    return int(text)
 
 
 def _not_negative(text: str) -> float:

@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -53,6 +53,10 @@ class Tracking:
     uri: str
     patience_seconds: float
     deadline: float
+
+    def patient_again(self) -> Tracking:
+        """The same, as patient as it was at first: for the next part of a long command."""
+        return replace(self, deadline=time.monotonic() + self.patience_seconds)
 
     def ask(self, doing: str, call: Callable[[], T]) -> T:
         """What ``call`` gives, asked again after a passing fault; ``doing`` completes "MLflow would not …".

@@ -16,7 +16,7 @@ from scripts.services import ROOT, S3_PORTS, Service, Stack, free_ports
 from tests import serving
 from tests.serving import make_bundle
 
-pytest_plugins = ["tests.replay_fixture", "tests.doubles.github.fixture", "tests.docker_engine"]
+pytest_plugins = ["tests.replay_fixture", "tests.doubles.github.fixture", "tests.docker_engine", "tests.releasing"]
 
 SERVICE_SECONDS = 180
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ci.errors import NotReleased
 from ci.release.numbering import Named
 from ci.release.plan import RESERVED, TAGS, Plan, number_of
 
@@ -45,13 +44,6 @@ def named(ref: str, sha: str, message: str) -> Named | None:
         trailers.get("Image", ""),
         _number(trailers, "Withdraws"),
     )
-
-
-def require_image(found: Named, image: str) -> None:
-    """Raises NotReleased when the tag is of another image than the one that was verified."""
-    if found.image != image:
-        told = f"the Git tag {found.number.tag} is of the image {found.image or 'none'}; the registry has {image}"
-        raise NotReleased(f"{told}. Find out who replaced it, and release from a new commit.")
 
 
 def _of(plan: Plan) -> dict[str, str]:

@@ -28,8 +28,13 @@ RELEASED = "released"
 class Models:
     """The registered model of one challenge."""
 
-    tracking: Tracking
+    server: Tracking
     challenge: str
+
+    @property
+    def tracking(self) -> Tracking:
+        """For one question, or a few: a release is long, and MLflow may be away at any part of it."""
+        return self.server.patient_again()
 
     def production(self) -> int | None:
         """The version behind the alias `production`; None when there is none yet, nor a model. Raises as `ask` does."""
@@ -81,6 +86,8 @@ class Models:
     def promote(self, version: int) -> None:
         """Point the alias `production` at a version; it is chosen again from now on, should it have been withdrawn."""
         client = self.tracking.client
+        if self.production() == version:
+            return
         if WITHDRAWN in self._registered(version).tags:
             self.tracking.ask(
                 f"take the tag {WITHDRAWN} from version {version}",

@@ -63,6 +63,12 @@ def last_release(taken: Sequence[Named], challenge: str = "") -> Named | None:
     return max(released, key=lambda each: each.number, default=None)
 
 
+def newest_image(taken: Sequence[Named], challenge: str) -> Named | None:
+    """The newest release of a challenge that says which model and image it is; people's own tags do not."""
+    told = [each for each in taken if each.image and each.model_version]
+    return last_release(told, challenge)
+
+
 def changes_since(last: Named | None, history: History, sha: str) -> tuple[Commit, ...]:
     """What was committed since the last release; everything before the first one."""
     return history.changes(last.sha if last and history.holds(last.sha) else "", sha)

@@ -88,3 +88,19 @@ class Plan:
     def reservation(self) -> str:
         """The Git ref that holds the number for this plan."""
         return f"{RESERVED}{self.tag}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of the image: what it is, whoever has built it, on whatever base."""
+        known = {
+            "org.opencontainers.image.version": str(self.number),
+            "org.opencontainers.image.revision": self.sha,
+            "io.rps.challenge": self.challenge,
+            "io.rps.model-version": str(self.model.version),
+            "io.rps.model-run": self.model.mlflow_run,
+            "io.rps.run-id": self.model.run_id,
+            "io.rps.dataset-md5": self.model.dataset_md5,
+            "io.rps.git-sha": self.sha,
+            "io.rps.model-git-sha": self.model.git_sha,
+        }
+        return {name: value for name, value in known.items() if value}

@@ -1,0 +1,72 @@
+"""Make production what the newest Git tag of a challenge says: the alias in the registry of models, `latest` of images.
+
+Whoever promotes, promotes the newest release, not his own, and looks again afterwards: releases that end at the same
+time so come to the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ci.errors import NotReleased
+from ci.progress import Log
+from ci.release.engine import Engine
+from ci.release.models import RELEASED, WITHDRAWN, Models
+from ci.release.numbering import Named, newest_image
+from ci.release.steps import Steps
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What production is made of, and who says what it is to be."""
+
+    challenge: str
+    models: Models
+    engine: Engine
+    taken: Callable[[], Sequence[Named]]
+    steps: Steps
+    log: Log
+
+    def promote(self, own: Named) -> Named:
+        """Promote the newest release, which is ``own`` unless a later one has come meanwhile; which one it is."""
+        newest = self._newest(own)
+        while True:
+            if newest.number != own.number:
+                self.log.line(f"{newest.number.tag} has been released meanwhile: production is what that is")
+            self._alias(newest)
+            self._latest(newest)
+            again = self._newest(own)
+            if again == newest:
+                return newest
+            newest = again
+
+    def _newest(self, own: Named) -> Named:
+        found = newest_image(self.taken(), self.challenge)
+        return own if found is None or found.number < own.number else found
+
+    def _alias(self, release: Named) -> None:
+        with self.steps.step("promote") as step:
+            if release.withdraws is not None and release.withdraws != release.model_version:
+                told = f"rolled back to version {release.model_version} by {release.number.tag}"
+                self.models.tag(release.withdraws, WITHDRAWN, told)
+            found = self.models.production() == release.model_version
+            self.models.promote(release.model_version)
+            self.models.tag(release.model_version, RELEASED, release.number.tag)
+            step.done(f"the alias production names version {release.model_version} of {self.challenge}", found=found)
+
+    def _latest(self, release: Named) -> None:
+        repository, _, digest = release.image.partition("@")
+        name = f"{repository}:{LATEST}"
+        with self.steps.step("latest") as step:
+            found = self.engine.digest_in_registry(name) == digest
+            if not found:
+                self.engine.pull(release.image)
+                self.engine.tag(release.image, name)
+                pushed = self.engine.push(name)
+                if pushed != digest:
+                    told = f"{name}: expected {digest}, which is {release.number.tag}; the registry has {pushed}"
+                    raise NotReleased(f"{told}. Find out who pushes there, and run the release again.")
+            step.done(f"{name} is {release.number.tag}", found=found)
