@@ -1,0 +1,346 @@
+"""Releases from end to end: a real engine, registry, MLflow and Git; only GitHub is the double.
+
+After each, what is asserted is what production is by all that say so: `latest`, the alias, the Git tags.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from forecasting.bundle import read_bundle
+from scripts.registry import Registry
+from scripts.services import free_ports
+from tests.releasing import NOTHING, Releasing, State
+
+pytestmark = pytest.mark.timeout(900)
+
+STEPS = ("choose", "number", "fetch", "build", "smoke", "push", "verify", "tag", "publish", "promote", "latest")
+SLEEPER = '"""Never answers."""\n\nimport time\n\nif __name__ == "__main__":\n    time.sleep(600)\n'
+
+
+def steps_of(releasing: Releasing) -> dict[str, bool]:
+    """The steps of the last attempt, and whether each was found done."""
+    return {step["name"]: step["found"] for step in releasing.record()["steps"]}
+
+
+@pytest.fixture
+def released(releasing: Releasing) -> State:
+    """Version 1 in production as v1.0.0."""
+    releasing.version(0.8)
+    done = releasing.release()
+    assert done.code == 0, done.output
+    return releasing.state()
+
+
+def test_a_release_and_the_next_and_a_roll_back(releasing: Releasing) -> None:
+    first = releasing.version(0.8)
+    done = releasing.release()
+    assert done.code == 0, done.output
+    v1 = releasing.digest("v1.0.0")
+    assert v1.startswith("sha256:")
+    assert releasing.state() == State(str(first), v1, ("v1.0.0",), ("v1.0.0",), ())
+    assert tuple(steps_of(releasing)) == STEPS
+    assert not any(steps_of(releasing).values())
+    labels = releasing.labels("v1.0.0")
+    assert labels["io.rps.git-sha"] == releasing.git("rev-parse", "HEAD")
+    assert labels["io.rps.model-version"] == str(first)
+    assert labels["org.opencontainers.image.version"] == "1.0.0"
+    assert f"version {first} of {releasing.challenge} in {releasing.repository}@{v1}" in done.output
+
+    again = releasing.release()
+    assert again.code == 0, again.output
+    assert releasing.state() == State(str(first), v1, ("v1.0.0",), ("v1.0.0",), ())
+    assert {name for name, found in steps_of(releasing).items() if not found} <= {"choose", "fetch"}
+
+    releasing.commit("feat: tell of the dew point")
+    second = releasing.version(0.9, against=first)
+    worse = releasing.version(0.95, against=first)
+    done = releasing.release()
+    assert done.code == 0, done.output
+    assert f"version {second} " in done.output
+    assert f"version {worse} " in done.output, "it is told what was considered"
+    v2 = releasing.digest("v1.1.0")
+    assert releasing.state() == State(str(second), v2, ("v1.0.0", "v1.1.0"), ("v1.0.0", "v1.1.0"), ())
+    notes = releasing.double.request("GET", "releases/tags/v1.1.0").json()
+    assert "tell of the dew point" in notes["body"]
+    assert v2 in notes["body"]
+    assert {asset["name"] for asset in notes["assets"]} == {"sbom.spdx.json", "provenance.json"}
+
+    done = releasing.release("--model-version", str(first))
+    assert done.code == 0, done.output
+    tags = ("v1.0.0", "v1.1.0", "v1.1.1")
+    assert releasing.state() == State(str(first), releasing.digest("v1.1.1"), tags, tags, ())
+    assert releasing.labels("latest")["io.rps.model-version"] == str(first)
+    assert "roll-back" in releasing.double.request("GET", "releases/tags/v1.1.1").json()["body"]
+    withdrawn = releasing.client.get_model_version(releasing.challenge, str(second)).tags
+    assert "v1.1.1" in withdrawn["withdrawn"]
+
+    releasing.commit("fix: mend the page")
+    done = releasing.release()
+    assert done.code == 0, done.output
+    state = releasing.state()
+    assert (state.alias, state.tags[-1]) == (str(first), "v1.1.2"), "what was rolled back from does not come back"
+
+
+def killed_after(releasing: Releasing, step: str) -> list[str]:
+    """Run a release, and kill -9 it as soon as it says that a step has ended; what it said."""
+    process = releasing.start()
+    said = []
+    assert process.stdout
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith(f"{step} "):
+            process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "".join(said)
+    return said
+
+
+def test_a_release_that_is_killed_after_each_step_is_carried_on(releasing: Releasing, released: State) -> None:
+    releasing.commit("feat: more")
+    second = releasing.version(0.9, against=1)
+    for place, step in enumerate(STEPS):
+        if step == "latest":
+            break  # after it only the reservation is left to be taken away
+        said = killed_after(releasing, step)
+        state = releasing.state()
+        if place < STEPS.index("verify"):
+            assert replace(state, reserved=()) == released, said
+            assert not set(state.reserved) - {"v1.1.0"}
+        if place < STEPS.index("publish"):
+            assert (state.alias, state.latest) == (released.alias, released.latest), said
+            assert set(state.tags) <= {"v1.0.0", "v1.1.0"}
+        if place > STEPS.index("push"):
+            assert any(line.startswith("push ") and "done already" in line for line in said), said
+    done = releasing.release()
+    assert done.code == 0, done.output
+    tags = ("v1.0.0", "v1.1.0")
+    assert releasing.state() == State(str(second), releasing.digest("v1.1.0"), tags, tags, ())
+
+
+def refused(releasing: Releasing, code: int, told: str, *arguments: str, **settings: str) -> None:
+    """A release that must end so, and leave production as it was."""
+    before = releasing.state()
+    done = releasing.release(*arguments, **settings)
+    assert done.code == code, done.output
+    assert told in done.output, done.output
+    assert replace(releasing.state(), reserved=()) == replace(before, reserved=())
+    assert "Traceback" not in done.output
+
+
+def test_a_bundle_that_answers_its_example_wrongly_is_not_pushed(releasing: Releasing, released: State) -> None:
+    example = read_bundle(releasing.bundle).manifest.example
+    first, *others = example.forecasts
+    wrong = msgspec.structs.replace(first, value=first.value + 0.01)
+    releasing.commit()
+    releasing.version(0.5, against=1, example=msgspec.structs.replace(example, forecasts=(wrong, *others)))
+    refused(releasing, 1, "example.forecasts")
+    assert not releasing.digest("v1.0.1")
+
+
+def test_an_image_that_does_not_become_healthy_is_not_pushed(releasing: Releasing, released: State) -> None:
+    path = releasing.checkout / "service" / "__main__.py"
+    path.write_text(SLEEPER, encoding="utf-8")
+    releasing.git("commit", "--quiet", "--all", "-m", "fix: sleep")
+    refused(releasing, 1, "health", "--deadline-seconds", "5")
+    assert not releasing.digest("v1.0.1")
+    releasing.git("revert", "--no-edit", "HEAD")
+    done = releasing.release()
+    assert done.code == 0, done.output
+    assert releasing.state().tags == ("v1.0.0", "v1.0.2"), "a number that was reserved for another commit is not taken"
+
+
+def test_a_damaged_bundle_is_not_released(releasing: Releasing, released: State) -> None:
+    releasing.commit()
+    releasing.version(0.5, against=1, mlflow_run="f" * 32)
+    refused(releasing, 1, "its manifest has ffff")
+
+
+def test_without_a_gated_version_nothing_is_released(releasing: Releasing) -> None:
+    releasing.version(0.8, gate="blocked")
+    releasing.version(0.7, gate="pending")
+    refused(releasing, 1, "no version passed the gate")
+    refused(releasing, 1, "blocked by the gate", "--model-version", "1")
+    refused(releasing, 64, "expected a version of the registry (1, 2); found 9", "--model-version", "9")
+    assert releasing.state() == NOTHING
+
+
+def test_a_version_of_a_commit_that_was_not_merged_is_not_released(releasing: Releasing) -> None:
+    releasing.version(0.8, sha="a" * 40)
+    refused(releasing, 1, "not in the history")
+    assert releasing.state() == NOTHING
+
+
+def test_an_older_commit_is_not_released_over_a_newer_one(releasing: Releasing) -> None:
+    releasing.version(0.8)
+    old = releasing.git("rev-parse", "HEAD")
+    releasing.commit("feat: more")
+    assert releasing.release().code == 0
+    refused(releasing, 1, "older than v1.0.0", "--sha", old)
+
+
+def test_mlflow_that_is_down_ends_the_release(releasing: Releasing, released: State) -> None:
+    releasing.commit()
+    nowhere = f"http://127.0.0.1:{free_ports(1)}"
+    refused(releasing, 75, "MLflow", "--patience-seconds", "2", MLFLOW_TRACKING_URI=nowhere)
+
+
+def test_an_engine_that_is_not_there_is_told_before_any_work(releasing: Releasing, released: State) -> None:
+    releasing.commit()
+    refused(releasing, 64, "no container engine answers", DOCKER_HOST=f"unix://{releasing.home}/none.sock")
+    assert not releasing.state().reserved
+
+
+def test_a_wrong_password_is_told_by_name(releasing: Releasing, released: State) -> None:
+    releasing.commit()
+    refused(releasing, 64, "REGISTRY_PASSWORD", REGISTRY_PASSWORD="wrong")
+
+
+@pytest.mark.parametrize("missing", ["RPS_IMAGE", "MLFLOW_TRACKING_URI", "GITHUB_TOKEN", "REGISTRY_PASSWORD"])
+def test_a_missing_setting_is_told_by_name(releasing: Releasing, missing: str) -> None:
+    done = releasing.release(**{missing: ""})
+    assert done.code == 64
+    assert missing in done.output
+
+
+def test_a_registry_that_is_lost_before_the_push_is_done(releasing: Releasing, own_registry: Registry) -> None:
+    releasing.registry = own_registry
+    releasing.version(0.8)
+    process = releasing.start("--patience-seconds", "5")
+    said = []
+    assert process.stdout
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("smoke "):
+            own_registry.stop()
+    assert process.wait() == 75, "".join(said)
+    own_registry.start()
+    assert releasing.state() == replace(NOTHING, reserved=("v1.0.0",))
+    done = releasing.release()
+    assert done.code == 0, done.output
+    assert releasing.state() == State("1", releasing.digest("v1.0.0"), ("v1.0.0",), ("v1.0.0",), ())
+
+
+def test_a_registry_that_takes_nothing(releasing: Releasing, own_registry: Registry) -> None:
+    own_registry.stop()
+    own_registry.read_only = True
+    own_registry.start()
+    releasing.registry = own_registry
+    releasing.version(0.8)
+    done = releasing.release("--patience-seconds", "3")
+    assert done.code in {64, 75}, done.output
+    assert releasing.state() == replace(NOTHING, reserved=("v1.0.0",))
+
+
+def at_once(*releases: subprocess.Popen[str]) -> list[tuple[int, str]]:
+    """Wait for all of them; how each ended, and what it said."""
+    ended: list[tuple[int, str]] = [(0, "")] * len(releases)
+
+    def wait(place: int, process: subprocess.Popen[str]) -> None:
+        said = process.communicate()[0]
+        ended[place] = (process.returncode, said)
+
+    threads = [threading.Thread(target=wait, args=each) for each in enumerate(releases)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return ended
+
+
+def test_two_of_the_same_at_once_come_to_the_same(releasing: Releasing) -> None:
+    releasing.version(0.8)
+    outputs = [str(releasing.home / name) for name in ("one", "two")]
+    ended = at_once(*(releasing.start("--output", output) for output in outputs))
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert releasing.state() == State("1", releasing.digest("v1.0.0"), ("v1.0.0",), ("v1.0.0",), ())
+
+
+def test_two_different_ones_at_once_get_a_number_each_and_the_higher_one_is_production(
+    releasing: Releasing, released: State
+) -> None:
+    releasing.commit("fix: one")
+    second = releasing.version(0.9, against=1)
+    third = releasing.version(0.9, against=1)
+    ended = at_once(
+        *(
+            releasing.start("--model-version", str(version), "--output", str(releasing.home / str(version)))
+            for version in (second, third)
+        )
+    )
+    assert [code for code, _ in ended] == [0, 0], ended
+    state = releasing.state()
+    assert state.tags == ("v1.0.0", "v1.0.1", "v1.0.2")
+    assert state.releases == state.tags
+    assert state.latest == releasing.digest("v1.0.2")
+    assert state.alias == releasing.labels("v1.0.2")["io.rps.model-version"]
+    versions = {releasing.labels(tag)["io.rps.model-version"] for tag in ("v1.0.1", "v1.0.2")}
+    assert versions == {str(second), str(third)}
+
+
+def test_an_image_that_somebody_else_has_put_under_our_tag_is_not_promoted(
+    releasing: Releasing, released: State, docker_client
+) -> None:
+    releasing.commit("fix: one")
+    login = {"username": releasing.registry.username, "password": releasing.registry.password}
+    ours = f"{releasing.repository}:v1.0.0"
+    docker_client.images.pull(ours, auth_config=login).tag(releasing.repository, "v1.0.1")
+    docker_client.images.push(releasing.repository, tag="v1.0.1", auth_config=login)
+    before = releasing.state()
+    done = releasing.release()
+    assert done.code == 1, done.output
+    assert replace(releasing.state(), reserved=()) == before
+
+
+def test_a_tag_that_was_moved_in_the_registry_is_put_back(releasing: Releasing, released: State, docker_client) -> None:
+    releasing.commit("fix: one")
+    releasing.version(0.9, against=1)
+    assert releasing.release().code == 0
+    state = releasing.state()
+    login = {"username": releasing.registry.username, "password": releasing.registry.password}
+    docker_client.images.pull(f"{releasing.repository}:v1.0.0", auth_config=login).tag(releasing.repository, "v1.0.1")
+    docker_client.images.push(releasing.repository, tag="v1.0.1", auth_config=login)
+    assert releasing.digest("v1.0.1") != state.latest
+    done = releasing.release()
+    assert done.code == 0, done.output
+    assert releasing.state() == state
+    assert releasing.digest("v1.0.1") == state.latest
+
+
+def test_github_that_fails_for_a_while_is_waited_for(releasing: Releasing) -> None:
+    releasing.version(0.8)
+    releasing.double.fault("status", status=502, times=4)
+    done = releasing.release()
+    assert done.code == 0, done.output
+    assert releasing.state().tags == ("v1.0.0",)
+
+
+def test_no_secret_is_told(releasing: Releasing) -> None:
+    releasing.version(0.8)
+    done = releasing.release()
+    told = done.output + json.dumps(releasing.record())
+    told += releasing.double.request("GET", "releases/tags/v1.0.0").text
+    for secret in (releasing.registry.password, releasing.double.token):
+        assert secret not in told
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_it_is_left_running(docker_client) -> Iterator[None]:
+    before = {each.id for each in docker_client.containers.list(all=True)}
+    yield
+    assert {each.id for each in docker_client.containers.list(all=True)} <= before
+
+
+def test_help_says_what_a_release_does(tmp_path: Path) -> None:
+    import sys
+
+    done = subprocess.run([sys.executable, "-m", "ci", "release", "--help"], capture_output=True, text=True, check=True)
+    assert "--model-version" in done.stdout
