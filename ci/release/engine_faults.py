@@ -34,8 +34,8 @@ class Missing(Exception):
 
 def words(error: Exception | str) -> str:
     """What an error says, on one line, without the SDK's frame around it."""
-    told = (error.explanation or str(error)) if isinstance(error, APIError) else str(error) or type(error).__name__
-    line = " ".join(str(told).split())
+    told = error.explanation if isinstance(error, APIError) else None
+    line = " ".join(str(told or error).split()) or ("" if isinstance(error, str) else type(error).__name__)
     return line if len(line) <= TOLD_LIMIT else f"{line[: TOLD_LIMIT - 1]}…"
 
 
@@ -62,7 +62,8 @@ def fault(error: Exception | str, *, reference: str, login: bool) -> CiError | P
         return Passing(f"the container engine cannot keep {reference}: {told}")
     if _NO_HOST.search(told):
         return Passing(f"the registry {registry} is not found ({told}): is its name right, and the network there?")
-    return Passing(f"the registry {registry} or the way to it is at fault: {told}")
+    hint = " (its own log says why: is its disk full?)" if re.search(r"\b50\d\b|unknown: ", told) else ""
+    return Passing(f"the registry {registry} or the way to it is at fault: {told}{hint}")
 
 
 def registry_of(reference: str) -> str:

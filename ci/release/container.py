@@ -1,0 +1,263 @@
+"""An image as a running container on a minimal host: it may write nothing, gain no right, take little memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+import httpx
+from docker.errors import APIError, NotFound
+from docker.models.containers import Container
+from docker.types import Healthcheck
+from docker.utils import version_gte
+
+from ci.errors import NotReleased, PassingFault
+from ci.release.engine import Engine
+from ci.release.engine_faults import ENGINE_ERRORS, words
+
+PORT = "8000/tcp"
+"""Where the service listens in its container."""
+MEMORY = "512m"
+PROCESSES = 128
+PROBE_SECONDS = 0.5
+STOP_SECONDS = 10
+ANSWER_SECONDS = 10.0
+MOST_FILE_BYTES = 64 << 20
+LOG_LINES = 20
+UNTIL = "io.rps.verified-until"
+"""The label of a container that says from when on (Unix time) nobody waits for it any more."""
+_POLL_SECONDS = 0.05
+_NANOSECONDS = 1_000_000_000
+_INSIDE = """
+import json
+try:
+    open("/rps-was-here", "w").close()
+    refused = ""
+except OSError as error:
+    refused = error.strerror
+with open("/proc/1/status") as status:
+    told = dict(line.split(":", 1) for line in status)
+print(json.dumps({"user": int(told["Uid"].split()[0]), "refused": refused, "capabilities": int(told["CapEff"], 16)}))
+"""
+
+
+class Running:
+    """A container of an image, started, and how it is reached.
+
+    Methods raise NotReleased when the image is at fault, and PassingFault when the engine is.
+    """
+
+    def __init__(self, engine: Engine, container: Container, host: str, started: float) -> None:
+        self._engine = engine
+        self._container = container
+        self._host = host
+        self._started = started
+        self._port = ""
+
+    @property
+    def seconds(self) -> float:
+        """Since it was started."""
+        return time.monotonic() - self._started
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._host}:{self._port}"
+
+    def wait_until_healthy(self, deadline_seconds: float) -> float:
+        """Until `GET /health` answers 200 and the image's own HEALTHCHECK agrees; the seconds since its start.
+
+        Raises NotReleased with what it said when it ends, is found unhealthy, or takes longer.
+        """
+        told = "no answer"
+        answered = False
+        while True:
+            state = self._look()
+            health = state.get("Health") or {}
+            if state.get("Status") != "running":
+                self._fail(f"it ended with exit code {state.get('ExitCode')} after {self.seconds:.1f} s")
+            if not answered:
+                answered, told = self._ask_health()
+            if answered and health.get("Status") == "healthy":
+                return self.seconds
+            what = f"GET /health: {told}; its HEALTHCHECK: {_last_probe(health)}"
+            if health.get("Status") == "unhealthy":
+                _, told = self._ask_health()
+                self._fail(f"its HEALTHCHECK calls it unhealthy: {_last_probe(health)}; GET /health: {told}")
+            if self.seconds > deadline_seconds:
+                self._fail(f"it did not become healthy within {deadline_seconds:g} s: {what}")
+            time.sleep(_POLL_SECONDS)
+
+    def get(self, path: str) -> Any:  # noqa: ANN401
+        return self._asked("GET", path, None)
+
+    def post(self, path: str, body: object) -> Any:  # noqa: ANN401
+        return self._asked("POST", path, body)
+
+    def file(self, path: str) -> bytes:
+        """A file of the container. Raises NotReleased when there is none."""
+        content, size = bytearray(), 0
+        try:
+            stream, _ = self._container.get_archive(path)
+            for chunk in stream:
+                content += chunk
+                size += len(chunk)
+                if size > MOST_FILE_BYTES:
+                    raise NotReleased(f"{path} in the image: expected at most {MOST_FILE_BYTES >> 20} MiB")
+            with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+                member = tar.next()
+                found = tar.extractfile(member) if member is not None and member.isfile() else None
+                if found is not None:
+                    return found.read()
+        except NotFound:
+            raise NotReleased(f"{path}: expected this file in the image; there is none") from None
+        except ENGINE_ERRORS as error:
+            self._engine_fault(error)
+        raise NotReleased(f"{path}: expected a file in the image; found something else")
+
+    def confinement(self) -> tuple[int, str, int]:
+        """As seen from within: the user of the first process, what a write to / is refused with, its capabilities.
+
+        An empty refusal: it was written. Raises NotReleased when the image's own program cannot tell.
+        """
+        program = str(self._container.attrs["Path"])
+        try:
+            code, told = self._container.exec_run([program, "-I", "-S", "-c", _INSIDE])
+        except ENGINE_ERRORS as error:
+            self._engine_fault(error)
+        output = told.decode(errors="replace") if isinstance(told, bytes) else ""
+        try:
+            found = json.loads(output)
+            return found["user"], found["refused"], found["capabilities"]
+        except (ValueError, KeyError, TypeError):
+            why = f"exit code {code}: {words(output)}"
+            raise NotReleased(f"the image's program {program!r} did not run a line of Python ({why})") from None
+
+    def stop(self) -> float:
+        """Ask it to end, by the image's stop signal; the seconds that it took.
+
+        Raises NotReleased when it takes more than 10 s, or ends otherwise than well.
+        """
+        began = time.monotonic()
+        try:
+            self._container.stop(timeout=STOP_SECONDS)
+            code = int(self._container.wait(timeout=STOP_SECONDS + 30)["StatusCode"])
+        except ENGINE_ERRORS as error:
+            self._engine_fault(error)
+        took = time.monotonic() - began
+        if code in {137, 9}:
+            self._fail(f"it did not end within {STOP_SECONDS} s of being asked to (SIGTERM), and was killed")
+        if code:
+            self._fail(f"it ended with exit code {code} when it was asked to (SIGTERM); expected 0")
+        return took
+
+    def _look(self) -> dict[str, Any]:
+        try:
+            self._container.reload()
+        except ENGINE_ERRORS as error:
+            self._engine_fault(error)
+        if not self._port:
+            ports = self._container.attrs["NetworkSettings"]["Ports"].get(PORT) or []
+            self._port = next((str(each["HostPort"]) for each in ports), "")
+        state: dict[str, Any] = self._container.attrs["State"]
+        return state
+
+    def _ask_health(self) -> tuple[bool, str]:
+        if not self._port:
+            return False, "no answer"
+        try:
+            answer = httpx.get(f"{self.url}/health", timeout=2.0)
+        except httpx.HTTPError as error:
+            return False, f"no answer ({error or type(error).__name__})"
+        return answer.status_code == 200, words(f"{answer.status_code} {answer.text}")
+
+    def _asked(self, method: str, path: str, body: object) -> Any:  # noqa: ANN401
+        try:
+            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=ANSWER_SECONDS)
+        except httpx.HTTPError as error:
+            self._look_for_end()
+            self._fail(f"{method} {path} got no answer: {words(error)}")
+        if answer.status_code != 200:
+            self._fail(f"{method} {path}: expected 200; found {answer.status_code}: {words(answer.text)}")
+        try:
+            return answer.json()
+        except ValueError:
+            self._fail(f"{method} {path}: expected JSON; found {words(answer.text)!r}")
+
+    def _look_for_end(self) -> None:
+        state = self._look()
+        if state.get("Status") != "running":
+            self._fail(f"it ended with exit code {state.get('ExitCode')} after {self.seconds:.1f} s")
+
+    def _fail(self, why: str) -> NoReturn:
+        """Raises NotReleased with the last lines of the container's log."""
+        lines: list[str] = []
+        with suppress(*ENGINE_ERRORS):
+            lines = self._container.logs(tail=LOG_LINES).decode(errors="replace").splitlines()
+        said = "its last lines:\n  " + "\n  ".join(words(line) for line in lines) if lines else "it wrote nothing"
+        raise NotReleased(f"the image does not work: {why}; {said}")
+
+    def _engine_fault(self, error: Exception) -> NoReturn:
+        raise PassingFault(f"the container engine at {self._engine.address} is at fault: {words(error)}") from error
+
+
+@contextmanager
+def running(engine: Engine, image_id: str, *, deadline_seconds: float) -> Iterator[Running]:
+    """The image, started as a plain `docker run` with fewer rights; whatever happens, its container is removed.
+
+    A container that an earlier, killed verification has left is removed first, once nobody can wait for it any more.
+    Raises NotReleased when it cannot be started, and PassingFault.
+    """
+    address, host = engine.published_at
+    client = engine.client
+    try:
+        _remove_abandoned(engine)
+        health = Healthcheck(interval=int(PROBE_SECONDS * _NANOSECONDS))
+        if version_gte(client.api.api_version, "1.44"):  # where probes come in between while a container starts
+            health["StartInterval"] = int(PROBE_SECONDS * _NANOSECONDS)
+        container = client.containers.create(
+            image_id,
+            ports={PORT: (address, None)},  # type: ignore[dict-item]  # None is a port of the engine's choice
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges:true"],
+            mem_limit=MEMORY,
+            memswap_limit=MEMORY,
+            pids_limit=PROCESSES,
+            healthcheck=health,
+            labels={UNTIL: str(math.ceil(time.time() + deadline_seconds + 300))},
+        )
+    except ENGINE_ERRORS as error:
+        raise PassingFault(f"the container engine at {engine.address} made no container: {words(error)}") from error
+    try:
+        started = time.monotonic()
+        try:
+            container.start()
+        except APIError as error:
+            if error.status_code in {400, 404} or "runtime create failed" in str(error):
+                raise NotReleased(f"the image cannot be started: {words(error)}") from error
+            raise PassingFault(f"the container engine did not start the image: {words(error)}") from error
+        yield Running(engine, container, host, started)
+    finally:
+        with suppress(*ENGINE_ERRORS):
+            container.remove(force=True, v=True)
+
+
+def _remove_abandoned(engine: Engine) -> None:
+    for container in engine.client.containers.list(all=True, filters={"label": UNTIL}, ignore_removed=True):
+        until = str(container.labels.get(UNTIL, ""))
+        if until.isdecimal() and int(until) < time.time():
+            with suppress(APIError):
+                container.remove(force=True, v=True)
+
+
+def _last_probe(health: dict[str, Any]) -> str:
+    log = health.get("Log") or []
+    if not log:
+        return "not run yet" if health else "the image has none"
+    return words(f"exit code {log[-1].get('ExitCode')}, {str(log[-1].get('Output', '')).strip() or 'no word'}")

@@ -1,0 +1,293 @@
+"""`python -m ci verify IMAGE`: whether an image starts, is what it says it is, and forecasts as it should.
+
+The release calls it before it promotes what it has pushed; by hand or on a schedule it tells whether an image works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ci import markdown
+from ci.errors import CiError, ConfigurationError, NotReleased
+from ci.progress import Log
+from ci.release.container import Running, running
+from ci.release.engine import Credentials, Engine, Image
+from ci.release.engine_faults import words
+from ci.signals import cancelled_by_signals
+from forecasting.bundle import TOLERANCE
+from forecasting.manifest import MANIFEST, BundleError, Example, Forecast, Manifest, decoded_manifest
+
+DEADLINE_SECONDS = 60.0
+BUNDLE = "io.rps.bundle"
+MODEL_VERSION = "io.rps.model-version"
+_READ_ONLY = os.strerror(errno.EROFS)
+_ENDS = {"value": "", "lower": "_lower", "upper": "_upper"}
+"""Of a forecast's numbers, the ends of their names in the protocol of MLflow."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at, and what was found."""
+
+    name: str
+    found: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """An image that passed."""
+
+    image: str
+    image_id: str
+    digest: str
+    """Under which the registry gave it; empty when it was not pulled."""
+    challenge: str
+    model_version: str
+    seconds_to_healthy: float
+    """From the container's start until it was healthy."""
+    seconds_to_stop: float
+    checks: tuple[Check, ...]
+
+    @property
+    def report(self) -> str:
+        """As Markdown."""
+        rows = [(each.name, markdown.text(each.found)) for each in self.checks]
+        title = f"## The image works: {markdown.code(self.image)}"
+        return "\n\n".join([title, markdown.table(("check", "found"), rows, "ll")])
+
+
+def verify(
+    engine: Engine,
+    reference: str,
+    *,
+    pull: bool = True,
+    expected: Mapping[str, str] | None = None,
+    expected_digest: str = "",
+    deadline_seconds: float = DEADLINE_SECONDS,
+    note: Callable[[Check], None] = lambda _check: None,
+) -> Verification:
+    """Pull an image, run it as on a minimal host, and compare what it does with what it says of itself.
+
+    pull: False takes the image that the engine has; expected: labels that it must have; note: told each check that is
+    passed.
+    Raises NotReleased when the image is at fault, PassingFault when engine or registry are, ConfigurationError when
+    there is no such image or the login is refused. Its container is gone afterwards in each case.
+    """
+    checks: list[Check] = []
+
+    def passed(name: str, found: str) -> None:
+        checks.append(Check(name, found))
+        note(checks[-1])
+
+    image = _image(engine, reference, pull=pull, expected_digest=expected_digest)
+    passed("image", f"{image.digest or image.id} {'pulled' if pull else 'as the engine has it'}")
+    bundle = _bundle_path(reference, image)
+    _check_labels(image.labels, expected or {})
+    with running(engine, image.id, deadline_seconds=deadline_seconds) as container:
+        healthy = container.wait_until_healthy(deadline_seconds)
+        passed("health", f"healthy {healthy:.1f} s after its start, as GET /health and its HEALTHCHECK say")
+        passed("confinement", _confinement(container))
+        manifest = _manifest(container, bundle)
+        health = container.get("/health")
+        _check_identity(image.labels, health, manifest)
+        version = image.labels[MODEL_VERSION]
+        passed(
+            "identity",
+            f"{manifest.challenge}, model {version} of commit {manifest.git_sha[:12]}, dataset {manifest.dataset_md5}",
+        )
+        passed("worked example", _check_example(container, manifest))
+        stopped = container.stop()
+        passed("stop", f"exit code 0 {stopped:.1f} s after SIGTERM")
+    return Verification(
+        image=reference,
+        image_id=image.id,
+        digest=image.digest,
+        challenge=manifest.challenge,
+        model_version=version,
+        seconds_to_healthy=healthy,
+        seconds_to_stop=stopped,
+        checks=tuple(checks),
+    )
+
+
+def verify_command(options: argparse.Namespace, log: Log) -> int:
+    """`python -m ci verify`: options has image, deadline_seconds, pull, expect_digest. 0, or raises CiError."""
+    username, password = (os.environ.get(name, "") for name in ("REGISTRY_USERNAME", "REGISTRY_PASSWORD"))
+    with cancelled_by_signals("its container is removed; run it again") as signals:
+        engine = Engine.connect(os.environ, Credentials(username, password), log)
+        try:
+            found = verify(
+                engine,
+                options.image,
+                pull=options.pull,
+                expected_digest=options.expect_digest,
+                deadline_seconds=options.deadline_seconds,
+                note=lambda check: log.line(f"ok  {check.name}: {check.found}"),
+            )
+        except CiError as error:
+            signals.ignore()
+            _summarise(f"## The image does not work: {markdown.code(options.image)}\n\n{markdown.fence([str(error)])}")
+            raise
+        finally:
+            engine.close()
+    _summarise(found.report)
+    log.line(f"{options.image} works")
+    return 0
+
+
+def verify_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="registry/owner/name:tag, or …@sha256:…")
+    parser.add_argument(
+        "--deadline-seconds", type=_seconds, default=DEADLINE_SECONDS, metavar="S",
+        help="it must be healthy so long after its start (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument("--no-pull", dest="pull", action="store_false", help="take the image that the engine has")
+    parser.add_argument("--expect-digest", default="", metavar="sha256:…", help="the registry must give this one")
+
+
+def _image(engine: Engine, reference: str, *, pull: bool, expected_digest: str) -> Image:
+    if expected_digest and not pull:
+        raise ConfigurationError("--expect-digest: only the registry tells a digest; leave --no-pull out")
+    image = engine.pull(reference) if pull else engine.image(reference)
+    if image is None:
+        raise ConfigurationError(f"{reference}: the container engine at {engine.address} has no such image; pull it")
+    if expected_digest and image.digest != expected_digest:
+        raise NotReleased(
+            f"{reference}: expected {expected_digest}; the registry gave {image.digest}. Find out who replaced it."
+        )
+    return image
+
+
+def _bundle_path(reference: str, image: Image) -> PurePosixPath:
+    path = PurePosixPath(image.labels.get(BUNDLE, ""))
+    if not path.is_absolute():
+        known = ", ".join(sorted(image.labels)) or "none"
+        raise NotReleased(
+            f"{reference} is no image of this system: expected the label {BUNDLE}, the path of the model bundle in it; "
+            f"found the labels: {known}"
+        )
+    return path
+
+
+def _check_labels(labels: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Raises NotReleased with every label that is another."""
+    wrong = [
+        f"{label}: expected {value or 'nothing'}; found {labels.get(label, 'no such label')}"
+        for label, value in expected.items()
+        if labels.get(label) != value
+    ]
+    if wrong:
+        raise NotReleased(f"the image is another than asked for: {' | '.join(wrong)}")
+
+
+def _confinement(container: Running) -> str:
+    user, refused, capabilities = container.confinement()
+    if user == 0:
+        raise NotReleased("the image runs as root: give its Dockerfile a USER that is a number above 0")
+    if refused != _READ_ONLY:
+        raise NotReleased(
+            f"a write to / in the container: expected {_READ_ONLY!r}; found {refused or 'that it was made'!r}"
+        )
+    if capabilities:
+        raise NotReleased(f"the container's process: expected no capabilities; found {capabilities:#x}")
+    return f"user {user}, nothing can be written to /, no capabilities"
+
+
+def _manifest(container: Running, bundle: PurePosixPath) -> Manifest:
+    try:
+        return decoded_manifest(container.file(str(bundle / MANIFEST)))
+    except BundleError as error:
+        raise NotReleased(f"the bundle in the image, {bundle}: {error}") from error
+
+
+def _check_identity(labels: Mapping[str, str], health: Any, manifest: Manifest) -> None:  # noqa: ANN401
+    """Whether labels, `/health` and manifest speak of the same. Raises NotReleased with every difference."""
+    said: Mapping[str, Any] = health if isinstance(health, dict) else {}
+    differences = []
+    for label, field, of_manifest in (
+        ("io.rps.challenge", "challenge", manifest.challenge),
+        (MODEL_VERSION, "model_version", None),
+        ("io.rps.model-run", "mlflow_run", manifest.mlflow_run),
+        ("io.rps.model-git-sha", "git_sha", manifest.git_sha),
+        ("io.rps.dataset-md5", None, manifest.dataset_md5),
+    ):
+        found = {f"the label {label}": labels.get(label)}
+        if field is not None:
+            found[f"{field} of /health"] = said.get(field)
+        if of_manifest is not None:
+            found["the bundle's manifest"] = of_manifest
+        if len({str(value) for value in found.values()}) > 1 or None in found.values():
+            differences.append("; ".join(f"{where}: {value or 'nothing'}" for where, value in found.items()))
+    if differences:
+        raise NotReleased(f"the image is not what it says it is: {' | '.join(differences)}")
+
+
+def _check_example(container: Running, manifest: Manifest) -> str:
+    """Send the worked example over two protocols, and compare every number. Raises NotReleased."""
+    forecasts = manifest.example.forecasts
+    window = _window(manifest.example, manifest.features.variables)
+    answer = container.post("/v1/forecast?features=true", window)
+    try:
+        told, features = answer["forecasts"], answer["features"]
+        times = [(each["horizon"], each["ds"]) for each in told]
+        numbers = [[each[name] for name in _ENDS] for each in told]
+    except (KeyError, TypeError) as error:
+        raise NotReleased(f"POST /v1/forecast: expected forecasts and features; found {words(str(answer))}") from error
+    if times != (expected := [(each.horizon, f"{each.ds:%Y-%m-%dT%H:%M:%SZ}") for each in forecasts]):
+        raise NotReleased(f"the worked example comes out wrong: POST /v1/forecast: expected {expected}; found {times}")
+    off = _off("POST /v1/forecast", forecasts, numbers)
+    answer = container.post("/invocations", {"dataframe_records": [features]})
+    try:
+        row = answer["predictions"][0]
+        numbers = [[row[f"h{each.horizon}{end}"] for end in _ENDS.values()] for each in forecasts]
+    except (KeyError, TypeError, IndexError) as error:
+        raise NotReleased(f"POST /invocations: expected every horizon; found {words(str(answer))}") from error
+    off = max(off, _off("POST /invocations", forecasts, numbers))
+    horizons = ", ".join(str(each.horizon) for each in forecasts)
+    return f"horizons {horizons} by POST /v1/forecast and /invocations, at most {off:.1g} {manifest.unit} off"
+
+
+def _window(example: Example, variables: Sequence[str]) -> dict[str, Any]:
+    columns = zip(*example.observations.values, strict=True)
+    return {
+        "ds": [f"{ds:%Y-%m-%dT%H:%M:%SZ}" for ds in example.observations.ds],
+        "values": {name: list(column) for name, column in zip(variables, columns, strict=True)},
+    }
+
+
+def _off(route: str, forecasts: Sequence[Forecast], numbers: Sequence[Sequence[object]]) -> float:
+    """How far the worst number is off. Raises NotReleased when it is more than 1e-9, absolutely and relatively."""
+    worst = 0.0
+    for forecast, found in zip(forecasts, numbers, strict=True):
+        for name, number in zip(_ENDS, found, strict=True):
+            expected = float(getattr(forecast, name))
+            off = abs(number - expected) if isinstance(number, int | float) else math.nan
+            if not off <= TOLERANCE + TOLERANCE * abs(expected):
+                where = f"{route}, the {name} {forecast.horizon} steps ahead"
+                raise NotReleased(
+                    f"the worked example comes out wrong: {where}: expected {expected!r}; found {number!r}"
+                )
+            worst = max(worst, off)
+    return worst
+
+
+def _summarise(report: str) -> None:
+    """Add the report to the job's summary page."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{report}\n")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, up to an hour; found {text}")
+    return value
