@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from ci.release.plan import Plan
 
 MODEL_VERSION = "io.rps.model-version"
+CREATED = "org.opencontainers.image.created"
+BASE_NAME = "org.opencontainers.image.base.name"
+BASE_DIGEST = "org.opencontainers.image.base.digest"
 BASE_ID = "io.rps.base-id"
 BUILD = "io.rps.build"
 """The label that tells one build from any other: of the context, the base and the other labels."""
@@ -97,23 +100,14 @@ def labels(plan: Plan, context: Context, base: Base, source_url: str) -> dict[st
     known = {
         "org.opencontainers.image.title": plan.title,
         "org.opencontainers.image.description": f"Serves version {plan.model.version} of the model {plan.model.name}",
-        "org.opencontainers.image.version": str(plan.number),
-        "org.opencontainers.image.revision": plan.sha,
-        "org.opencontainers.image.created": f"{context.committed:%Y-%m-%dT%H:%M:%SZ}",
+        CREATED: _written(context.epoch_seconds),
         "org.opencontainers.image.source": source_url,
         "org.opencontainers.image.licenses": context.license,
-        "org.opencontainers.image.base.name": base.name,
-        "org.opencontainers.image.base.digest": base.digest,
-        "io.rps.challenge": plan.challenge,
-        MODEL_VERSION: str(plan.model.version),
-        "io.rps.model-run": plan.model.mlflow_run,
-        "io.rps.run-id": plan.model.run_id,
-        "io.rps.dataset-md5": plan.model.dataset_md5,
-        "io.rps.git-sha": plan.sha,
-        "io.rps.model-git-sha": plan.model.git_sha,
+        BASE_NAME: base.name,
+        BASE_DIGEST: base.digest,
         BASE_ID: base.id,
     }
-    return {name: value for name, value in known.items() if value}
+    return plan.labels | {name: value for name, value in known.items() if value}
 
 
 def build(
