@@ -1,4 +1,6 @@
-"""The branch rules: `.github/rulesets/*.json`, in the format of GitHub's rulesets API, brought to GitHub and compared.
+"""The rules of branches and tags: `.github/rulesets/*.json`, in the format of GitHub's rulesets API.
+
+They are brought to GitHub, and compared with what is there.
 
 The files are the truth. What GitHub adds to an answer by itself (ids, times, parameters that are off) is no difference.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,7 +44,7 @@ def apply(github: GitHub, directory: Path) -> Iterator[str]:
 def check(github: GitHub, directory: Path) -> list[str]:
     """What differs between GitHub and the files, a text each; empty when nothing does.
 
-    Rules that GitHub has for the same branches, and no file has, are differences too.
+    Rules that GitHub has for the same branches or tags, and no file has, are differences too.
     Raises ConfigurationError when a file is wrong; and what `GitHub` raises.
     """
     wanted = read_rulesets(directory)
@@ -55,9 +57,8 @@ def check(github: GitHub, directory: Path) -> list[str]:
         elif difference := _difference(path, ruleset, found[name]):
             differences.append(difference)
     named = {ruleset["name"] for ruleset in wanted.values()}
-    references = sorted({each for ruleset in wanted.values() for each in ruleset["conditions"]["ref_name"]["include"]})
     for name, ruleset in found.items():
-        touched = [] if name in named else _touched(ruleset, references)
+        touched = [] if name in named else _touched(ruleset, wanted.values())
         if touched:
             told = f"{name}: GitHub has this ruleset for {', '.join(touched)}, and {directory} has not"
             differences.append(f"{told}: delete it there, or write its file")
@@ -75,7 +76,7 @@ def read_rulesets(directory: Path) -> dict[Path, dict[str, Any]]:
         try:
             msgspec.json.decode(content, type=_Ruleset)
         except msgspec.DecodeError as error:
-            raise ConfigurationError(f"{path}: {error}; expected a branch ruleset as GitHub's API has it") from None
+            raise ConfigurationError(f"{path}: {error}; expected a ruleset as GitHub's API has it") from None
         ruleset = json.loads(content)
         kinds = [rule["type"] for rule in ruleset["rules"]]
         if len(set(kinds)) < len(kinds):
@@ -111,6 +112,10 @@ class _NonFastForward(Struct, forbid_unknown_fields=True, tag="non_fast_forward"
 
 
 class _LinearHistory(Struct, forbid_unknown_fields=True, tag="required_linear_history"):
+    pass
+
+
+class _Update(Struct, forbid_unknown_fields=True, tag="update"):
     pass
 
 
@@ -150,11 +155,11 @@ class _Ruleset(Struct, forbid_unknown_fields=True):
     """What a file may hold, of all that GitHub's format has: the rest is refused rather than left uncompared."""
 
     name: str
-    target: Literal["branch"]
+    target: Literal["branch", "tag"]
     enforcement: Literal["active", "evaluate", "disabled"]
     conditions: _Conditions
     bypass_actors: list[_BypassActor]
-    rules: list[_Deletion | _NonFastForward | _LinearHistory | _Signatures | _PullRequest | _StatusChecks]
+    rules: list[_Deletion | _NonFastForward | _Update | _LinearHistory | _Signatures | _PullRequest | _StatusChecks]
 
 
 def _difference(path: Path, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -194,16 +199,17 @@ def _is_off(value: Any) -> bool:  # noqa: ANN401 - any JSON
     return all(_is_off(each) for each in value.values()) if isinstance(value, dict) else not value
 
 
-def _touched(ruleset: Mapping[str, Any], references: list[str]) -> list[str]:
-    """The branches, of those the files name, for which this other ruleset is in force."""
-    if ruleset.get("target") != "branch" or ruleset.get("enforcement") == "disabled":
+def _touched(ruleset: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The branches or tags, of those the files name, for which this other ruleset is in force."""
+    if ruleset.get("enforcement") == "disabled":
         return []
+    same = [each["conditions"]["ref_name"] for each in wanted if each["target"] == ruleset.get("target")]
     names = (ruleset.get("conditions") or {}).get("ref_name") or {}
     # Rather one too many: the default branch may be any of them, and a pattern's `*` is taken to match a slash.
     everywhere = {"~ALL", "~DEFAULT_BRANCH"} & set(names.get("include", ()))
     return [
         reference
-        for reference in references
+        for reference in sorted({reference for each in same for reference in each["include"]})
         if reference not in names.get("exclude", ())
         and (everywhere or any(fnmatch.fnmatchcase(reference, pattern) for pattern in names.get("include", ())))
     ]

@@ -49,6 +49,8 @@ class Runner:
     """What `github.token` is in a workflow."""
     variables: Mapping[str, str]
     secrets: Mapping[str, str] = field(repr=False)
+    docker_host: str = ""
+    """The address of the container engine that the steps find; empty for the usual one."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,14 @@ def run_on_pull_request(runner: Runner, workflow: str, pull: Mapping[str, Any], 
     _git(home / "source", "push", "--quiet", "--force", "origin", f"HEAD:refs/pull/{number}/merge")
     event = {"action": action, "number": number, "pull_request": pull}
     return _start(runner, home, workflow, "pull_request", event)
+
+
+def run_on_push(runner: Runner, workflow: str, branch: str, sha: str = "") -> WorkflowRun:
+    """Start a workflow as a push to a branch does. sha: the commit that was pushed, the branch's newest by default."""
+    home = _new_home(runner)
+    _check_out(runner, sha or f"origin/{branch}", home / "source")
+    after = _git(home / "source", "rev-parse", "HEAD")
+    return _start(runner, home, workflow, "push", {"ref": f"refs/heads/{branch}", "after": after})
 
 
 def run_on_dispatch(runner: Runner, workflow: str, branch: str, inputs: Mapping[str, str]) -> WorkflowRun:
@@ -227,6 +237,7 @@ def _environment(runner: Runner, home: Path) -> dict[str, str]:
         "UV_CACHE_DIR": found.stdout.strip(),
         "TERM": "dumb",
         "GIT_PAGER": "cat",
+        **({"DOCKER_HOST": runner.docker_host} if runner.docker_host else {}),
         "RPS_GITHUB_GIT": str(runner.repository),
         "RPS_GITHUB_PYTHON": str(Path(sys.base_prefix) / "bin" / "python3"),
         "RPS_GITHUB_ARTIFACTS": str(home / "artifacts"),
@@ -278,7 +289,8 @@ def _job_name(entry: Mapping[str, Any]) -> str:
     return f"{job} ({', '.join(map(str, matrix.values()))})" if matrix else job
 
 
-def _git(directory: Path, *arguments: str) -> None:
+def _git(directory: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise StackError(f"git {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()

@@ -18,13 +18,27 @@ from typing import Any
 
 import httpx
 
-from scripts.github_actions import Outcome, Runner, WorkflowRun, run_on_pull_request, show_as_checks
+from scripts.github_actions import (
+    Outcome,
+    Runner,
+    WorkflowRun,
+    run_on_pull_request,
+    run_on_push,
+    show_as_checks,
+)
 from scripts.processes import end, start
 from scripts.services import ROOT, StackError, free_ports
 
 BRANCHES = ("dev", "test", "master")
-ON_PULL_REQUEST = ("branch-flow.yml", "model-gate.yml")
-"""The workflows that a pull request into test starts, in the order in which they are run."""
+ON_PULL_REQUEST = {"test": ("branch-flow.yml", "model-gate.yml"), "master": ("branch-flow.yml",)}
+"""The workflows that a pull request into a branch starts, in the order in which they are run."""
+ON_RELEASE = "release.yml"
+"""What a push to master starts, beside the tests that any push starts."""
+VARIABLES = (
+    "AIRFLOW_API_URL", "AIRFLOW_USERNAME", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "REGISTRY_USERNAME",
+    "RPS_BASE_IMAGE", "RPS_BUILD_NETWORK", "RPS_CHALLENGE", "RPS_IMAGE",
+)  # fmt: skip
+SECRETS = ("AIRFLOW_PASSWORD", "AIRFLOW_TOKEN", "MLFLOW_TRACKING_PASSWORD", "REGISTRY_PASSWORD")
 READY_SECONDS = 30.0
 _IDENTITY = ("-c", "user.name=Ana", "-c", "user.email=ana@rps.invalid")
 
@@ -104,7 +118,7 @@ class Team:
     ) -> dict[str, Outcome]:
         """All that the pull request starts, to the end; their jobs' results become checks of its head."""
         outcomes = {}
-        for workflow in ON_PULL_REQUEST:
+        for workflow in ON_PULL_REQUEST[pull["base"]["ref"]]:
             outcomes[workflow] = self.start_workflow(pull, workflow, action).wait(on_line)
             show_as_checks(self.runner, pull["head"]["sha"], outcomes[workflow])
         return outcomes
@@ -119,6 +133,24 @@ class Team:
             return str(answer.json()["message"])
         _require(answer)
         return ""
+
+    def merge_into_master(self, title: str, on_line: Callable[[str, str], None] = lambda *_: None) -> str:
+        """Bring `test` into `master` as the branch rules want it; the commit. Raises StackError when GitHub refuses."""
+        number = self.open_pull_request("test", "master", title)["number"]
+        self.run_workflows(self.pull_request(number), on_line=on_line)
+        self.approve(number)
+        if held := self.merge(number):
+            raise StackError(f"GitHub does not merge #{number} into master: {' '.join(held.split())}")
+        return self.head("master")
+
+    def start_release(self, sha: str = "") -> WorkflowRun:
+        """What the push of a commit to master starts; of its newest by default."""
+        return run_on_push(self.runner, ON_RELEASE, "master", sha)
+
+    def release(self, title: str, on_line: Callable[[str, str], None] = lambda *_: None) -> Outcome:
+        """Merge `test` into `master`, and run the release that this starts, to the end."""
+        sha = self.merge_into_master(title, on_line)
+        return self.start_release(sha).wait(on_line)
 
     def close(self, number: int) -> None:
         self._ask("PATCH", f"pulls/{number}", {"state": "closed"})
@@ -151,8 +183,8 @@ class Team:
 def team(home: Path, repository: Path, addresses: Mapping[str, str], name: str = "ana/weather") -> Iterator[Team]:
     """Start the double in front of a Git repository; it ends with the block.
 
-    home: for the double's log and the runner; addresses: of Airflow and MLflow, as `scripts.services` names them,
-    which become the repository's variables and secrets.
+    home: for the double's log and the runner; addresses: of Airflow, MLflow and the registry, by the names that the
+    workflows give them, which become the repository's variables and secrets. `DOCKER_HOST` is the runner's engine.
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     tokens = [f"token-{secrets.token_hex(12)}" for _ in range(4)]
@@ -168,8 +200,6 @@ def team(home: Path, repository: Path, addresses: Mapping[str, str], name: str =
     process = start(command, log=home / "github.log", environment=environment, directory=ROOT, address=url)
     try:
         _wait_until_up(url, lambda: process.alive, home / "github.log")
-        secret = ("AIRFLOW_PASSWORD", "AIRFLOW_TOKEN", "MLFLOW_TRACKING_PASSWORD")
-        public = ("AIRFLOW_API_URL", "AIRFLOW_USERNAME", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME")
         runner = Runner(
             home=home,
             repository=repository,
@@ -177,8 +207,9 @@ def team(home: Path, repository: Path, addresses: Mapping[str, str], name: str =
             api_url=f"{url}/api/v3",
             server_url=url,
             token=workflow_token,
-            variables={each: addresses[each] for each in public if each in addresses},
-            secrets={each: addresses[each] for each in secret if each in addresses},
+            variables={each: addresses[each] for each in VARIABLES if addresses.get(each)},
+            secrets={each: addresses[each] for each in SECRETS if addresses.get(each)},
+            docker_host=addresses.get("DOCKER_HOST") or os.environ.get("DOCKER_HOST", ""),
         )
         yield Team(runner, owner_token, reviewer_token, fork_token)
     finally:

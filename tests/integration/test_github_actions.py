@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import threading
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from scripts.github_actions import Runner, run_on_dispatch
+from scripts.github_actions import Runner, run_on_dispatch, run_on_push
 from scripts.services import ROOT, StackError
 
 HEAD = """\
 on:
+  push:
+    branches: [master]
   workflow_dispatch:
     inputs:
       sha: {type: string}
@@ -51,6 +54,11 @@ def commit_workflow(runner: Runner, steps: str) -> None:
         subprocess.run(["git", "-C", str(runner.repository), *command], check=True)
 
 
+def git(runner: Runner, *arguments: str) -> str:
+    command = ["git", "-C", str(runner.repository), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def test_a_step_sees_what_the_workflow_gives_it_and_nothing_else_of_ours(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +85,57 @@ def test_a_step_sees_what_the_workflow_gives_it_and_nothing_else_of_ours(
     assert outcome.summary.strip() == "a summary"
     for path in (runner.home / "runs").rglob("secrets"):
         assert path.stat().st_mode & 0o077 == 0
+
+
+EVENT = """
+      - env:
+          EVENT: ${{ github.event_name }} ${{ github.ref }} ${{ github.sha }} ${{ github.event.after }}
+        run: echo "seen $EVENT"
+"""
+
+
+def test_a_push_is_of_its_branch_and_commit_also_when_another_has_come_since(runner: Runner) -> None:
+    commit_workflow(runner, EVENT)
+    pushed = git(runner, "rev-parse", "HEAD")
+    git(runner, "-c", "user.name=a", "-c", "user.email=a@b.invalid", "commit", "-qm", "Later", "--allow-empty")
+    later = git(runner, "rev-parse", "HEAD")
+
+    for sha, seen in ((pushed, pushed), ("", later)):
+        outcome = run_on_push(runner, "try.yml", "master", sha).wait()
+        assert outcome.jobs == {"try": "success"}
+        assert f"seen push refs/heads/master {seen} {seen}" in outcome.output
+
+
+def test_a_workflow_that_is_started_by_hand_sees_from_which_branch(runner: Runner) -> None:
+    commit_workflow(runner, EVENT)
+    git(runner, "branch", "dev")
+
+    outcome = run_on_dispatch(runner, "try.yml", "dev", {}).wait()
+
+    assert f"seen workflow_dispatch refs/heads/dev {git(runner, 'rev-parse', 'dev')}" in outcome.output
+
+
+def test_the_steps_find_the_runners_container_engine(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///of/the/shell.sock")
+    commit_workflow(runner, '      - run: echo "engine [$DOCKER_HOST]"\n')
+
+    with_one = dataclasses.replace(runner, docker_host=f"unix://{runner.home}/engine.sock")
+
+    assert f"engine [unix://{runner.home}/engine.sock]" in run_on_push(with_one, "try.yml", "master").wait().output
+    assert "engine []" in run_on_push(runner, "try.yml", "master").wait().output
+
+
+def test_only_master_is_released(runner: Runner) -> None:
+    shutil.copytree(ROOT / ".github", runner.repository / ".github")
+    git(runner, "add", ".")
+    git(runner, "-c", "user.name=a", "-c", "user.email=a@b.invalid", "commit", "-qm", "All workflows")
+    git(runner, "branch", "dev")
+
+    outcome = run_on_dispatch(runner, "release.yml", "dev", {"model_version": "3"}).wait()
+
+    assert outcome.jobs == {"release": "failure"}
+    assert "::error::only master is released; found refs/heads/dev." in outcome.output
+    assert "asked for Python" not in outcome.output
 
 
 @pytest.mark.parametrize(("patience", "told"), [(0, "SIGINT"), (1, "SIGTERM")])

@@ -291,8 +291,10 @@ def test_an_upload_that_is_left_half_is_made_again(releases: Releases, github_do
 
 def test_a_published_release_gets_what_it_lacks(releases: Releases, github_double: Double) -> None:
     put(releases, files=dict(list(FILES.items())[:1]))
+    github_double.server.halve_upload(shown(github_double)[0]["assets"][0]["id"])
 
     assert put(releases).files == tuple(sorted(FILES))
+    assert contents(github_double) == {name: file.content for name, file in FILES.items()}
 
 
 @pytest.mark.parametrize("fault", LOST, ids=lambda fault: fault["kind"])

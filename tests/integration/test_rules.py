@@ -1,4 +1,4 @@
-"""The branch rules against the GitHub double: applied from the files, compared with them, and in force."""
+"""The rules of branches and tags against the GitHub double: applied from the files, compared with them, in force."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scripts.services import ROOT
 from tests.doubles.github.fixture import Double
 
 FILES = ROOT / ".github" / "rulesets"
-BRANCHES = ("dev", "master", "test")
+NAMES = ("dev", "master", "tags", "test")
 
 
 @pytest.fixture
@@ -62,16 +62,16 @@ def one_more(name: str, include: list[str], **changes: object) -> dict[str, obje
 
 
 def test_applied_rules_are_those_of_the_files(github: GitHub, github_double: Double) -> None:
-    assert [told.split(":")[0] for told in check(github, FILES)] == list(BRANCHES)
+    assert [told.split(":")[0] for told in check(github, FILES)] == list(NAMES)
     assert all(": made from " in told for told in apply(github, FILES))
     assert check(github, FILES) == []
-    assert sorted(each["name"] for each in github_double.request("GET", "rulesets").json()) == list(BRANCHES)
+    assert sorted(each["name"] for each in github_double.request("GET", "rulesets").json()) == list(NAMES)
 
 
 def test_applying_twice_changes_nothing_the_second_time(github: GitHub, github_double: Double) -> None:
     list(apply(github, FILES))
     before = len(github_double.requests())
-    assert [told.split(" ")[1] for told in apply(github, FILES)] == ["as"] * 3
+    assert [told.split(" ")[1] for told in apply(github, FILES)] == ["as"] * len(NAMES)
     assert not [each for each in github_double.requests()[before:] if not each.startswith("GET ")]
 
 
@@ -91,7 +91,7 @@ def test_what_was_loosened_by_hand_is_shown_line_by_line_and_mended(github: GitH
     changed = {line[0] + line[1:].strip(" ,") for line in lines[2:] if line[0] in "+-"}
     assert {'-"required_approving_review_count": 1', '+"required_approving_review_count": 0'} <= changed
     assert {'-"context": "model-gate"', '-"non_fast_forward": {}'} <= changed
-    assert ["brought" in told for told in apply(github, FILES)] == [False, False, True]
+    assert ["brought" in told for told in apply(github, FILES)] == [False, False, False, True]
     assert check(github, FILES) == []
 
 
@@ -152,6 +152,16 @@ def test_another_ruleset_for_the_same_branches_is_a_difference(
     assert difference.startswith("extra: GitHub has this ruleset for refs/heads/")
 
 
+def test_another_ruleset_for_the_releases_tags_is_a_difference(github: GitHub, github_double: Double) -> None:
+    list(apply(github, FILES))
+    for name, include in (("extra", ["refs/tags/v*"]), ("all", ["~ALL"])):
+        github_double.request("POST", "rulesets", one_more(name, include, target="tag")).raise_for_status()
+    assert [told.partition(",")[0] for told in check(github, FILES)] == [
+        "extra: GitHub has this ruleset for refs/tags/v*",
+        "all: GitHub has this ruleset for refs/tags/v*",
+    ]
+
+
 def test_rulesets_for_other_branches_tags_or_switched_off_are_nobodys_business(
     github: GitHub, github_double: Double
 ) -> None:
@@ -159,7 +169,8 @@ def test_rulesets_for_other_branches_tags_or_switched_off_are_nobodys_business(
     for other in (
         one_more("data", ["refs/heads/data/*"]),
         one_more("off", ["refs/heads/test"], enforcement="disabled"),
-        one_more("tags", ["refs/tags/v*"], target="tag"),
+        one_more("other tags", ["refs/tags/data*"], target="tag"),
+        one_more("tags off", ["refs/tags/v*"], target="tag", enforcement="disabled"),
     ):
         github_double.request("POST", "rulesets", other).raise_for_status()
     assert check(github, FILES) == []
@@ -170,7 +181,7 @@ def test_rulesets_for_other_branches_tags_or_switched_off_are_nobodys_business(
     [
         (lambda it: it.update(enforcment="active"), "enforcment"),
         (lambda it: it.pop("bypass_actors"), "bypass_actors"),
-        (lambda it: it.update(target="tag"), "$.target"),
+        (lambda it: it.update(target="push"), "$.target"),
         (lambda it: rule(it, "pull_request").update(required_approving_review_count="one"), "approving_review_count"),
         (lambda it: it["rules"].append({"type": "no_mondays"}), "no_mondays"),
         (lambda it: it["rules"].append({"type": "deletion"}), "each type once"),
@@ -238,6 +249,21 @@ def test_the_rules_hold_a_pull_request_until_it_is_green_and_approved(github: Gi
     passed("model-gate")
     assert merge("squash")[0] == 405
     assert merge()[0] == 200
+
+
+def test_a_releases_tag_is_neither_moved_nor_deleted_by_anybody(github: GitHub, github_double: Double) -> None:
+    list(apply(github, FILES))
+    first = github_double.head("master")
+    for name in ("tags/v1.0.0", "tags/data"):
+        github_double.request("POST", "git/refs", {"ref": f"refs/{name}", "sha": first}).raise_for_status()
+    later = github_double.commit("master", {"a.txt": "1"})
+
+    def tried(name: str) -> list[int]:
+        moved = github_double.request("PATCH", f"git/refs/{name}", {"sha": later, "force": True})
+        return [moved.status_code, github_double.request("DELETE", f"git/refs/{name}").status_code]
+
+    assert tried("tags/v1.0.0") == [422, 422]
+    assert tried("tags/data") == [200, 204]
 
 
 def test_github_takes_the_files_as_they_are(github: GitHub, github_double: Double) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,8 +82,17 @@ def test_one_action_has_one_commit_everywhere() -> None:
 def test_a_workflow_has_no_permission_and_cancels_what_is_overtaken(path: Path) -> None:
     workflow = read(path)
     assert workflow["permissions"] == {}
-    assert workflow["concurrency"]["cancel-in-progress"] == "true"
-    assert "github.event.pull_request.number" in workflow["concurrency"]["group"]
+    if path.stem != "release":
+        assert workflow["concurrency"]["cancel-in-progress"] == "true"
+    if "pull_request" in workflow["on"]:
+        assert "github.event.pull_request.number" in workflow["concurrency"]["group"]
+
+
+def test_releases_come_one_after_the_other_and_none_is_cut_short() -> None:
+    workflow = read(GITHUB / "workflows" / "release.yml")
+    assert workflow["concurrency"] == {"group": "release", "cancel-in-progress": "false"}
+    assert set(workflow["on"]) == {"push", "workflow_dispatch"}
+    assert workflow["on"]["push"] == {"branches": ["master"]}
 
 
 def test_a_job_is_given_what_it_needs_for_a_limited_time() -> None:
@@ -90,12 +101,12 @@ def test_a_job_is_given_what_it_needs_for_a_limited_time() -> None:
         assert 0 < int(job["timeout-minutes"]) <= 75
         permissions = job.get("permissions", {})
         assert "write-all" not in permissions
-        assert permissions.get("contents", "read") == "read"
         written[f"{workflow}/{name}"] = {key for key, value in permissions.items() if value == "write"}
     assert {name: given for name, given in written.items() if given} == {
         "model-gate/plan": {"statuses"},
         "model-gate/gate": {"statuses", "pull-requests"},
         "model-gate/conclude": {"statuses"},
+        "release/release": {"contents"},
     }
 
 
@@ -106,16 +117,35 @@ def test_nothing_is_interpolated_into_a_shell_line() -> None:
 
 def test_no_event_runs_a_fork_with_our_secrets() -> None:
     for path in WORKFLOWS:
-        assert set(read(path)["on"]) <= {"pull_request", "push", "workflow_dispatch"}, path.name
+        assert set(read(path)["on"]) <= {"pull_request", "push", "schedule", "workflow_dispatch"}, path.name
 
 
-def test_secrets_are_given_to_the_step_that_judges_and_to_no_other() -> None:
+def test_secrets_are_given_to_the_steps_that_judge_release_and_verify_and_to_no_other() -> None:
+    given = {}
     for where, step in steps():
-        if "secrets." in json.dumps(step):
-            assert where == "model-gate/gate"
-            assert " -m ci gate " in step["run"]
+        if secrets := set(re.findall(r"secrets\.(\w+)", json.dumps(step))):
+            assert re.search(r' -m ci (gate|release|verify) "\$', step["run"]), where
+            given[where] = secrets
+    assert given == {
+        "model-gate/gate": {"AIRFLOW_PASSWORD", "AIRFLOW_TOKEN", "MLFLOW_TRACKING_PASSWORD"},
+        "release/release": {"MLFLOW_TRACKING_PASSWORD", "REGISTRY_PASSWORD"},
+        "verify/verify": {"REGISTRY_PASSWORD"},
+    }
     for _, _, job in jobs():
         assert "secrets." not in json.dumps({key: value for key, value in job.items() if key != "steps"})
+
+
+def test_the_environment_production_guards_the_release_and_nothing_else() -> None:
+    assert {f"{workflow}/{name}": job["environment"] for workflow, name, job in jobs() if "environment" in job} == {
+        "release/release": "production"
+    }
+
+
+def test_every_setting_that_the_steps_take_is_told_of_in_the_how_to() -> None:
+    told = (ROOT / "docs" / "how-to" / "github.md").read_text(encoding="utf-8")
+    for where, step in steps():
+        for name in re.findall(r"(?:vars|secrets)\.(\w+)", json.dumps(step)):
+            assert f"`{name}`" in told, f"{where}: {name}"
 
 
 def test_no_checkout_leaves_its_credentials_behind() -> None:
@@ -126,17 +156,115 @@ def test_no_checkout_leaves_its_credentials_behind() -> None:
 
 def test_the_gate_runs_the_base_branchs_code_with_every_branch_at_hand() -> None:
     base = read(GITHUB / "workflows" / "model-gate.yml")["on"]["pull_request"]["branches"]
-    for _, name, job in jobs():
+    for workflow, name, job in jobs():
         for step in job["steps"]:
-            if step.get("uses", "").startswith("actions/checkout@") and " -m ci " in json.dumps(job):
+            if workflow == "model-gate" and step.get("uses", "").startswith("actions/checkout@"):
                 assert [step["with"]["ref"]] == base, name
                 assert step["with"]["fetch-depth"] == "0", name
 
 
-def test_a_cancelled_jobs_signals_reach_the_gate() -> None:
-    judging = [step["run"] for _, step in steps() if " -m ci gate " in step.get("run", "")]
-    assert len(judging) == 1
-    assert judging[0].strip().splitlines()[-1].startswith("exec ")
+def test_the_release_is_of_the_commit_that_was_pushed_with_every_tag_at_hand() -> None:
+    (job,) = read(GITHUB / "workflows" / "release.yml")["jobs"].values()
+    (checkout,) = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+    assert checkout["with"] == {"ref": "${{ github.sha }}", "fetch-depth": "0", "persist-credentials": "false"}
+    (step,) = [step for step in job["steps"] if " -m ci release " in step.get("run", "")]
+    assert step["env"]["SHA"] == "${{ github.sha }}"
+
+
+def test_only_master_is_released_and_that_is_seen_to_first() -> None:
+    first = read(GITHUB / "workflows" / "release.yml")["jobs"]["release"]["steps"][0]
+    assert first["env"] == {"REF": "${{ github.ref }}"}
+
+    def tried(ref: str) -> tuple[int, str]:
+        done = run_step(first, {"REF": ref})
+        return done.returncode, done.stdout
+
+    assert tried("refs/heads/master") == (0, "")
+    for other in ("refs/heads/dev", "refs/tags/master", "refs/heads/master2", ""):
+        code, told = tried(other)
+        assert code == 1
+        assert told.startswith(f"::error::only master is released; found {other}. ")
+
+
+@pytest.mark.parametrize("workflow", ["model-gate", "release", "verify"])
+def test_a_cancelled_jobs_signals_reach_the_command(workflow: str) -> None:
+    commands = [
+        step["run"]
+        for where, step in steps()
+        if where.startswith(f"{workflow}/") and re.search(r" -m ci (gate|release|verify) ", step.get("run", ""))
+    ]
+    assert len(commands) == 1
+    assert commands[0].strip().splitlines()[-1].startswith("exec ")
+
+
+HOSTILE = "$(touch trap) `touch trap`; touch trap --x"
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments"),
+    [
+        ({}, []),
+        ({"CHALLENGE": "weather"}, ["--challenge", "weather"]),
+        ({"MODEL_VERSION": "3"}, ["--model-version", "3"]),
+        ({"MODEL_VERSION": HOSTILE, "CHALLENGE": HOSTILE}, ["--challenge", HOSTILE, "--model-version", HOSTILE]),
+    ],
+)
+def test_the_release_is_asked_for_as_the_inputs_say(
+    tmp_path: Path, given: dict[str, str], arguments: list[str]
+) -> None:
+    called = command_of("release", tmp_path, {"SHA": "abc", **given})
+    assert called == ["-m", "ci", "release", "--sha", "abc", "--output", f"{tmp_path}/release", *arguments]
+    assert not (tmp_path / "trap").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "image"),
+    [
+        ({"IMAGE": "registry.example/ana/rps@sha256:0a", "RPS_IMAGE": "ana/rps"}, "registry.example/ana/rps@sha256:0a"),
+        ({"RPS_IMAGE": "ana/rps"}, "ana/rps:latest"),
+        ({"RPS_IMAGE": "ana/rps-{challenge}", "CHALLENGE": "weather"}, "ana/rps-weather:latest"),
+        ({"IMAGE": HOSTILE}, HOSTILE),
+    ],
+)
+def test_the_image_to_verify_is_the_one_that_was_named_or_the_released_one(
+    tmp_path: Path, given: dict[str, str], image: str
+) -> None:
+    assert command_of("verify", tmp_path, given) == ["-m", "ci", "verify", image]
+    assert not (tmp_path / "trap").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [({}, "the variable RPS_IMAGE"), ({"RPS_IMAGE": "ana/{challenge}"}, "the variable RPS_CHALLENGE")],
+)
+def test_without_an_image_to_verify_it_is_told_what_to_set(tmp_path: Path, given: dict[str, str], told: str) -> None:
+    done = run_step(step_of("verify"), {"PYTHON": "false", **given}, tmp_path)
+    assert done.returncode == 1
+    assert told in done.stdout
+
+
+def step_of(command: str) -> dict[str, Any]:
+    (found,) = [step for _, step in steps() if f" -m ci {command} " in step.get("run", "")]
+    return found
+
+
+def run_step(
+    step: dict[str, Any], environment: dict[str, str], directory: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a step's lines as the runner does, with what its `env` names: empty when it is not given."""
+    given = {"PATH": os.environ["PATH"], **dict.fromkeys(step["env"], ""), **environment}
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+    return subprocess.run(command, env=given, cwd=directory, capture_output=True, text=True, check=False)
+
+
+def command_of(command: str, directory: Path, environment: dict[str, str]) -> list[str]:
+    """The arguments with which a step would start Python."""
+    python = directory / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    done = run_step(step_of(command), {"PYTHON": str(python), "RUNNER_TEMP": str(directory), **environment}, directory)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("branch", ["dev", "test", "master"])
@@ -170,10 +298,19 @@ def test_the_unit_tests_run_on_every_supported_python() -> None:
 def test_test_and_master_keep_the_commits_that_were_judged() -> None:
     """A squashed or rebased commit is another one than the gate has judged, and a release looks for that one."""
     for ruleset in read_rulesets(GITHUB / "rulesets").values():
-        rules = {rule["type"]: rule.get("parameters", {}) for rule in ruleset["rules"]}
-        assert {"deletion", "non_fast_forward", "pull_request"} <= set(rules)
         assert ruleset["bypass_actors"] == []
+        rules = {rule["type"]: rule.get("parameters", {}) for rule in ruleset["rules"]}
+        if ruleset["target"] == "tag":
+            continue
+        assert {"deletion", "non_fast_forward", "pull_request"} <= set(rules)
         if ruleset["name"] in {"test", "master"}:
             assert rules["pull_request"]["allowed_merge_methods"] == ["merge"]
             assert rules["pull_request"]["required_approving_review_count"] == 1
             assert rules["pull_request"]["require_last_push_approval"]
+
+
+def test_a_releases_tag_is_not_moved_or_deleted() -> None:
+    (ruleset,) = [each for each in read_rulesets(GITHUB / "rulesets").values() if each["target"] == "tag"]
+    assert ruleset["conditions"]["ref_name"] == {"include": ["refs/tags/v*"], "exclude": []}
+    # Making one is not forbidden: the release does it with the workflow's own token, which could not bypass the rule.
+    assert [rule["type"] for rule in ruleset["rules"]] == ["deletion", "non_fast_forward", "update"]
