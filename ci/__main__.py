@@ -1,5 +1,5 @@
 """The decisions of CI: `python -m ci gate` judges a commit's model; `plan` and `conclude` frame several such gates;
-`release` brings the best one to production in a verified image.
+`release` brings the best one to production in a verified image, and `verify` checks any image.
 
 Exit codes: 0 done, or passed; 1 blocked, other rules, or not released; 2 no verdict, or cancelled; 64 wrong use or
 configuration; 75 a fault that may pass (GitHub, a registry, the engine): run it again.
@@ -130,6 +130,12 @@ def _release(options: argparse.Namespace, log: Log) -> int:
     return 0
 
 
+def _verify(options: argparse.Namespace, log: Log) -> int:
+    from ci.release.verify import verify_command
+
+    return verify_command(options, log)
+
+
 def _rules(options: argparse.Namespace, log: Log) -> int:
     from ci.github import GitHub
     from ci.rules import apply, check
@@ -244,6 +250,15 @@ def _parser() -> argparse.ArgumentParser:
     release.add_argument(
         "--output", type=Path, default=Path("release"), help="for release.json, notes.md, bundle/ (default: release/)"
     )
+    verify = commands.add_parser("verify", help="pull an image, run it, and see that it is what it says it is")
+    verify.set_defaults(command=_verify)
+    verify.add_argument("image", metavar="IMAGE", help="registry/owner/name:tag, or …@sha256:…")
+    verify.add_argument(
+        "--deadline-seconds", type=_positive, default=HEALTH_SECONDS, metavar="S",
+        help="it must be healthy so long after its start (default: %(default)g)",
+    )  # fmt: skip
+    verify.add_argument("--no-pull", dest="pull", action="store_false", help="take the image that the engine has")
+    verify.add_argument("--expect-digest", default="", metavar="sha256:…", help="the registry must give this one")
     rules = commands.add_parser("rules", help="the branch rules of .github/rulesets on GitHub")
     rules.set_defaults(command=_rules)
     rules.add_argument(

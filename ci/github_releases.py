@@ -123,6 +123,19 @@ class Releases:
             )
         return found.tag
 
+    def delete(self, ref: str) -> None:
+        """Delete a ref, `refs/…`; nothing happens when it is gone already."""
+        from githubkit.exception import RequestFailed
+
+        def delete() -> None:
+            try:
+                self._github.rest.git.delete_ref(*self._github.repository, ref.removeprefix("refs/"), headers=HEADERS)
+            except RequestFailed as error:
+                if error.response.status_code not in {404, 422} or self._find(ref) is not None:
+                    raise
+
+        self._github.patiently(f"deleting the ref {ref}", "contents: write", delete)
+
     def release_of(self, tag: str) -> Release | None:
         """The release of a tag: the published one, else its oldest draft."""
 

@@ -14,7 +14,7 @@ from ci.release.history import History
 from ci.release.image import build, find_base, labels
 from ci.release.plan import Plan
 from ci.release.steps import Steps
-from ci.release.verify import verify
+from ci.release.verify import Check, verify
 from ci.settings import ImageSettings
 
 
@@ -103,10 +103,14 @@ class Delivery:
             self.engine,
             reference,
             pull=pull,
-            deadline_seconds=self.health_deadline.total_seconds(),
             expected=plan.labels,
+            deadline_seconds=self.health_deadline.total_seconds(),
+            note=self._told,
         )
-        return f"healthy in {seen.seconds_to_healthy:.1f} s, and the worked example came back the same"
+        return f"healthy {seen.seconds_to_healthy:.1f} s after its start, and the worked example came back the same"
+
+    def _told(self, check: Check) -> None:
+        self.log.line(f"  {check.name}: {check.found}")
 
     def _name(self, plan: Plan) -> str:
         return f"{self.settings.repository}:{plan.tag}"

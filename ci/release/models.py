@@ -5,6 +5,7 @@ Works against MLflow 2.7 servers (DagsHub) as against the newest.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,6 +98,12 @@ class Models:
             f"point the alias {PRODUCTION} at version {version}",
             partial(client.set_registered_model_alias, self.challenge, PRODUCTION, str(version)),
         )
+
+    def withdraw(self, versions: Container[int], reason: str) -> None:
+        """Tag those that passed the gate, so that no release chooses them by itself."""
+        for version in self.versions():
+            if version.version in versions and version.gate == "passed" and not version.withdrawn:
+                self.tag(version.version, WITHDRAWN, reason)
 
     def tag(self, version: int, key: str, value: str) -> None:
         """Set a tag of a version, unless it says so already."""

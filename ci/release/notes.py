@@ -77,7 +77,9 @@ def _opening(released: Released) -> str:
     if before.model_version == plan.model.version:
         return f"{told}, as in {before.number.tag}: only the code has changed."
     if plan.withdraws is not None:
-        return f"{told}. **A roll-back** from version {plan.withdraws}, which is withdrawn ({earlier})."
+        first, last = plan.model.version + 1, plan.withdraws
+        gone = f"version {last}" if first == last else f"versions {first} to {last}"
+        return f"{told}. **A roll-back**: {gone} will not be chosen again by itself ({earlier})."
     return f"{told}; {earlier}."
 
 

@@ -30,7 +30,7 @@ class Named:
     image: str = ""
     """`repository@sha256:…`; empty when it is only reserved, or its annotation does not say."""
     withdraws: int | None = None
-    """The version that production is rolled back from."""
+    """Of a roll-back: the newest version that was there, and is not chosen again; nor are those between."""
 
     def is_of(self, challenge: str, sha: str, model_version: int) -> bool:
         return (self.challenge, self.sha, self.model_version) == (challenge, sha, model_version)

@@ -78,7 +78,7 @@ class Plan:
     """The commit of `master` whose service is built."""
     model: ModelVersion
     withdraws: int | None
-    """The version that production is rolled back from, which is not chosen again by itself."""
+    """Of a roll-back: the newest version there was. It and those down to the released one are not chosen again."""
 
     @property
     def tag(self) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ci.errors import NotReleased
 from ci.progress import Log
 from ci.release.engine import Engine
-from ci.release.models import RELEASED, WITHDRAWN, Models
+from ci.release.models import RELEASED, Models
 from ci.release.numbering import Named, newest_image
 from ci.release.steps import Steps
 
@@ -49,9 +49,9 @@ class Promotion:
 
     def _alias(self, release: Named) -> None:
         with self.steps.step("promote") as step:
-            if release.withdraws is not None and release.withdraws != release.model_version:
+            if release.withdraws is not None:
                 told = f"rolled back to version {release.model_version} by {release.number.tag}"
-                self.models.tag(release.withdraws, WITHDRAWN, told)
+                self.models.withdraw(range(release.model_version + 1, release.withdraws + 1), told)
             found = self.models.production() == release.model_version
             self.models.promote(release.model_version)
             self.models.tag(release.model_version, RELEASED, release.number.tag)

@@ -23,6 +23,7 @@ from ci.github import GitHub
 from ci.github_releases import Attachment, Releases
 from ci.progress import Log
 from ci.release.choose import Choice, choose
+from ci.release.context import REQUIREMENTS, read_context
 from ci.release.delivery import Delivery
 from ci.release.engine import Credentials, Engine
 from ci.release.history import History
@@ -32,6 +33,8 @@ from ci.release.notes import Released, render
 from ci.release.numbering import Named, changes_since, last_release, next_number, own, require_not_older
 from ci.release.plan import TAGS, Number, Plan
 from ci.release.promotion import Promotion
+from ci.release.provenance import statement
+from ci.release.sbom import sbom
 from ci.release.steps import Step, Steps
 from ci.settings import GitHubSettings, ImageSettings, MlflowSettings
 from ci.signals import cancelled_by_signals
@@ -40,7 +43,9 @@ from forecasting.manifest import Manifest
 
 RECORD = "release.json"
 NOTES = "notes.md"
-FILES = ("sbom.spdx.json", "provenance.json")
+SBOM = "sbom.spdx.json"
+PROVENANCE = "provenance.json"
+FILES = (SBOM, PROVENANCE)
 CONSIDERED_SHOWN = 10
 RESERVE_TRIES = 20
 """How many numbers are tried, should others be reserving at the same time."""
@@ -132,8 +137,14 @@ class _Release:
         choice = self._choose(production)
         plan = self._number(choice, taken, production)
         manifest, bundle = self._fetch(plan)
-        image = self._tag(plan, self.delivery.deliver(plan, bundle, self._tagged(plan)))
-        self._publish(plan, choice, manifest, image)
+        tagged = self._tagged(plan)
+        image = self.delivery.deliver(plan, bundle, tagged)
+        if tagged:
+            self.steps.skip("tag", f"{plan.tag} is commit {plan.sha[:12]}")
+        else:
+            image = self._tag(plan, image)
+        self._note(image=image)
+        self._publish(plan, choice, manifest, bundle, image)
         self._promote(plan, image)
         return self.record
 
@@ -170,7 +181,8 @@ class _Release:
             else:
                 # Of versions of one model, a lower one is an earlier one: to ask for it is to go back.
                 back = request.pinned is not None and production is not None and request.pinned < production
-                plan = self._reserved(choice, taken, production if back else None)
+                newest = max(one.version.version for one in choice.considered)
+                plan = self._reserved(choice, taken, newest if back else None)
             told = f"{plan.tag}, of commit {plan.sha[:12]} and version {model.version} of {plan.challenge}"
             step.done(told, found=found is not None)
         self._note(tag=plan.tag, model_version=model.version)
@@ -205,10 +217,9 @@ class _Release:
             step.done(f"{told}, trained to {manifest.train_end:%Y-%m-%d %H:%M} UTC")
         return manifest, directory
 
-    def _publish(self, plan: Plan, choice: Choice, manifest: Manifest, image: str) -> None:
+    def _publish(self, plan: Plan, choice: Choice, manifest: Manifest, bundle: Path, image: str) -> None:
         """The release on GitHub, with the list of what is in the image, and where that came from."""
         earlier = [each for each in self._taken() if each.number < plan.number]
-        server, repository = self.services.github.server_url, self.services.github.repository
         notes = render(
             Released(
                 plan=plan,
@@ -217,7 +228,7 @@ class _Release:
                 before=last_release(earlier, plan.challenge),
                 commits=changes_since(last_release(earlier), self.history, plan.sha),
                 image=image,
-                repository_url=f"{server}/{repository}",
+                repository_url=self.delivery.source_url,
                 model_url=self.models.link(plan.model.version),
             )
         )
@@ -229,15 +240,25 @@ class _Release:
                     plan.tag,
                     name=f"{plan.title} {plan.tag}",
                     body=notes,
-                    files=self._files(plan, manifest, image),
+                    files=self._files(plan, bundle, image),
                     latest=True,
                 )
             step.done(f"{there.url}, with {', '.join(FILES)}", found=found)
         (self.request.output / NOTES).write_text(notes, encoding="utf-8")
         self._note(url=there.url)
 
-    def _files(self, plan: Plan, manifest: Manifest, image: str) -> dict[str, Attachment]:
-        raise NotImplementedError
+    def _files(self, plan: Plan, bundle: Path, image: str) -> dict[str, Attachment]:
+        """What is in the image, and what it was made from."""
+        engine = self.delivery.engine
+        labels = engine.pull(image).labels
+        context = read_context(self.request.repository, plan.sha, bundle)
+        told = statement(
+            plan, context, image=image, labels=labels, source_url=self.delivery.source_url, environment=os.environ
+        )
+        contents = {SBOM: sbom(engine.client, image, context.files[REQUIREMENTS]), PROVENANCE: told}
+        for name, content in contents.items():
+            (self.request.output / name).write_bytes(content)
+        return {name: Attachment(content, "application/json") for name, content in contents.items()}
 
     def _tagged(self, plan: Plan) -> str:
         """The image that the release's Git tag names; empty when there is no tag yet."""
@@ -256,7 +277,6 @@ class _Release:
             else:
                 self.releases.create_tag(plan.tag, plan.sha, message)
             step.done(f"{plan.tag} is commit {plan.sha[:12]}")
-        self._note(image=image)
         return image
 
     def _promote(self, plan: Plan, image: str) -> None:
