@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -13,6 +14,7 @@ import pytest
 from ci.errors import ConfigurationError, GitHubFault, NotReleased
 from ci.github import GitHub
 from ci.github_releases import Attachment, Release, Releases, Tag
+from scripts.services import ROOT
 from tests.doubles.github.fixture import Double
 
 NUMBER = "refs/rps/releases/v1.0.0"
@@ -157,6 +159,31 @@ def test_a_rate_limit_that_ends_soon_is_waited_for_and_one_that_does_not_is_told
         releases_for(github_double, patience_seconds=2.0).create_tag("v1.0.0", sha, "Model-Version: 7")
     github_double.clear_faults()
     assert releases_for(github_double).tags() == []
+
+
+@pytest.mark.parametrize("fault", [None, *LOST], ids=lambda fault: fault["kind"] if fault else "none")
+def test_a_number_that_is_given_back_is_free_and_giving_it_back_twice_is_no_failure(
+    releases: Releases, github_double: Double, sha: str, fault: dict[str, str] | None
+) -> None:
+    releases.reserve(NUMBER, sha, "Model-Version: 7")
+    if fault:
+        github_double.fault(**fault, times=1, performed=True, methods=["DELETE"])
+    releases.delete(NUMBER)
+    releases.delete(NUMBER)
+
+    assert releases.reservations() == []
+    assert releases.reserve(NUMBER, sha, "Model-Version: 8").ours
+
+
+def test_a_ref_that_the_rules_keep_is_not_deleted_and_that_is_told(
+    releases: Releases, github_double: Double, sha: str
+) -> None:
+    releases.create_tag("v1.0.0", sha, "x")
+    definition = (ROOT / ".github" / "rulesets" / "tags.json").read_bytes()
+    github_double.request("POST", "rulesets", json.loads(definition)).raise_for_status()
+
+    with pytest.raises(GitHubFault, match="Repository rule violations found Cannot delete this protected ref"):
+        releases.delete("refs/tags/v1.0.0")
 
 
 def test_a_number_below_which_there_is_another_ref_is_refused_in_githubs_words(
