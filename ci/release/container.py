@@ -7,7 +7,7 @@ import json
 import math
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -28,6 +28,7 @@ PROCESSES = 128
 PROBE_SECONDS = 0.5
 STOP_SECONDS = 10
 ANSWER_SECONDS = 10.0
+END_SECONDS = 3.0
 MOST_FILE_BYTES = 64 << 20
 LOG_LINES = 20
 UNTIL = "io.rps.verified-until"
@@ -80,9 +81,11 @@ class Running:
             state = self._look()
             health = state.get("Health") or {}
             if state.get("Status") != "running":
-                self._fail(f"it ended with exit code {state.get('ExitCode')} after {self.seconds:.1f} s")
+                self._fail_ended(state)
             if not answered:
                 answered, told = self._ask_health()
+            if answered and not health:
+                self._fail("it has no HEALTHCHECK, by which an orchestrator learns how it is")
             if answered and health.get("Status") == "healthy":
                 return self.seconds
             what = f"GET /health: {told}; its HEALTHCHECK: {_last_probe(health)}"
@@ -150,7 +153,7 @@ class Running:
         except ENGINE_ERRORS as error:
             self._engine_fault(error)
         took = time.monotonic() - began
-        if code in {137, 9}:
+        if code and took >= STOP_SECONDS:
             self._fail(f"it did not end within {STOP_SECONDS} s of being asked to (SIGTERM), and was killed")
         if code:
             self._fail(f"it ended with exit code {code} when it was asked to (SIGTERM); expected 0")
@@ -171,14 +174,14 @@ class Running:
         if not self._port:
             return False, "no answer"
         try:
-            answer = httpx.get(f"{self.url}/health", timeout=2.0)
+            answer = httpx.get(f"{self.url}/health", timeout=2.0, trust_env=False)
         except httpx.HTTPError as error:
             return False, f"no answer ({error or type(error).__name__})"
         return answer.status_code == 200, words(f"{answer.status_code} {answer.text}")
 
     def _asked(self, method: str, path: str, body: object) -> Any:  # noqa: ANN401
         try:
-            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=ANSWER_SECONDS)
+            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=ANSWER_SECONDS, trust_env=False)
         except httpx.HTTPError as error:
             self._look_for_end()
             self._fail(f"{method} {path} got no answer: {words(error)}")
@@ -190,9 +193,17 @@ class Running:
             self._fail(f"{method} {path}: expected JSON; found {words(answer.text)!r}")
 
     def _look_for_end(self) -> None:
-        state = self._look()
-        if state.get("Status") != "running":
-            self._fail(f"it ended with exit code {state.get('ExitCode')} after {self.seconds:.1f} s")
+        """After an answer that did not come: if it ended, the engine learns so within a moment."""
+        until = time.monotonic() + END_SECONDS
+        while (state := self._look()).get("Status") == "running":
+            if time.monotonic() > until:
+                return
+            time.sleep(_POLL_SECONDS)
+        self._fail_ended(state)
+
+    def _fail_ended(self, state: Mapping[str, Any]) -> NoReturn:
+        memory = f", as it took more than {MEMORY} of memory" if state.get("OOMKilled") else ""
+        self._fail(f"it ended with exit code {state.get('ExitCode')} after {self.seconds:.1f} s{memory}")
 
     def _fail(self, why: str) -> NoReturn:
         """Raises NotReleased with the last lines of the container's log."""
@@ -259,5 +270,5 @@ def _remove_abandoned(engine: Engine) -> None:
 def _last_probe(health: dict[str, Any]) -> str:
     log = health.get("Log") or []
     if not log:
-        return "not run yet" if health else "the image has none"
+        return "not run yet"
     return words(f"exit code {log[-1].get('ExitCode')}, {str(log[-1].get('Output', '')).strip() or 'no word'}")

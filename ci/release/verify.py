@@ -133,23 +133,14 @@ def verify_command(options: argparse.Namespace, log: Log) -> int:
             )
         except CiError as error:
             signals.ignore()
-            _summarise(f"## The image does not work: {markdown.code(options.image)}\n\n{markdown.fence([str(error)])}")
+            title = "The image does not work" if isinstance(error, NotReleased) else "The image could not be verified"
+            _summarise(f"## {title}: {markdown.code(options.image)}\n\n{markdown.fence(str(error).splitlines())}")
             raise
         finally:
             engine.close()
     _summarise(found.report)
     log.line(f"{options.image} works")
     return 0
-
-
-def verify_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="registry/owner/name:tag, or …@sha256:…")
-    parser.add_argument(
-        "--deadline-seconds", type=_seconds, default=DEADLINE_SECONDS, metavar="S",
-        help="it must be healthy so long after its start (default: %(default)g)",
-    )  # fmt: skip
-    parser.add_argument("--no-pull", dest="pull", action="store_false", help="take the image that the engine has")
-    parser.add_argument("--expect-digest", default="", metavar="sha256:…", help="the registry must give this one")
 
 
 def _image(engine: Engine, reference: str, *, pull: bool, expected_digest: str) -> Image:
@@ -284,10 +275,3 @@ def _summarise(report: str) -> None:
     if path:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(f"{report}\n")
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 3600:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, up to an hour; found {text}")
-    return value
