@@ -9,7 +9,7 @@ UV := UV_COMPILE_BYTECODE=1 $(VENV)/bin/uv
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPATH :=
 
-.PHONY: help demo gate-demo test lint format unit down status bench requirements clean
+.PHONY: help demo gate-demo release-demo test lint format unit down status bench requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -20,6 +20,9 @@ demo: $(VENV)/ready ## start the laptop stack, run the whole pipeline on HEAD th
 
 gate-demo: $(VENV)/ready ## judge three pull requests by the real workflow, on a stack and a GitHub double of its own
 	@$(PY) -m scripts.gate_demo
+
+release-demo: $(VENV)/ready ## merge, release, run what was pushed, roll back: by the real workflow, a real engine and registry
+	@$(PY) -m scripts.release_demo
 
 test: $(VENV)/ready lint ## lint, types and all tests that this machine can run; lists what it left out
 	@$(PY) -m pytest $(TESTS)

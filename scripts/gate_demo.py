@@ -176,14 +176,14 @@ def source_fault(stack: Stack, fault: Mapping[str, object] | None) -> Iterator[N
 def demo(console: Console, home: Path) -> int:
     """All three; 0 when each got the status that it must get. Raises StackError and CiError."""
     began = time.monotonic()
-    stack, repository = _fresh(home)
+    stack, repository = fresh(home)
     log = Log(sys.stdout, grouped=False)
     judged: list[tuple[Proposal, Judged, str]] = []
     try:
         console.rule("The stack")
         up(stack)
         with team(home / "github", repository, stack.addresses) as here:
-            _start_branches(console, here)
+            start_branches(console, here, WEAK_START)
             console.rule("The first model in production")
             version = first_production(here, stack, log)
             console.print(f"{CHALLENGE} version {version}, of few trees, is in production.", highlight=False)
@@ -192,7 +192,7 @@ def demo(console: Console, home: Path) -> int:
                 console.print(f"[dim]{proposal.body}[/]", highlight=False)
                 number = propose(here, proposal)
                 with source_fault(stack, proposal.fault):
-                    outcome = judge(here, number, lambda job, line: _print_line(console, job, line))
+                    outcome = judge(here, number, lambda job, line: print_line(console, job, line))
                 held = settle(here, number)
                 judged.append((proposal, outcome, held))
                 _show(console, outcome, held)
@@ -210,7 +210,7 @@ def demo(console: Console, home: Path) -> int:
     return 1 if wrong else 0
 
 
-def _fresh(home: Path) -> tuple[Stack, Path]:
+def fresh(home: Path) -> tuple[Stack, Path]:
     """A stack and a Git repository without a past; environments that were made once are kept."""
     stack = separate_stack(home / "stack", home / "repository.git")
     down(stack)  # what an earlier demo that was killed has left
@@ -231,11 +231,12 @@ def _fresh(home: Path) -> tuple[Stack, Path]:
     return stack, repository
 
 
-def _start_branches(console: Console, here: Team) -> None:
-    """dev, test and master at a commit with a weak model, under the rules of `.github/rulesets`."""
+def start_branches(console: Console, here: Team, changes: Mapping[str, Mapping[str, str]]) -> None:
+    """dev, test and master at one commit, changed so from the checkout's, under the rules of `.github/rulesets`."""
     console.rule("The repository on GitHub")
     here.make_branches(here.head("master"))
-    here.make_branches(here.commit("dev", "Start small", WEAK_START))
+    if changes:
+        here.make_branches(here.commit("dev", "Start small", changes))
     command = [sys.executable, "-m", "ci", "rules", "apply"]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **here.environment}, capture_output=True, text=True, check=False
@@ -245,7 +246,7 @@ def _start_branches(console: Console, here: Team) -> None:
     console.print(done.stdout.strip(), highlight=False)
 
 
-def _print_line(console: Console, job: str, line: str) -> None:
+def print_line(console: Console, job: str, line: str) -> None:
     console.print(f"  [dim]{job:<14}[/] ", end="")
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -284,14 +285,14 @@ def _width(console: Console) -> int:
     return min(console.width, 120)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
+def interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 def main() -> int:
     home = Path(os.environ.get("RPS_HOME") or ROOT / ".rps").resolve() / "gate-demo"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     # A log keeps whole lines: the width of a terminal is no measure for it.
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:

@@ -149,10 +149,12 @@ def test_a_bundle_that_answers_its_example_wrongly_is_not_pushed(releasing: Rele
 def test_an_image_that_does_not_become_healthy_is_not_pushed(releasing: Releasing, released: State) -> None:
     path = releasing.checkout / "service" / "__main__.py"
     path.write_text(SLEEPER, encoding="utf-8")
-    releasing.git("commit", "--quiet", "--all", "-m", "fix: sleep")
+    releasing.git("add", "--all")
+    releasing.commit("fix: sleep")
     refused(releasing, 1, "health", "--deadline-seconds", "5")
     assert not releasing.digest("v1.0.1")
     releasing.git("revert", "--no-edit", "HEAD")
+    releasing.commit()
     done = releasing.release()
     assert done.code == 0, done.output
     assert releasing.state().tags == ("v1.0.0", "v1.0.2"), "a number that was reserved for another commit is not taken"

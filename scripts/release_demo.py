@@ -1,0 +1,240 @@
+"""`make release-demo`: three releases by the real workflow: the first, that of a better model, and a roll-back.
+
+The container engine is the machine's own, or one that is started for the demo; the registry has a login; Airflow,
+MLflow and S3 are real; act runs `model-gate.yml` and `release.yml` as they are; GitHub is the double. All of it ends
+with the demo. State and logs stay in `.rps/release-demo/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import msgspec
+from docker.errors import DockerException
+from docker.models.containers import Container
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.table import Table
+
+from ci.errors import CiError
+from scripts.base_image import base_image
+from scripts.docker_engine import client, engine
+from scripts.gate_demo import (
+    BETTER,
+    CHALLENGE,
+    WEAK_START,
+    Proposal,
+    fresh,
+    interrupt,
+    judge,
+    print_line,
+    propose,
+    start_branches,
+)
+from scripts.github_actions import Outcome, run_on_dispatch
+from scripts.github_team import ON_RELEASE, Team, team
+from scripts.registry import Registry, registry
+from scripts.services import ROOT, StackError
+from scripts.stack import down, up
+
+FIRST = Proposal(
+    title="feat: predict the temperature",
+    body="Twenty trees, to begin with.",
+    changes=WEAK_START,
+    expected="success",
+)
+SECOND = replace(BETTER, title="feat: grow more trees")
+ANSWER_SECONDS = 30.0
+SHOWN = ("/health", "/v1/forecasts/EWR")
+
+
+class Released(msgspec.Struct):
+    """What is read of a release's `release.json`."""
+
+    tag: str
+    model_version: int
+    image: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A release of the demo, and how long its workflow took."""
+
+    what: str
+    released: Released
+    seconds: float
+
+
+def demo(console: Console, home: Path) -> int:
+    """All three; 0 when each is what it must be. Raises StackError and CiError."""
+    began = time.monotonic()
+    stack, repository = fresh(home)
+    shipped: list[Shipped] = []
+    with contextlib.ExitStack() as held:
+        console.rule("The container engine, and a registry with a login")
+        host = held.enter_context(engine(home / "engine"))
+        base = base_image(host, ROOT / "Dockerfile")
+        images = held.enter_context(registry(home / "registry", host))
+        console.print(f"engine {host}\nbase {base}\nregistry {images.address}, user {images.username}", highlight=False)
+        console.rule("The stack")
+        held.callback(down, stack)
+        up(stack)
+        addresses = {**stack.addresses, **registry_settings(images, host, base)}
+        here = held.enter_context(team(home / "github", repository, addresses))
+        start_branches(console, here, {})
+        for proposal in (FIRST, SECOND):
+            console.rule(f"dev into test, and test into master: {proposal.title}")
+            gated(console, here, proposal)
+            outcome = here.release(proposal.title, lambda job, line: print_line(console, job, line))
+            shipped.append(_shipped(proposal.title, outcome))
+            query(console, host, images, shipped[-1].released)
+        console.rule("Roll back")
+        first = shipped[0].released.model_version
+        run = run_on_dispatch(here.runner, ON_RELEASE, "master", {"model_version": str(first)})
+        outcome = run.wait(lambda job, line: print_line(console, job, line))
+        shipped.append(_shipped(f"roll back to version {first}", outcome))
+        query(console, host, images, shipped[-1].released)
+        wrong = _wrong(shipped, images)
+        console.rule("The end")
+    _summarise(console, shipped)
+    for each in wrong:
+        console.print(f"Not as it must be: {each}")
+    console.print(f"{time.monotonic() - began:.0f} s in all. Logs and artifacts stay in {home}.", soft_wrap=True)
+    return 1 if wrong else 0
+
+
+def registry_settings(images: Registry, host: str, base: str) -> dict[str, str]:
+    """What a team sets in its repository's variables and secrets, and where its runner finds an engine."""
+    settings = {
+        "DOCKER_HOST": host,
+        "RPS_IMAGE": f"{images.address}/ana/{CHALLENGE}",
+        "REGISTRY_USERNAME": images.username,
+        "REGISTRY_PASSWORD": images.password,
+    }
+    # A base that was made here reaches the network only through the machine's own.
+    return settings | ({"RPS_BASE_IMAGE": base, "RPS_BUILD_NETWORK": "host"} if base.startswith("rps-base") else {})
+
+
+def gated(console: Console, here: Team, proposal: Proposal) -> None:
+    """A pull request from dev into test, judged and merged. Raises StackError when the gate blocks it."""
+    number = propose(here, proposal)
+    judged = judge(here, number, lambda job, line: print_line(console, job, line))
+    here.approve(number)
+    held = here.merge(number)
+    if judged.state != proposal.expected or held:
+        raise StackError(f"#{number} was to end in {proposal.expected}; it is {judged.state}: {held}")
+
+
+def query(console: Console, host: str, images: Registry, released: Released) -> None:
+    """Run what was pushed as anybody would, `docker run`, and ask it. Raises StackError when it does not answer."""
+    name = f"{images.address}/ana/{CHALLENGE}:{released.tag}"
+    console.print(f"\n[bold]docker run --rm --read-only -p 8000:8000 {name}[/]", highlight=False)
+    with _running(host, images, name) as address:
+        for path in SHOWN:
+            answer = httpx.get(f"{address}{path}", timeout=10.0)
+            console.print(f"GET {path}: {answer.status_code}", highlight=False)
+            console.print(answer.text, markup=False, highlight=False, soft_wrap=True)
+        told = httpx.get(f"{address}/health", timeout=10.0).json()["model_version"]
+    if told != str(released.model_version):
+        raise StackError(f"{name}: expected model version {released.model_version}; it serves {told}")
+
+
+@contextlib.contextmanager
+def _running(host: str, images: Registry, name: str) -> Iterator[str]:
+    """The address of a container of a freshly pulled image, once it is healthy."""
+    with contextlib.closing(client(host)) as docker_client:
+        try:
+            login = {"username": images.username, "password": images.password}
+            docker_client.images.pull(name, auth_config=login)
+            container = docker_client.containers.run(
+                name, detach=True, read_only=True, ports={"8000/tcp": ("127.0.0.1", 0)}
+            )
+        except DockerException as error:
+            raise StackError(f"{name} cannot be run: {error}") from error
+        try:
+            yield _healthy(container)
+        finally:
+            container.remove(force=True)
+
+
+def _healthy(container: Container) -> str:
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < deadline:
+        container.reload()
+        published = (container.ports or {}).get("8000/tcp")
+        if published:
+            address = f"http://127.0.0.1:{published[0]['HostPort']}"
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{address}/health", timeout=2.0).status_code == 200:
+                    return address
+        time.sleep(0.1)
+    raise StackError(f"the container did not become healthy:\n{container.logs(tail=20).decode(errors='replace')}")
+
+
+def _shipped(what: str, outcome: Outcome) -> Shipped:
+    record = outcome.artifacts / "release" / "release.json"
+    if set(outcome.jobs.values()) != {"success"} or not record.exists():
+        raise StackError(f"the release {what!r} failed: {dict(outcome.jobs)}; its log is in {outcome.artifacts.parent}")
+    return Shipped(what, msgspec.json.decode(record.read_bytes(), type=Released), outcome.seconds)
+
+
+def _wrong(shipped: list[Shipped], images: Registry) -> list[str]:
+    """What is not as the three releases must leave it."""
+    tags = [each.released.tag for each in shipped]
+    versions = [each.released.model_version for each in shipped]
+    found = []
+    if tags != ["v1.0.0", "v1.1.0", "v1.1.1"]:
+        found.append(f"the tags are {', '.join(tags)}")
+    if versions[0] != versions[2] or versions[0] == versions[1]:
+        found.append(f"the model versions are {versions}")
+    answer = httpx.get(
+        f"http://{images.address}/v2/ana/{CHALLENGE}/manifests/latest",
+        headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+        auth=(images.username, images.password),
+        timeout=10.0,
+    )
+    if answer.headers.get("Docker-Content-Digest") != shipped[-1].released.image.partition("@")[2]:
+        found.append("latest is not the last release")
+    return found
+
+
+def _summarise(console: Console, shipped: list[Shipped]) -> None:
+    table = Table("release", "what", "model version", "seconds", "image")
+    for each in shipped:
+        released = each.released
+        digest = released.image.partition("@")[2][:19]
+        table.add_row(released.tag, each.what, str(released.model_version), f"{each.seconds:.0f}", digest)
+    console.print(table)
+
+
+def main() -> int:
+    home = Path(os.environ.get("RPS_HOME") or ROOT / ".rps").resolve() / "release-demo"
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    signal.signal(signal.SIGTERM, interrupt)
+    # A log keeps whole lines: the width of a terminal is no measure for it.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    try:
+        with FileLock(home / "demo.lock", timeout=0):
+            return demo(console, home)
+    except Timeout:
+        print(f"release-demo: another one is at work in {home}", file=sys.stderr)
+        return 1
+    except (StackError, CiError) as error:
+        print(f"release-demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; what was started has been ended.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
