@@ -30,7 +30,7 @@ COPY LICENSE /rootfs/app/
 RUN python3 /build/image_tree.py compile /rootfs/app/pycache /app/forecasting \
     && python3 /build/image_tree.py compile /rootfs/app/pycache /app/service \
         service.__main__ service.application service.healthcheck service.redis_store service.server \
-        uvicorn.lifespan.on uvicorn.loops.uvloop \
+        encodings.idna uvicorn.lifespan.on uvicorn.loops.uvloop \
     && mv /app/forecasting /app/service /rootfs/app/ \
     && python3 /build/image_tree.py settle /rootfs "$SOURCE_DATE_EPOCH"
 

@@ -179,7 +179,7 @@ class _Build:
             timeout=SILENCE_SECONDS,
             decode=True,
         )
-        return _followed(events, self.log)
+        return followed(events, self.log)
 
     def settled(self, labels: Mapping[str, str]) -> str | None:
         """The id of an image without what the builder adds: when, in which container, from which step.
@@ -234,7 +234,7 @@ class _Build:
         )
 
 
-def _followed(events: Iterable[Mapping[str, Any]], log: Log) -> str:
+def followed(events: Iterable[Mapping[str, Any]], log: Log) -> str:
     """Tell each step in a line; the image's id. Raises as `build` does, with the end of what was said."""
     image, said = "", deque[str](maxlen=TOLD_LINES)
     for event in events:
