@@ -77,8 +77,10 @@ class Releases:
     GitHubFault when it refuses what was asked, or when a fault does not pass for as long as ``github`` is patient.
     """
 
-    def __init__(self, github: GitHub) -> None:
+    def __init__(self, github: GitHub, known: Callable[[str], bytes | None] = lambda _sha: None) -> None:
+        """known: the content of a tag object by its hash, where a checkout has it: each saves a request."""
         self._github = github
+        self._known = known
         self._annotations: dict[str, _Annotation] = {}
         """By their hash: they never change, and are asked for one by one."""
 
@@ -211,6 +213,9 @@ class Releases:
         return Tag(reference.ref, target.sha, message)
 
     def _annotation(self, sha: str) -> _Annotation:
+        content = None if sha in self._annotations else self._known(sha)
+        if content is not None:
+            self._annotations[sha] = _parsed(content)
         if sha not in self._annotations:
             answer = self._github.rest.git.get_tag(*self._github.repository, sha, headers=HEADERS)
             self._annotations[sha] = read(answer, _Annotation)
@@ -345,6 +350,13 @@ class _Release(msgspec.Struct):
     upload_url: str
     assets: list[_Asset]
     body: str | None = None
+
+
+def _parsed(content: bytes) -> _Annotation:
+    """A tag object as Git stores it: headers, an empty line, the message."""
+    headers, _, message = content.decode("utf-8", errors="replace").partition("\n\n")
+    named = dict(line.split(" ", 1) for line in headers.splitlines() if " " in line)
+    return _Annotation(message, _Object(named.get("type", ""), named.get("object", "")))
 
 
 def _told(release: _Release) -> Release:

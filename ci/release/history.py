@@ -54,6 +54,11 @@ class History:
         """A file of a commit. Raises ConfigurationError when there is none."""
         return self._bytes("cat-file", "blob", f"{sha}:{path}")
 
+    def tag_object(self, sha: str) -> bytes | None:
+        """An annotated tag as Git stores it; None when it is not in this checkout."""
+        done = self._done("cat-file", "tag", sha) if re.fullmatch(r"[0-9a-f]{40}", sha) else None
+        return done.stdout if done and done.returncode == 0 else None
+
     def changes(self, since: str, sha: str) -> tuple[Commit, ...]:
         """The commits of ``sha`` that are not in ``since`` (a commit; empty: none are), newest first, no merges."""
         span = [f"{since}..{sha}"] if since else [sha]

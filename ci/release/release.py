@@ -116,7 +116,7 @@ class _Release:
         self.services = services
         self.log = log
         self.history = History(request.repository)
-        self.releases = Releases(GitHub(services.github, note=log.line))
+        self.releases = Releases(GitHub(services.github, note=log.line), self.history.tag_object)
         self.models: Models = open_models(
             services.mlflow, request.challenge, patience_seconds=request.patience.total_seconds()
         )

@@ -14,6 +14,7 @@ import pytest
 from ci.errors import ConfigurationError, GitHubFault, NotReleased
 from ci.github import GitHub
 from ci.github_releases import Attachment, Release, Releases, Tag
+from ci.release.history import History
 from scripts.services import ROOT
 from tests.doubles.github.fixture import Double
 
@@ -426,3 +427,13 @@ def test_github_com_and_enterprise_are_reached_by_their_addresses(github_double:
         own = Releases(GitHub(type(settings)(address, settings.server_url, settings.repository, settings.token)))
         own.create_tag(f"v{number}.0.0", sha, "x")
         assert put(own, f"v{number}.0.0").files == tuple(sorted(FILES))
+
+
+def test_an_annotation_that_the_checkout_has_is_not_asked_for(github_double: Double) -> None:
+    sha = github_double.head("master")
+    message = "weather v1.0.0\n\nChallenge: weather\nModel-Version: 3\n"
+    Releases(GitHub(github_double.settings())).create_tag("v1.0.0", sha, message)
+    asked = len(github_double.requests())
+    releases = Releases(GitHub(github_double.settings()), History(github_double.git).tag_object)
+    assert [(tag.sha, tag.message) for tag in releases.tags()] == [(sha, message.rstrip())]
+    assert not [line for line in github_double.requests()[asked:] if "/git/tags/" in line]

@@ -319,7 +319,7 @@ def test_a_tag_that_was_moved_in_the_registry_is_put_back(releasing: Releasing, 
 
 def test_github_that_fails_for_a_while_is_waited_for(releasing: Releasing) -> None:
     releasing.version(0.8)
-    releasing.double.fault("status", status=502, times=4)
+    releasing.double.fault("server_error", times=4)
     done = releasing.release()
     assert done.code == 0, done.output
     assert releasing.state().tags == ("v1.0.0",)
