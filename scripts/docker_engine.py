@@ -113,9 +113,11 @@ def sweep(home: Path) -> None:
 def _start(home: Path, dockerd: str) -> str:
     address, log, runtime = _address(home), home / "dockerd.log", _runtime(home)
     runtime.mkdir(mode=0o700)
+    shutil.rmtree(home / "data" / "network", ignore_errors=True)  # it would give the bridge the subnet of the last time
     settings = runtime / "daemon.json"  # so that the machine's own settings do not count
     settings.write_text("{}\n", encoding="utf-8")
-    _make_bridge(_bridge(home))
+    with FileLock("/run/rps-engine.lock"):  # two at once would take the same subnet
+        _make_bridge(_bridge(home))
     command = [
         dockerd, "--config-file", str(settings), "--host", address, "--data-root", str(home / "data"),
         "--exec-root", str(runtime / "exec"), "--pidfile", str(runtime / "pid"), "--bridge", _bridge(home),

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -349,6 +350,16 @@ def test_an_engine_of_our_own_leaves_nothing_behind_even_when_its_caller_is_kill
     shutil.rmtree(tmp_path / "own")
 
 
+def test_engines_beside_each_other_have_subnets_of_their_own(tmp_path: Path) -> None:
+    """Also when one of them was here before the other, and alone."""
+    with engine_of_our_own(tmp_path / "first") as first:
+        assert first
+    with engine_of_our_own(tmp_path / "second") as second, engine_of_our_own(tmp_path / "first") as first:
+        assert first != second
+        subnets = [bridge_address(each) for each in (first, second)]
+    assert len(set(subnets)) == 2
+
+
 def test_a_registry_whose_caller_was_killed_is_ended_by_the_next(own_registry: Registry, docker_host: str) -> None:
     before = own_registry.pid
     if before is None:
@@ -380,6 +391,13 @@ def kill_dockerd(address: str) -> None:
     pid = int(Path(address.removeprefix("unix://")).with_name("pid").read_text())
     os.kill(pid, signal.SIGKILL)
     psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
+
+
+def bridge_address(address: str) -> str:
+    """Of an engine of our own; it stands in the name of the engine's directory which bridge is its."""
+    mark = Path(address.removeprefix("unix://")).parent.name.removeprefix("rps-engine-")
+    found = psutil.net_if_addrs()[f"rps{mark}"]
+    return next(each.address for each in found if each.family == socket.AF_INET)
 
 
 @contextmanager
