@@ -14,6 +14,7 @@ pin dev
 pin pipelines -c dev.txt  # the same versions in the stages' environment as in development
 pin ci -c dev.txt         # and in the workflows
 pin service -c dev.txt --no-emit-package scipy
+for image in airflow mlflow s3 feed; do pin "$image" -c dev.txt; done  # and in the images of deploy/
 pin bench
 pin bench-service
 pin bench-mlserver
