@@ -5,7 +5,7 @@ FROM ${BASE} AS packages
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_CERT
-ENV PYTHONHASHSEED=0
+ENV PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 COPY requirements/service.txt scripts/image_tree.py /build/
 RUN python3 -m venv /build/pip \
     && /build/pip/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-compile \
@@ -13,7 +13,9 @@ RUN python3 -m venv /build/pip \
         --report /build/report.json \
     && python3 /build/image_tree.py record /build/report.json /app/packages.json \
     && python3 /build/image_tree.py trim /app/packages \
-    && python3 /build/image_tree.py compile /app/pycache /app/packages \
+    && PYTHONPATH=/app/packages PYTHONPYCACHEPREFIX=/app/pycache python3 /build/image_tree.py compile \
+        /app/pycache /app/packages encodings.idna httptools litestar numpy prometheus_client redis.asyncio \
+        uvicorn.lifespan.on uvicorn.loops.uvloop \
     && python3 /build/image_tree.py settle /app 0 \
     && mkdir /rootfs && mv /app /rootfs/
 
@@ -27,10 +29,8 @@ COPY forecasting/ /app/forecasting/
 COPY service/ /app/service/
 COPY bundle/ /rootfs/app/bundle/
 COPY LICENSE /rootfs/app/
-RUN python3 /build/image_tree.py compile /rootfs/app/pycache /app/forecasting \
-    && python3 /build/image_tree.py compile /rootfs/app/pycache /app/service \
+RUN python3 /build/image_tree.py compile /rootfs/app/pycache /app \
         service.__main__ service.application service.healthcheck service.redis_store service.server \
-        encodings.idna uvicorn.lifespan.on uvicorn.loops.uvloop \
     && mv /app/forecasting /app/service /rootfs/app/ \
     && python3 /build/image_tree.py settle /rootfs "$SOURCE_DATE_EPOCH"
 

@@ -1,13 +1,12 @@
 """What goes into the image, made the same bytes each time; the Dockerfile runs it with the base's Python alone.
 
 `trim DIR` takes out what no server reads; `record REPORT FILE` keeps of pip's report which wheels were installed;
-`compile PREFIX DIR [MODULE…]` writes byte code below PREFIX for all under DIR, and for what the modules load of the
-standard library; `settle DIR SECONDS` fixes times and permissions.
+`compile PREFIX DIR MODULE…` writes byte code below PREFIX for what the modules load from DIR and the standard library;
+`settle DIR SECONDS` fixes times and permissions.
 """
 
 from __future__ import annotations
 
-import compileall
 import importlib
 import json
 import os
@@ -15,6 +14,7 @@ import py_compile
 import shutil
 import sys
 import sysconfig
+from importlib.util import cache_from_source
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -46,23 +46,25 @@ def record(report: Path, file: Path) -> None:
     file.write_text(json.dumps(installed, indent=1) + "\n", encoding="utf-8")
 
 
-def compile_all(prefix: Path, directory: Path, modules: list[str]) -> None:
-    """Write byte code that is used whatever the times of the sources.
+def compile_loaded(prefix: Path, directory: Path, modules: list[str]) -> None:
+    """Write byte code that is used whatever the times of the sources, of a package all if it is loaded at all.
 
-    An official Python image comes without any: each start would compile the standard library anew. Fails when a module
-    cannot be imported.
+    An official Python image comes without any: each start would compile the standard library anew. What has byte code
+    already is left out. Fails when a module cannot be imported.
     """
     for name in modules:
         importlib.import_module(name)
     library = Path(sysconfig.get_path("stdlib"))
-    loaded = {Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
-    standard = {path for path in loaded if path.suffix == ".py" and path.is_relative_to(library)}
+    files = {Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+    sources = {path for path in files if path.is_relative_to(library)}
+    for name in {name.partition(".")[0] for name in sys.modules}:
+        sources |= {directory / f"{name}.py"} & files
+        sources |= set((directory / name).rglob("*.py"))
+    wanted = [str(path) for path in sorted(sources) if path.suffix == ".py"]
+    wanted = [path for path in wanted if not Path(cache_from_source(path)).exists()]
     sys.pycache_prefix = str(prefix)  # only now: what was imported may have its byte code elsewhere
-    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    for path in sorted(standard) if modules else []:
-        py_compile.compile(str(path), doraise=True, invalidation_mode=mode)
-    if not compileall.compile_dir(directory, quiet=1, force=True, invalidation_mode=mode):
-        sys.exit(f"{directory}: not all of it is Python {sys.version.split()[0]}")
+    for path in wanted:
+        py_compile.compile(path, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
 
 
 def settle(directory: Path, seconds: int) -> None:
@@ -80,7 +82,7 @@ def main(command: str, *arguments: str) -> None:
         case "record", report, file:
             record(Path(report), Path(file))
         case "compile", prefix, directory, *modules:
-            compile_all(Path(prefix), Path(directory), modules)
+            compile_loaded(Path(prefix), Path(directory), modules)
         case "settle", directory, seconds:
             settle(Path(directory), int(seconds))
         case _:
