@@ -1,6 +1,6 @@
 """The service's image: its size above its base and what that is made of, and how long its build takes.
 
-On the machine's engine or one of its own (see `scripts.docker_engine`), with the benchmarks' bundle and the last commit.
+On an engine (see `scripts.docker_engine`), with the benchmarks' bundle and the last commit.
 `python -m bench.image [--runs N]` prints Markdown.
 """
 
