@@ -77,7 +77,6 @@ class Shipped:
 def demo(console: Console, home: Path) -> int:
     """All three; 0 when each is what it must be. Raises StackError and CiError."""
     began = time.monotonic()
-    stack, repository = fresh(home)
     shipped: list[Shipped] = []
     with contextlib.ExitStack() as held:
         console.rule("The container engine, and a registry with a login")
@@ -86,6 +85,7 @@ def demo(console: Console, home: Path) -> int:
         images = held.enter_context(registry(home / "registry", host))
         console.print(f"engine {host}\nbase {base}\nregistry {images.address}, user {images.username}", highlight=False)
         console.rule("The stack")
+        stack, repository = fresh(home)
         held.callback(down, stack)
         up(stack)
         addresses = {**stack.addresses, **registry_settings(images, host, base)}

@@ -99,8 +99,8 @@ class Releasing:
             client.log_metric(run.info.run_id, name, value)
         with tempfile.TemporaryDirectory() as directory:
             whole = Path(directory) / "bundle"
-            write_other(self.bundle, whole, challenge=self.challenge, git_sha=sha, mlflow_run=run.info.run_id,
-                        dataset_md5=dataset, **changes)  # fmt: skip
+            own = {"challenge": self.challenge, "git_sha": sha, "mlflow_run": run.info.run_id, "dataset_md5": dataset}
+            write_other(self.bundle, whole, **{**own, **changes})
             client.log_artifacts(run.info.run_id, str(whole), "bundle")
         if not known:
             client.create_registered_model(self.challenge)
@@ -234,5 +234,8 @@ def releasing(
 ) -> Iterator[Releasing]:  # fmt: skip
     for each in made(tmp_path, bundle, image_registry, docker_host, base, mlflow_server):
         yield each
-        for image in docker_client.images.list(filters={"label": f"io.rps.challenge={each.challenge}"}):
+        ours = {"label": f"io.rps.challenge={each.challenge}"}
+        left = [str(container.name) for container in docker_client.containers.list(all=True, filters=ours)]
+        assert not left, f"containers are left: {left}"
+        for image in docker_client.images.list(filters=ours):
             docker_client.images.remove(str(image.id), force=True)

@@ -38,7 +38,7 @@ class Delivery:
         is no tag yet.
         Raises NotReleased when the image is at fault, PassingFault when the engine or the registry is.
         """
-        name = self._name(plan)
+        name = self.name(plan)
         digest = self.engine.digest_in_registry(name)
         if digest is None and tagged:
             self.restore(plan, tagged)
@@ -61,7 +61,7 @@ class Delivery:
     def restore(self, plan: Plan, image: str) -> None:
         """Make the release's name in the registry that of the image that its Git tag names, whoever has moved it."""
         with self.steps.step("verify") as step:
-            name = self._name(plan)
+            name = self.name(plan)
             self.engine.pull(image)
             self.engine.tag(image, name)
             self.engine.push(name)
@@ -112,5 +112,6 @@ class Delivery:
     def _told(self, check: Check) -> None:
         self.log.line(f"  {check.name}: {check.found}")
 
-    def _name(self, plan: Plan) -> str:
+    def name(self, plan: Plan) -> str:
+        """Of the plan's image in the registry."""
         return f"{self.settings.repository}:{plan.tag}"

@@ -170,31 +170,29 @@ class Engine:
         except Missing:
             return None
 
-    def labels_in_registry(self, repository: str, digest: str) -> Mapping[str, str]:
-        """The labels of what the registry has under a digest. The engine can tell them only once it has pulled it."""
-        return self.pull(f"{repository}@{digest}").labels
-
-    def remove(self, reference: str) -> None:
+    def remove(self, reference: str) -> bool:
         """Remove an image under all its names, so that a pull has to fetch it from the registry.
 
         Its configuration and the layers that are its own leave the engine. A layer that another image has, such as
         those of the base, stays, and is not fetched again; so does what the cache of BuildKit holds. Engines check
         both against the digests in the manifest, so a pull by digest gives the same image either way.
-        Nothing happens when the engine has no such image.
+        Whether it is gone: an image that a container runs stays, which is noted.
         """
         found = self.image(reference)
         if found is None:
-            return
+            return True
         try:
             self.client.images.remove(found.id, force=True)
         except ImageNotFound:
-            return
+            return True
         except APIError as error:
             if error.status_code != 409:
                 self._raise(error, f"removing {reference}")
-            raise ConfigurationError(f"{reference} is in use and cannot be removed: {words(error)}") from error
+            self.note(f"{reference} stays in the engine: a container runs it")
+            return False
         except ENGINE_ERRORS as error:
             self._raise(error, f"removing {reference}")
+        return True
 
     def _push(self, reference: str) -> str:
         repository, tag = parse_repository_tag(reference)

@@ -7,10 +7,13 @@ and verified.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
+import tempfile
 import tomllib
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -136,6 +139,11 @@ class _Release:
         production = self.models.production()
         choice = self._choose(production)
         plan = self._number(choice, taken, production)
+        with one_at_a_time(f"{self.delivery.engine.address} {self.delivery.name(plan)}", self.log):
+            self._ship(plan, choice)
+        return self.record
+
+    def _ship(self, plan: Plan, choice: Choice) -> None:
         manifest, bundle = self._fetch(plan)
         tagged = self._tagged(plan)
         image = self.delivery.deliver(plan, bundle, tagged)
@@ -146,7 +154,6 @@ class _Release:
         self._note(image=image)
         self._publish(plan, choice, manifest, bundle, image)
         self._promote(plan, image)
-        return self.record
 
     def _taken(self) -> tuple[Named, ...]:
         """The numbers that are reserved or released, of all challenges."""
@@ -304,6 +311,24 @@ class _Release:
         scratch = output / ".release.json.part"
         scratch.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
         scratch.replace(output / RECORD)
+
+
+@contextmanager
+def one_at_a_time(what: str, log: Log) -> Iterator[None]:
+    """Of several releases of the same on one machine, let one go on: they would take each other's images away.
+
+    A release that is killed lets the next go on.
+    """
+    path = (
+        Path(tempfile.gettempdir()) / f"rps-release-{os.getuid()}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.lock"
+    )
+    with path.open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.line("the same is being released on this machine: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)

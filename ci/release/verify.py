@@ -19,6 +19,7 @@ from ci.errors import CiError, ConfigurationError, NotReleased
 from ci.progress import Log
 from ci.release.container import Running, running
 from ci.release.engine import Credentials, Engine, Image
+from ci.release.engine_faults import registry_of
 from ci.release.engine_faults import words
 from ci.signals import cancelled_by_signals
 from forecasting.bundle import TOLERANCE
@@ -120,6 +121,9 @@ def verify(
 def verify_command(options: argparse.Namespace, log: Log) -> int:
     """`python -m ci verify`: options has image, deadline_seconds, pull, expect_digest. 0, or raises CiError."""
     username, password = (os.environ.get(name, "") for name in ("REGISTRY_USERNAME", "REGISTRY_PASSWORD"))
+    ours = os.environ.get("RPS_IMAGE", "")
+    if ours and registry_of(ours) != registry_of(options.image):
+        username = password = ""  # whoever names the image must not get the login of another registry
     with cancelled_by_signals("its container is removed; run it again") as signals:
         engine = Engine.connect(os.environ, Credentials(username, password), log)
         try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -334,15 +334,6 @@ def test_no_secret_is_told(releasing: Releasing) -> None:
         assert secret not in told
 
 
-@pytest.fixture(autouse=True)
-def _nothing_of_it_is_left_running(docker_client) -> Iterator[None]:
-    before = {each.id for each in docker_client.containers.list(all=True)}
-    yield
-    assert {each.id for each in docker_client.containers.list(all=True)} <= before
-
-
 def test_help_says_what_a_release_does(tmp_path: Path) -> None:
-    import sys
-
     done = subprocess.run([sys.executable, "-m", "ci", "release", "--help"], capture_output=True, text=True, check=True)
     assert "--model-version" in done.stdout

@@ -81,7 +81,6 @@ def test_what_was_pushed_is_pulled_the_same_by_its_digest(
     assert before is not None
     assert (pulled.id, pulled.digest, pulled.labels) == (before.id, digest, LABELS)
     assert "1 layers fetched (0.5 MB), 1 were here" in said.getvalue()
-    assert engine.labels_in_registry(repository, digest) == LABELS
 
 
 def test_a_layer_that_is_there_is_not_sent_again(
@@ -108,12 +107,12 @@ def test_an_image_leaves_the_engine_with_all_its_names(
     engine.remove(name)
 
 
-def test_an_image_in_use_is_not_removed(engine: Engine, images: Images, docker_client: docker.DockerClient) -> None:
+def test_an_image_in_use_stays(engine: Engine, images: Images, docker_client: docker.DockerClient) -> None:
     name = images.build({"/one": b"1"})
     container = docker_client.containers.run(name, ["python3", "-c", "import time; time.sleep(600)"], detach=True)
     try:
-        with pytest.raises(ConfigurationError, match="is in use"):
-            engine.remove(name)
+        assert not engine.remove(name)
+        assert engine.image(name) is not None
     finally:
         container.remove(force=True)
 
