@@ -19,8 +19,7 @@ from ci.errors import CiError, ConfigurationError, NotReleased
 from ci.progress import Log
 from ci.release.container import Running, running
 from ci.release.engine import Credentials, Engine, Image
-from ci.release.engine_faults import registry_of
-from ci.release.engine_faults import words
+from ci.release.engine_faults import registry_of, words
 from ci.signals import cancelled_by_signals
 from forecasting.bundle import TOLERANCE
 from forecasting.manifest import MANIFEST, BundleError, Example, Forecast, Manifest, decoded_manifest
