@@ -78,10 +78,15 @@ def service_sections() -> list[str]:
     ]
 
 
+def release_sections() -> list[str]:
+    return [section("The image", ["-m", "bench.image"]), section("The whole release", ["-m", "bench.release"])]
+
+
 FILES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "pipeline": ("The pipeline, measured", pipeline_sections),
     "gate": ("The gate, measured", gate_sections),
     "service": ("The service, measured", service_sections),
+    "release": ("The release, measured", release_sections),
 }
 """What is written: by the file's name, its heading, and what measures its sections."""
 

@@ -1,0 +1,168 @@
+"""A whole release, step by step, and the start of a container of the released image.
+
+The release is `python -m ci release` with a real engine, registry and MLflow, as the integration tests set them up;
+GitHub is the double. `python -m bench.release [--runs N]` prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import httpx
+from docker.errors import DockerException
+
+from bench.image import ENGINE
+from bench.service_model import model
+from ci.errors import CiError
+from scripts.base_image import base_image
+from scripts.docker_engine import client, engine
+from scripts.registry import registry
+from scripts.services import Stack, StackError, free_ports
+from tests.conftest import running, service_named
+from tests.releasing import Releasing, made
+
+RELEASE_GOAL_SECONDS = 60.0
+START_GOAL_SECONDS = 1.5
+STARTS = 10
+_POLL_SECONDS = 0.005
+
+
+@contextlib.contextmanager
+def releasing() -> Iterator[Releasing]:
+    """A team's repository with an engine, a registry and an MLflow of its own."""
+    with contextlib.ExitStack() as held:
+        home = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="rps-bench-")))
+        address = held.enter_context(engine(ENGINE))
+        images = held.enter_context(registry(home / "registry", address))
+        (home / "mlflow").mkdir()
+        stack = Stack(home / "mlflow", {"RPS_MLFLOW_PORT": str(free_ports(1))})
+        mlflow = held.enter_context(running(service_named("mlflow", stack), home / "mlflow"))
+        with contextlib.contextmanager(made)(
+            home, model().bundle, images, address, base_image(address), mlflow.address
+        ) as each:
+            yield each
+
+
+def release_section(team: Releasing, runs: int) -> list[str]:
+    """Seconds of whole releases, by what is there before, and of their steps."""
+    team.version(0.8)
+    first = _released(team)
+    kinds: dict[str, list[dict[str, float]]] = {"first, with nothing but the base": [first]}
+    for name, prepare, arguments in (
+        ("warm: a new commit and a better model", _better, ()),
+        ("roll-back", lambda _team: None, ("--model-version", "1")),
+    ):
+        kinds[name] = []
+        for _ in range(runs):
+            if name == "roll-back":
+                _better(team)
+                _released(team)
+            prepare(team)
+            kinds[name].append(_released(team, *arguments))
+    kinds["the same again: found"] = [_released(team, "--model-version", "1") for _ in range(runs)]
+    medians = {
+        name: {step: statistics.median(each[step] for each in some) for step in some[0]} for name, some in kinds.items()
+    }
+    warm = medians["warm: a new commit and a better model"]["whole"]
+    steps = [step for step in next(iter(medians.values())) if step != "whole"]
+    told = "met" if warm <= RELEASE_GOAL_SECONDS else "not met"
+    whole = " | ".join(f"{each['whole']:.1f}" for each in medians.values())
+    return [
+        f"With a warm base and engine a release takes {warm:.1f} s; goal ≤ {RELEASE_GOAL_SECONDS:.0f} s: {told}.",
+        f"Seconds of `python -m ci release` as a process, medians of {runs} (the first: once); GitHub is the double.",
+        "",
+        f"| step | {' | '.join(medians)} |",
+        f"| --- |{' ---: |' * len(medians)}",
+        *(f"| `{step}` | {' | '.join(f'{each[step]:.1f}' for each in medians.values())} |" for step in steps),
+        f"| whole | {whole} |",
+    ]
+
+
+def start_section(team: Releasing) -> list[str]:
+    """Seconds from `docker run` to the first good answer of /health, beside a container that only starts Python."""
+    with contextlib.closing(client(team.docker_host, timeout_seconds=120)) as found:
+        login = {"username": team.registry.username, "password": team.registry.password}
+        name = f"{team.repository}:latest"
+        found.images.pull(name, auth_config=login)
+        healthy, floor = [], []
+        for _ in range(STARTS):
+            floor.append(_timed(lambda: _python(found, name)))
+            healthy.append(_until_healthy(found, name))
+    median, least = statistics.median(healthy), statistics.median(floor)
+    told = "met" if median <= START_GOAL_SECONDS else "not met"
+    return [
+        f"{median:.2f} s from the start of a container to 200 from `/health` (median of {STARTS}; lowest",
+        f"{min(healthy):.2f}, highest {max(healthy):.2f}); goal ≤ {START_GOAL_SECONDS} s: {told}. The floor,",
+        f"a container of the same image that runs `python3 -c pass` to its end: {least:.2f} s; ratio {median / least:.1f}.",
+    ]
+
+
+def _better(team: Releasing) -> None:
+    """A commit, and a model that is better than any before it."""
+    team.commit(f"feat: change at {time.time_ns()}")
+    production = int(team.client.get_registered_model(team.challenge).aliases["production"])
+    team.version(0.9, against=production)
+
+
+def _released(team: Releasing, *arguments: str) -> dict[str, float]:
+    began = time.monotonic()
+    done = team.release(*arguments)
+    whole = time.monotonic() - began
+    if done.code:
+        raise StackError(f"the release failed: {done.output}")
+    return {step["name"]: step["seconds"] for step in team.record()["steps"]} | {"whole": whole}
+
+
+def _timed(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
+
+
+def _python(engine: docker.DockerClient, name: str) -> None:
+    engine.containers.run(name, ["-c", "pass"], entrypoint=["python3"], remove=True)
+
+
+def _until_healthy(engine: docker.DockerClient, name: str) -> float:
+    container = engine.containers.create(name, read_only=True, ports={"8000/tcp": ("127.0.0.1", 0)})
+    try:
+        began = time.monotonic()
+        container.start()
+        container.reload()
+        address = f"http://127.0.0.1:{container.ports['8000/tcp'][0]['HostPort']}/health"
+        while time.monotonic() - began < RELEASE_GOAL_SECONDS:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(address, timeout=2.0).status_code == 200:
+                    return time.monotonic() - began
+            time.sleep(_POLL_SECONDS)
+        raise StackError(f"{name} did not become healthy")
+    finally:
+        container.remove(force=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3, help="releases of each kind (default: %(default)s)")
+    options = parser.parse_args()
+    try:
+        with releasing() as team:
+            print("\n".join([*release_section(team, options.runs), "", "### Start", "", *start_section(team)]))
+    except (StackError, CiError, DockerException) as error:
+        print(f"bench.release: {error}", file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(ENGINE / "data", ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
