@@ -138,7 +138,7 @@ def query(console: Console, host: str, images: Registry, released: Released) -> 
     """Run what was pushed as anybody would, `docker run`, and ask it. Raises StackError when it does not answer."""
     name = f"{images.address}/ana/{CHALLENGE}:{released.tag}"
     console.print(f"\n[bold]docker run --rm --read-only -p 8000:8000 {name}[/]", highlight=False)
-    with _running(host, images, name) as address:
+    with running_image(host, images, name) as address:
         for path in SHOWN:
             answer = httpx.get(f"{address}{path}", timeout=10.0)
             console.print(f"GET {path}: {answer.status_code}", highlight=False)
@@ -149,7 +149,7 @@ def query(console: Console, host: str, images: Registry, released: Released) -> 
 
 
 @contextlib.contextmanager
-def _running(host: str, images: Registry, name: str) -> Iterator[str]:
+def running_image(host: str, images: Registry, name: str) -> Iterator[str]:
     """The address of a container of a freshly pulled image, once it is healthy."""
     with contextlib.closing(client(host)) as docker_client:
         try:
