@@ -19,7 +19,8 @@ RUN python3 -m venv /build/pip \
     && python3 /build/image_tree.py settle /app 0 \
     && mkdir /rootfs && mv /app /rootfs/
 
-# The commit's code and the bundle. All of the code is imported once, so that nothing lacks that it needs.
+# The commit's code and the bundle. All of the code is imported once, so that nothing lacks that it needs. The commit's
+# time is also content: to a builder's cache files are the same whatever their times, and it would give another commit's.
 FROM ${BASE} AS service
 ARG SOURCE_DATE_EPOCH=0
 ENV PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 PYTHONPYCACHEPREFIX=/app/pycache PYTHONPATH=/app:/app/packages
@@ -32,6 +33,7 @@ COPY LICENSE /rootfs/app/
 RUN python3 /build/image_tree.py compile /rootfs/app/pycache /app \
         service.__main__ service.application service.healthcheck service.redis_store service.server \
     && mv /app/forecasting /app/service /rootfs/app/ \
+    && echo "$SOURCE_DATE_EPOCH" > /rootfs/app/committed \
     && python3 /build/image_tree.py settle /rootfs "$SOURCE_DATE_EPOCH"
 
 FROM ${BASE}

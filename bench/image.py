@@ -42,7 +42,7 @@ _MEGABYTE = 1e6
 _OURS = "the service and the domain, with byte code"
 _BUNDLE = "the bundle"
 _BYTE_CODE = "byte code of the distributions and of what is loaded of the standard library"
-_REST = "the licence, and the list of wheels"
+_REST = "the licence, the list of wheels, the time"
 _WEIGH = """
 import json, os, sys
 found = {}

@@ -28,13 +28,14 @@ class Source:
     """A repository with one commit of what the image is made of."""
 
     repository: Path
+    committed: str = COMMITTED
 
     @property
     def sha(self) -> str:
         return self.git("rev-parse", "HEAD").strip()
 
     def git(self, *arguments: str) -> str:
-        dates = {"GIT_AUTHOR_DATE": COMMITTED, "GIT_COMMITTER_DATE": COMMITTED}
+        dates = {"GIT_AUTHOR_DATE": self.committed, "GIT_COMMITTER_DATE": self.committed}
         command = ["git", "-C", str(self.repository), *arguments]
         environment = {**os.environ, **IDENTITY, **dates}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
@@ -48,7 +49,7 @@ class Source:
         return self.sha
 
 
-def made_source(directory: Path) -> Source:
+def made_source(directory: Path, committed: str = COMMITTED) -> Source:
     """A new repository in ``directory`` with the parts of the working tree that an image is made of."""
     for path in (*PATHS, ".dockerignore", "pyproject.toml"):
         target = directory / path
@@ -57,7 +58,7 @@ def made_source(directory: Path) -> Source:
             shutil.copytree(ROOT / path, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / path, target)
-    source = Source(directory)
+    source = Source(directory, committed)
     source.git("init", "--quiet")
     source.commit({})
     return source

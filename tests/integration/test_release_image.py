@@ -175,6 +175,17 @@ def test_a_build_by_hand_gives_the_same_layers(building: Building, tmp_path: Pat
         building.client.images.remove(image.id, force=True, noprune=True)
 
 
+def test_a_commit_at_another_time_does_not_get_the_times_of_the_one_before(building: Building, tmp_path: Path):
+    """A builder's cache takes files for the same whose times alone differ."""
+    source = made_source(tmp_path / "repository", committed="2026-02-03T04:05:06Z")
+    later = Building(building.client, source, building.bundle, building.base, f"{TAG}-later")
+    later.build()
+    with exported(building.client, later.tag, tmp_path / "tree.tar") as archive:
+        times = {entry.mtime for entry in archive if re.match(r"app/(bundle|forecasting|service)(/|$)", entry.name)}
+    assert times == {later.context.epoch_seconds}
+    assert layers(building, later.tag)[:-1] == layers(building, TAG)[:-1]
+
+
 def test_what_is_there_is_not_built_again_and_another_release_is(building: Building):
     building.said.truncate(0)
     again = building.build(tag=f"{TAG}-found")
@@ -211,7 +222,7 @@ def test_it_adds_nothing_outside_its_own_directory(building: Building, tree: tar
     added = {entry.name for entry in tree} - before
     assert {name for name in added if not (name == "app" or name.startswith("app/"))} == set()
     assert {name.split("/")[1] for name in added if name.count("/") == 1} == {
-        "LICENSE", "bundle", "forecasting", "packages", "packages.json", "pycache", "service",
+        "LICENSE", "bundle", "committed", "forecasting", "packages", "packages.json", "pycache", "service",
     }  # fmt: skip
 
 
