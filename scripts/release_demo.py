@@ -22,6 +22,8 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.markdown import Markdown
+from rich.panel import Panel
 from rich.table import Table
 
 from ci.errors import CiError
@@ -96,6 +98,7 @@ def demo(console: Console, home: Path) -> int:
             gated(console, here, proposal)
             outcome = here.release(proposal.title, lambda job, line: print_line(console, job, line))
             shipped.append(_shipped(proposal.title, outcome))
+            show_notes(console, outcome)
             query(console, host, images, shipped[-1].released)
         console.rule("Roll back")
         first = shipped[0].released.model_version
@@ -132,6 +135,12 @@ def gated(console: Console, here: Team, proposal: Proposal) -> None:
     held = here.merge(number)
     if judged.state != proposal.expected or held:
         raise StackError(f"#{number} was to end in {proposal.expected}; it is {judged.state}: {held}")
+
+
+def show_notes(console: Console, outcome: Outcome) -> None:
+    """What the release says of itself on GitHub."""
+    notes = (outcome.artifacts / "release" / "notes.md").read_text(encoding="utf-8")
+    console.print(Panel(Markdown(notes), title="The release's notes", width=min(console.width, 120)))
 
 
 def query(console: Console, host: str, images: Registry, released: Released) -> None:

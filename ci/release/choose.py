@@ -33,7 +33,7 @@ class Considered:
     @property
     def told(self) -> str:
         """One line for people."""
-        skill = "not comparable" if self.skill is None else f"skill {percent(self.skill)}"
+        skill = "not comparable" if self.skill is None else f"relative skill {percent(self.skill)}"
         return f"version {self.version.version} (commit {self.version.git_sha[:7] or '?'}): {self.refused or skill}"
 
 
@@ -75,7 +75,7 @@ def choose(
         raise NotReleased(_none(considered, able))
     best = comparable[0]
     opponent = f"production, version {production}" if production is not None else "persistence"
-    reason = f"the best of {len(comparable)} by skill against {opponent}"
+    reason = f"the best of {len(comparable)} by relative skill against {opponent}"
     if best.version.version == production:
         reason = f"it is production already, and none of {len(comparable)} is better"
     elif len(comparable) > 1 and _rank(comparable[1].skill) == _rank(best.skill):
@@ -149,7 +149,7 @@ def _score(version: ModelVersion, scores: Mapping[int, _Score], production: int 
     if opponent is None and against in metrics and version.version != production:
         opponent = production
     start: _Score | None = _Score("production", 0.0) if opponent == production else None
-    if opponent is None:
+    if opponent is None or (production is None and opponent not in scores):
         against, start = f"persistence.{measure}", _Score("persistence", 0.0)
     elif opponent in scores:
         start = scores[opponent]

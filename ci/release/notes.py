@@ -37,8 +37,10 @@ class Released:
     manifest: Manifest
     before: Named | None
     """The challenge's release before this one."""
+    since: Named | None
+    """The last release, of whatever challenge."""
     commits: Sequence[Commit]
-    """Since the last release, newest first."""
+    """Since then, newest first."""
     image: str
     """`repository@sha256:…`."""
     repository_url: str
@@ -61,7 +63,7 @@ def render(released: Released) -> str:
         "## Code",
         _code(released),
         "## Image",
-        markdown.fence([f"docker pull {released.image}"]),
+        f"```sh\ndocker pull {released.image}\n```",
         _IMAGE.format(tagged=f"{released.image.partition('@')[0]}:{plan.tag}"),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -108,7 +110,11 @@ def _model(released: Released) -> str:
 
 
 def _measures(metrics: Mapping[str, float], unit: str) -> list[tuple[str, str]]:
-    named = [("rmse", f"RMSE, {markdown.text(unit)}"), ("mae", f"MAE, {markdown.text(unit)}"), ("skill", "skill")]
+    named = [
+        ("rmse", f"RMSE, {markdown.text(unit)}"),
+        ("mae", f"MAE, {markdown.text(unit)}"),
+        ("skill", "skill against persistence, of the loss"),
+    ]
     levels = [found[1] for name in sorted(metrics) if (found := _COVERAGE.fullmatch(name))]
     named += [(f"coverage_{level}", f"coverage of the {level} % interval") for level in levels]
     steps = sorted(int(found[1]) for name in metrics if (found := _HORIZON.fullmatch(name)))
@@ -127,6 +133,8 @@ def _code(released: Released) -> str:
     built = f"Built from commit {_commit_link(released, plan.sha)}."
     if not released.commits:
         return f"{built} Nothing was committed since the last release."
+    if released.since is None:
+        return f"{built} It holds {len(released.commits)} commits."
     blocks = [built]
     for change, heading in _HEADINGS.items():
         of_kind = [commit for commit in released.commits if commit.change == change]

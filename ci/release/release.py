@@ -233,6 +233,7 @@ class _Release:
                 choice=choice,
                 manifest=manifest,
                 before=last_release(earlier, plan.challenge),
+                since=last_release(earlier),
                 commits=changes_since(last_release(earlier), self.history, plan.sha),
                 image=image,
                 repository_url=self.delivery.source_url,

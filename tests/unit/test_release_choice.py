@@ -48,6 +48,12 @@ def test_a_tie_goes_to_the_newer():
     assert "tie" in choice.reason
 
 
+def test_without_a_production_model_persistence_stands_in_for_an_opponent_that_is_unknown():
+    choice = chosen(version(5, 0.9, 3), version(6, 0.8, 3))
+    assert choice.version.version == 6
+    assert choice.considered[0].skill == pytest.approx(0.2)
+
+
 def test_the_first_release_is_measured_against_persistence():
     choice = chosen(version(1, 0.8), version(2, 0.7))
     assert choice.version.version == 2
