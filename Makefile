@@ -27,13 +27,14 @@ release-demo: $(VENV)/ready ## merge, release, run what was pushed, roll back: b
 test: $(VENV)/ready lint ## lint, types and all tests that this machine can run; lists what it left out
 	@$(PY) -m pytest $(TESTS)
 
-lint: $(VENV)/ready ## formatting, lint, types, import rules, workflows
+lint: $(VENV)/ready ## formatting, lint, types, import rules, workflows, Dockerfiles
 	@$(VENV)/bin/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/mypy --no-error-summary
 	@$(VENV)/bin/lint-imports --no-cache | tail -n 3
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	@$(VENV)/bin/hadolint Dockerfile $$(find deploy -name Dockerfile)
 	@$(VENV)/bin/zizmor --quiet --offline --no-progress .github
 
 format: $(VENV)/ready ## format the code, and mend what the linter can

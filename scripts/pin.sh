@@ -13,7 +13,8 @@ pin uv
 pin dev
 pin pipelines -c dev.txt  # the same versions in the stages' environment as in development
 pin ci -c dev.txt         # and in the workflows
-pin service -c dev.txt --no-emit-package scipy
+unloaded=(faker markdown-it-py mdurl polyfactory pygments rich rich-click scipy)  # see service.in
+pin service -c dev.txt "${unloaded[@]/#/--no-emit-package=}"
 for image in airflow mlflow s3 feed; do pin "$image" -c dev.txt; done  # and in the images of deploy/
 pin bench
 pin bench-service
