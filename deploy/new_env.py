@@ -45,7 +45,7 @@ def main() -> int:
     except OSError as error:
         print(f"new_env: {path}: {error.strerror}", file=sys.stderr)
         return 1
-    with open(descriptor, "w", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     print(f"{path} is made. Set in it what is still empty: RPS_REPOSITORY and RPS_IMAGE.")
     return 0

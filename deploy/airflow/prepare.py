@@ -9,17 +9,19 @@ import os
 import subprocess
 import sys
 
-USERNAME = "AIRFLOW_USERNAME"
-PASSWORD = "AIRFLOW_PASSWORD"
+NEEDED = ("AIRFLOW_USERNAME", "AIRFLOW_PASSWORD")
 
 
 def main() -> int:
-    missing = [name for name in (USERNAME, PASSWORD) if not os.environ.get(name)]
+    missing = [name for name in NEEDED if not os.environ.get(name)]
     if missing:
         print(f"prepare: set {', '.join(missing)} in the environment", file=sys.stderr)
         return 64
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True)
-    make_admin(os.environ[USERNAME], os.environ[PASSWORD])
+    migrated = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=False)
+    if migrated.returncode:
+        print("prepare: the database is not migrated; what Airflow said above tells why", file=sys.stderr)
+        return migrated.returncode
+    make_admin(*(os.environ[name] for name in NEEDED))
     return 0
 
 

@@ -26,8 +26,8 @@ def main() -> int:
     with tempfile.NamedTemporaryFile("w", prefix="mlflow-auth-", suffix=".ini", delete=False) as file:
         settings.write(file)  # readable by its owner alone
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = file.name
-    server = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", "0.0.0.0"]
-    os.execv(sys.executable, [*server, *sys.argv[1:]])
+    server = ["-m", "mlflow", "server", "--app-name", "basic-auth", *sys.argv[1:]]
+    return os.execv(sys.executable, [sys.executable, *server])  # noqa: S606 - the container's process is the server
 
 
 if __name__ == "__main__":
