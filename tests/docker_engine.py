@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import shutil
+import subprocess
 import tarfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -136,3 +137,17 @@ def archive(files: Mapping[str, bytes]) -> io.BytesIO:
 def random_bytes(megabytes: float) -> bytes:
     """Content that no registry can compress, and no cache has."""
     return os.urandom(int(megabytes * 1e6))
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, *, megabytes: int) -> Iterator[Path]:
+    """A directory that is full after so many megabytes."""
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"only root may mount a small disk: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)

@@ -17,8 +17,9 @@ import msgspec
 import pytest
 
 from forecasting.bundle import read_bundle
-from scripts.registry import Registry
+from scripts.registry import Registry, registry
 from scripts.services import free_ports
+from tests.docker_engine import small_disk
 from tests.releasing import NOTHING, Releasing, State
 
 pytestmark = pytest.mark.timeout(900)
@@ -213,7 +214,7 @@ def test_a_missing_setting_is_told_by_name(releasing: Releasing, missing: str) -
     assert missing in done.output
 
 
-def test_a_registry_that_is_lost_before_the_push_is_done(releasing: Releasing, own_registry: Registry) -> None:
+def test_a_registry_that_is_lost_during_the_push(releasing: Releasing, own_registry: Registry) -> None:
     releasing.registry = own_registry
     releasing.version(0.8)
     process = releasing.start("--patience-seconds", "5")
@@ -221,7 +222,7 @@ def test_a_registry_that_is_lost_before_the_push_is_done(releasing: Releasing, o
     assert process.stdout
     for line in process.stdout:
         said.append(line)
-        if line.startswith("smoke "):
+        if line.strip().startswith("layer ") and own_registry.pid:
             own_registry.stop()
     assert process.wait() == 75, "".join(said)
     own_registry.start()
@@ -240,6 +241,22 @@ def test_a_registry_that_takes_nothing(releasing: Releasing, own_registry: Regis
     done = releasing.release("--patience-seconds", "3")
     assert done.code in {64, 75}, done.output
     assert releasing.state() == replace(NOTHING, reserved=("v1.0.0",))
+
+
+def test_a_registry_that_is_full(releasing: Releasing, docker_host: str, tmp_path: Path) -> None:
+    usual = releasing.registry
+    with (
+        small_disk(tmp_path / "disk", megabytes=40) as disk,
+        registry(tmp_path / "full", docker_host, storage=disk) as full,
+    ):
+        releasing.registry = full
+        releasing.version(0.8)
+        done = releasing.release("--patience-seconds", "2")
+        assert done.code == 75, done.output
+        assert releasing.state() == replace(NOTHING, reserved=("v1.0.0",))
+    releasing.registry = usual
+    assert releasing.release().code == 0
+    assert releasing.state() == State("1", releasing.digest("v1.0.0"), ("v1.0.0",), ("v1.0.0",), ())
 
 
 def at_once(*releases: subprocess.Popen[str]) -> list[tuple[int, str]]:

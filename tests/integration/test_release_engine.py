@@ -28,7 +28,7 @@ from scripts.docker_engine import answers, client, own_engine
 from scripts.registry import Registry, bcrypt, registry
 from scripts.services import ROOT, StackError, free_ports
 from tests.conftest import wait_while
-from tests.docker_engine import Images, random_bytes
+from tests.docker_engine import Images, random_bytes, small_disk
 
 Connect = Callable[..., Engine]
 LABELS = {"io.rps.challenge": "weather"}
@@ -397,20 +397,6 @@ def bridge_address(address: str) -> str:
     mark = Path(address.removeprefix("unix://")).parent.name.removeprefix("rps-engine-")
     found = psutil.net_if_addrs()[f"rps{mark}"]
     return next(each.address for each in found if each.family == socket.AF_INET)
-
-
-@contextmanager
-def small_disk(path: Path, *, megabytes: int) -> Iterator[Path]:
-    """A directory that is full after so many megabytes."""
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"only root may mount a small disk: {done.stderr.strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def _bytes_below(path: Path) -> int:
