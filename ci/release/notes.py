@@ -99,7 +99,7 @@ def _model(released: Released) -> str:
         rows.append([label, *(_shown(name, metrics.get(prefix + name)) for prefix, _ in columns)])
     span = f"{wording.moment(manifest.train_start)} to {wording.moment(manifest.train_end)} UTC"
     facts = [
-        f"trained on {span}, dataset {markdown.code(manifest.dataset_md5)}",
+        f"trained on {span}, dataset {markdown.code(manifest.dataset_md5)}{_recorded(plan)}",
         f"made by commit {_commit_link(released, plan.model.git_sha)}, run {markdown.code(plan.model.run_id)}",
         markdown.link("the version in the registry", released.model_url),
     ]
@@ -107,6 +107,12 @@ def _model(released: Released) -> str:
         return markdown.bullets(facts)
     table = markdown.table(["on its hold-out", *(label for _, label in columns)], rows, "l" + "r" * len(columns))
     return f"{table}\n\n{markdown.bullets(facts)}"
+
+
+def _recorded(plan: Plan) -> str:
+    """Where the dataset is in Git's history, if the run has said so."""
+    revision = plan.model.tags.get("rps.dataset_rev", "")
+    return f" (commit {markdown.code(revision[:12])} of `data/{plan.challenge}`)" if revision else ""
 
 
 def _measures(metrics: Mapping[str, float], unit: str) -> list[tuple[str, str]]:
