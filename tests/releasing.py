@@ -84,33 +84,10 @@ class Releasing:
         self, rmse: float, *, against: int | None = None, gate: str = "passed", sha: str = "", **changes: Any
     ) -> int:
         """Register a bundle as the pipeline and the gate would. changes: of its manifest, which is sealed again."""
-        sha = sha or self.git("rev-parse", "HEAD")
-        client = self.client
-        known = client.get_experiment_by_name(self.challenge)
-        experiment = known.experiment_id if known else client.create_experiment(self.challenge)
-        run_id = f"gate__{self.challenge}__{uuid.uuid4().hex[:8]}"
-        dataset = f"{uuid.uuid4().hex}.dir"
-        tags = {"rps.run_id": run_id, "rps.git_sha": sha, "rps.dataset_md5": dataset}
-        run = client.create_run(experiment, tags=tags | {"rps.production_version": str(against or "")})
-        metrics = {"rmse": rmse, "mae": rmse * 0.8, "coverage_90": 0.9, "persistence.rmse": 1.0}
-        if against is not None:
-            metrics["production.rmse"] = 1.0
-        for name, value in metrics.items():
-            client.log_metric(run.info.run_id, name, value)
-        with tempfile.TemporaryDirectory() as directory:
-            whole = Path(directory) / "bundle"
-            own = {"challenge": self.challenge, "git_sha": sha, "mlflow_run": run.info.run_id, "dataset_md5": dataset}
-            write_other(self.bundle, whole, **{**own, **changes})
-            client.log_artifacts(run.info.run_id, str(whole), "bundle")
-        if not known:
-            client.create_registered_model(self.challenge)
-        made = client.create_model_version(
-            self.challenge,
-            source=f"{run.info.artifact_uri}/bundle",
-            run_id=run.info.run_id,
-            tags={"gate": gate, "git_sha": sha, "run_id": run_id},
-        )
-        return int(made.version)
+        return register(
+            self.client, self.challenge, self.bundle, rmse, against=against, gate=gate,
+            sha=sha or self.git("rev-parse", "HEAD"), **changes,
+        )  # fmt: skip
 
     def command(self, *arguments: str) -> list[str]:
         """Of a release of the checkout's HEAD."""
@@ -202,6 +179,48 @@ class State:
 
 
 NOTHING = State(alias="", latest="", tags=(), releases=(), reserved=())
+
+
+def register(
+    client: MlflowClient,
+    challenge: str,
+    bundle: Path,
+    rmse: float,
+    *,
+    against: int | None = None,
+    gate: str = "passed",
+    sha: str,
+    **changes: Any,
+) -> int:
+    """Log a bundle and register it as the pipeline and the gate would; the version.
+
+    against: what was production then; its error, and persistence's, are 1.0. changes: of the bundle's manifest.
+    """
+    known = client.get_experiment_by_name(challenge)
+    experiment = known.experiment_id if known else client.create_experiment(challenge)
+    run_id = f"gate__{challenge}__{uuid.uuid4().hex[:8]}"
+    dataset = f"{uuid.uuid4().hex}.dir"
+    tags = {"rps.run_id": run_id, "rps.git_sha": sha, "rps.dataset_md5": dataset}
+    run = client.create_run(experiment, tags=tags | {"rps.production_version": str(against or "")})
+    metrics = {"rmse": rmse, "mae": rmse * 0.8, "coverage_90": 0.9, "persistence.rmse": 1.0}
+    if against is not None:
+        metrics["production.rmse"] = 1.0
+    for name, value in metrics.items():
+        client.log_metric(run.info.run_id, name, value)
+    with tempfile.TemporaryDirectory() as directory:
+        whole = Path(directory) / "bundle"
+        own = {"challenge": challenge, "git_sha": sha, "mlflow_run": run.info.run_id, "dataset_md5": dataset}
+        write_other(bundle, whole, **{**own, **changes})
+        client.log_artifacts(run.info.run_id, str(whole), "bundle")
+    if not known:
+        client.create_registered_model(challenge)
+    made = client.create_model_version(
+        challenge,
+        source=f"{run.info.artifact_uri}/bundle",
+        run_id=run.info.run_id,
+        tags={"gate": gate, "git_sha": sha, "run_id": run_id},
+    )
+    return int(made.version)
 
 
 def write_other(bundle: Path, directory: Path, **changes: Any) -> Manifest:

@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from ci.errors import NoVerdict
 from ci.evidence import Evidence, fetch_evidence, production_version, rejected_data
+from ci.release.models import open_models
 from ci.settings import mlflow_settings
 from forecasting.bundle import read_bundle
 from pipelines.store import open_store
@@ -24,6 +25,7 @@ from scripts.services import free_ports
 from tests.conftest import running
 from tests.doubles import dagshub
 from tests.integration.conftest import ROOT, STAGES, Pipeline
+from tests.releasing import register
 from tests.replay_fixture import Replay
 
 METRICS = ("rmse", "mae", "r2", "coverage_90", "rmse_h4", "rmse_h5", "rmse_h6", "persistence.rmse", "skill")
@@ -148,3 +150,35 @@ def test_the_stand_in_asks_for_the_token(dagshub_address: dagshub.Address) -> No
     uri = dagshub_address.environment["MLFLOW_TRACKING_URI"]
     assert httpx.get(f"{uri}/version").status_code == 401
     assert httpx.get(f"{uri}/version", auth=(dagshub.USER, dagshub.TOKEN)).text == "2.7.1"
+
+
+def test_a_release_finds_fetches_and_promotes_a_version(services: str, bundle: Path, tmp_path: Path) -> None:
+    challenge = f"weather_{tmp_path.parent.name.replace('-', '_')}_{services}"
+    client = MlflowClient()
+    sha = "c" * 40
+    models = open_models(mlflow_settings(os.environ), challenge, patience_seconds=30.0)
+    assert models.production() is None
+    assert models.versions() == ()
+    first = register(client, challenge, bundle, 0.8, sha=sha)
+    second = register(client, challenge, bundle, 0.9, against=first, sha=sha)
+    blocked = register(client, challenge, bundle, 1.5, against=first, sha=sha, gate="blocked")
+    found = models.versions()
+    assert [(each.version, each.gate, each.opponent) for each in found] == [
+        (blocked, "blocked", None), (second, "passed", first), (first, "passed", None),
+    ]  # fmt: skip
+    assert found[1].metrics["production.rmse"] == 1.0
+
+    manifest = models.fetch(found[1], tmp_path / "bundle")
+    assert manifest.mlflow_run == found[1].mlflow_run
+    assert read_bundle(tmp_path / "bundle").manifest == manifest
+
+    models.promote(second)
+    assert models.production() == second
+    models.withdraw(range(second, second + 1), "rolled back")
+    models.promote(first)
+    assert models.production() == first
+    assert {each.version: each.withdrawn for each in models.versions()} == {
+        first: "", second: "rolled back", blocked: "",
+    }  # fmt: skip
+    models.promote(second)
+    assert {each.withdrawn for each in models.versions()} == {""}, "what was asked for is chosen again from then on"
