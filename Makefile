@@ -34,6 +34,7 @@ lint: $(VENV)/ready ## formatting, lint, types, import rules, workflows, Dockerf
 	@$(VENV)/bin/lint-imports --no-cache | tail -n 3
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
 	@$(VENV)/bin/hadolint Dockerfile $$(find deploy -name Dockerfile)
 	@$(VENV)/bin/zizmor --quiet --offline --no-progress .github
 
