@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -39,6 +40,8 @@ def _from_registry(address: str) -> tuple[Bundle, str]:
     except ImportError as error:
         told = "a bundle from a registry needs the package mlflow-skinny, which the service alone does not"
         raise SettingsError(f"{address}: {told}; install it, or give the bundle as a directory") from error
+    # A server that keeps artifacts in S3 may send its clients there, by a name that only its own network knows.
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
     client = MlflowClient()
     try:
         version = found["version"] or client.get_model_version_by_alias(found["name"], found["alias"]).version
