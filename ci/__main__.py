@@ -27,6 +27,7 @@ DEADLINE_MINUTES = 45.0
 MAX_AGE_HOURS = 6.0
 HEALTH_SECONDS = 60.0
 PATIENCE_SECONDS = 120.0
+NOT_RELEASED_LENGTH = 2000
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,6 +102,7 @@ def _conclude(options: argparse.Namespace, log: Log) -> int:
 
 
 def _release(options: argparse.Namespace, log: Log) -> int:
+    from ci import markdown
     from ci.policy import challenges, commit_of
     from ci.release.release import NOTES, Request, Services, release
     from ci.settings import github_settings, image_settings, mlflow_settings
@@ -122,7 +124,11 @@ def _release(options: argparse.Namespace, log: Log) -> int:
         patience=timedelta(seconds=options.patience_seconds),
         output=options.output,
     )
-    record = release(request, services, log)
+    try:
+        record = release(request, services, log)
+    except CiError as error:
+        _summarise(f"### {challenge} is not released\n\n{markdown.text(str(error), NOT_RELEASED_LENGTH)}")
+        raise
     log.line(f"released {record.tag}: version {record.model_version} of {challenge} in {record.image}")
     _summarise((options.output / NOTES).read_text(encoding="utf-8"))
     _output("image", record.image)

@@ -170,7 +170,10 @@ def test_a_damaged_bundle_is_not_released(releasing: Releasing, released: State)
 def test_without_a_gated_version_nothing_is_released(releasing: Releasing) -> None:
     releasing.version(0.8, gate="blocked")
     releasing.version(0.7, gate="pending")
-    refused(releasing, 1, "no version passed the gate")
+    summary = releasing.home / "summary.md"
+    refused(releasing, 1, "no version passed the gate", GITHUB_STEP_SUMMARY=str(summary))
+    assert "is not released" in summary.read_text(encoding="utf-8")
+    assert "no version passed the gate" in summary.read_text(encoding="utf-8")
     refused(releasing, 1, "blocked by the gate", "--model-version", "1")
     refused(releasing, 64, "expected a version of the registry (1, 2); found 9", "--model-version", "9")
     assert releasing.state() == NOTHING
