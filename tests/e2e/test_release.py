@@ -106,29 +106,53 @@ def test_a_push_to_master_ships_a_model_that_the_gate_has_passed(shipping: Shipp
     assert health["model_version"] == str(first.model_version)
 
 
-def test_a_merge_ships_what_its_pull_request_has_trained(shipping: Shipping, first: Released) -> None:
+@pytest.fixture(scope="module")
+def merged(shipping: Shipping, first: Released) -> tuple[str, Released]:
+    """What a merge from dev through test into master ships, and the version that its pull request has made."""
     here = shipping.team
     number = propose(here, CODE_ALONE)
     assert judge(here, number).state == "success"
     sha = here.pull_request(number)["head"]["sha"]
     here.approve(number)
     assert here.merge(number) == ""
-    second = released(here.release("feat: say more"))
-    assert second.tag == "v1.1.0"
+    shipped = released(here.release("feat: say more"))
     (version,) = shipping.client.search_model_versions(f"name = '{CHALLENGE}' and tags.git_sha = '{sha}'")
-    assert second.model_version == int(version.version), "the same model again is a tie, which the newer one wins"
-    assert shipping.alias == version.version
-    assert shipping.served("latest")["git_sha"] == sha
+    return str(version.version), shipped
 
 
-def test_a_dispatch_rolls_back(shipping: Shipping, first: Released) -> None:
-    run = run_on_dispatch(shipping.team.runner, ON_RELEASE, "master", {"model_version": str(first.model_version)})
-    back = released(run.wait())
-    assert back.model_version == first.model_version
-    assert back.tag == "v1.1.1"
+def test_a_merge_ships_the_better_of_production_and_what_its_pull_request_has_trained(
+    shipping: Shipping, first: Released, merged: tuple[str, Released]
+) -> None:
+    new, shipped = merged
+    run = shipping.client.get_run(shipping.client.get_model_version(CHALLENGE, new).run_id).data
+    assert run.tags["rps.production_version"] == str(first.model_version)
+    skill = 1 - run.metrics["rmse"] / run.metrics["production.rmse"]
+    assert str(shipped.model_version) == (new if round(skill, 4) >= 0 else str(first.model_version))
+    assert shipped.tag == "v1.1.0"
+    assert shipping.alias == str(shipped.model_version)
+    assert shipping.served("latest")["model_version"] == str(shipped.model_version)
+
+
+def test_a_dispatch_ships_the_version_that_it_names_and_rolls_back(
+    shipping: Shipping, first: Released, merged: tuple[str, Released]
+) -> None:
+    new, shipped = merged
+    named = ship(shipping, new)
+    assert named.tag == ("v1.1.0" if str(shipped.model_version) == new else "v1.1.1")
+    assert shipping.alias == new
+
+    back = ship(shipping, str(first.model_version))
+    assert back.tag not in {first.tag, shipped.tag, named.tag}
     assert shipping.alias == str(first.model_version)
-    assert shipping.tags == ["v1.0.0", "v1.1.0", "v1.1.1"]
-    assert shipping.served("v1.1.1")["model_version"] == str(first.model_version)
+    assert shipping.tags[-1] == back.tag
+    assert shipping.served("latest")["model_version"] == str(first.model_version)
+    assert back.tag in shipping.client.get_model_version(CHALLENGE, new).tags["withdrawn"]
+
+
+def ship(shipping: Shipping, model_version: str) -> Released:
+    """What release.yml makes when it is started by hand for a version."""
+    run = run_on_dispatch(shipping.team.runner, ON_RELEASE, "master", {"model_version": model_version})
+    return released(run.wait())
 
 
 def test_only_master_is_released(shipping: Shipping, first: Released) -> None:
