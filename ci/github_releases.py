@@ -17,9 +17,8 @@ import msgspec
 from ci.errors import NotReleased
 from ci.github import HEADERS, PER_PAGE, GitHub, all_pages, read
 from ci.github_faults import Overtaken
-from ci.release.plan import RESERVED
+from ci.release.plan import RESERVED, TAGS
 
-TAGS = "refs/tags/"
 _UNCHANGED_NAME = re.compile(r"[A-Za-z0-9_]([\w.+-]*[\w+-])?", re.ASCII)
 """Of a file: GitHub replaces other characters, and points at the ends."""
 

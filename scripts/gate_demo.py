@@ -285,29 +285,33 @@ def _width(console: Console) -> int:
     return min(console.width, 120)
 
 
-def interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def run_alone(name: str, demo: Callable[[Console, Path], int]) -> int:
+    """Run a demo in a folder of its own name below `.rps`, unless one is at work there; its exit code.
 
-
-def main() -> int:
-    home = Path(os.environ.get("RPS_HOME") or ROOT / ".rps").resolve() / "gate-demo"
+    SIGTERM ends it as SIGINT does: what it has started is ended.
+    """
+    home = Path(os.environ.get("RPS_HOME") or ROOT / ".rps").resolve() / name
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     # A log keeps whole lines: the width of a terminal is no measure for it.
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         with FileLock(home / "demo.lock", timeout=0):
             return demo(console, home)
     except Timeout:
-        print(f"gate-demo: another one is at work in {home}", file=sys.stderr)
+        print(f"{name}: another one is at work in {home}", file=sys.stderr)
         return 1
     except (StackError, CiError) as error:
-        print(f"gate-demo: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted; what was started has been ended.", file=sys.stderr)
         return 130
 
 
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone("gate-demo", demo))

@@ -8,8 +8,6 @@ with the demo. State and logs stay in `.rps/release-demo/`.
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -20,13 +18,11 @@ import httpx
 import msgspec
 from docker.errors import DockerException
 from docker.models.containers import Container
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.panel import Panel
 from rich.table import Table
 
-from ci.errors import CiError
 from scripts.base_image import base_image
 from scripts.docker_engine import client, engine
 from scripts.gate_demo import (
@@ -35,10 +31,10 @@ from scripts.gate_demo import (
     WEAK_START,
     Proposal,
     fresh,
-    interrupt,
     judge,
     print_line,
     propose,
+    run_alone,
     start_branches,
 )
 from scripts.github_actions import Outcome, run_on_dispatch
@@ -225,25 +221,5 @@ def _summarise(console: Console, shipped: list[Shipped]) -> None:
     console.print(table)
 
 
-def main() -> int:
-    home = Path(os.environ.get("RPS_HOME") or ROOT / ".rps").resolve() / "release-demo"
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    signal.signal(signal.SIGTERM, interrupt)
-    # A log keeps whole lines: the width of a terminal is no measure for it.
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    try:
-        with FileLock(home / "demo.lock", timeout=0):
-            return demo(console, home)
-    except Timeout:
-        print(f"release-demo: another one is at work in {home}", file=sys.stderr)
-        return 1
-    except (StackError, CiError) as error:
-        print(f"release-demo: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; what was started has been ended.", file=sys.stderr)
-        return 130
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone("release-demo", demo))

@@ -46,10 +46,6 @@ class History:
         """Whether a commit is ``of`` or one of its ancestors; a commit that is not in this checkout is not."""
         return self.holds(sha) and self._run("merge-base", "--is-ancestor", sha, of) == 0
 
-    def seconds(self, sha: str) -> int:
-        """When it was committed, since 1970."""
-        return int(self._git("show", "--no-patch", "--format=%ct", sha))
-
     def content(self, sha: str, path: str) -> bytes:
         """A file of a commit. Raises ConfigurationError when there is none."""
         return self._bytes("cat-file", "blob", f"{sha}:{path}")
