@@ -119,12 +119,8 @@ def verify(
 
 def verify_command(options: argparse.Namespace, log: Log) -> int:
     """`python -m ci verify`: options has image, deadline_seconds, pull, expect_digest. 0, or raises CiError."""
-    username, password = (os.environ.get(name, "") for name in ("REGISTRY_USERNAME", "REGISTRY_PASSWORD"))
-    ours = os.environ.get("RPS_IMAGE", "")
-    if ours and registry_of(ours) != registry_of(options.image):
-        username = password = ""  # whoever names the image must not get the login of another registry
     with cancelled_by_signals("its container is removed; run it again") as signals:
-        engine = Engine.connect(os.environ, Credentials(username, password), log)
+        engine = Engine.connect(os.environ, credentials_for(options.image, os.environ), log)
         try:
             found = verify(
                 engine,
@@ -144,6 +140,17 @@ def verify_command(options: argparse.Namespace, log: Log) -> int:
     _summarise(found.report)
     log.line(f"{options.image} works")
     return 0
+
+
+def credentials_for(image: str, environment: Mapping[str, str]) -> Credentials:
+    """The login of the environment, for an image of the registry that is ours; empty for one of another.
+
+    Whoever names the image must not be sent a login that is not his.
+    """
+    ours = environment.get("RPS_IMAGE", "")
+    if ours and registry_of(ours) != registry_of(image):
+        return Credentials("", "")
+    return Credentials(environment.get("REGISTRY_USERNAME", ""), environment.get("REGISTRY_PASSWORD", ""))
 
 
 def _image(engine: Engine, reference: str, *, pull: bool, expected_digest: str) -> Image:
