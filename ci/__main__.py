@@ -1,5 +1,6 @@
 """The decisions of CI: `python -m ci gate` judges a commit's model; `plan` and `conclude` frame several such gates;
-`release` brings the best one to production in a verified image, and `verify` checks any image.
+`release` brings the best one to production in a verified image, and `verify` checks any image; `alerts` takes what
+Prometheus and Grafana tell, `retrain` answers drift with a gated candidate, and `metrics` tells of the pipeline.
 
 Exit codes: 0 done, or passed; 1 blocked, other rules, or not released; 2 no verdict, or cancelled; 64 wrong use or
 configuration; 75 a fault that may pass (GitHub, a registry, the engine): run it again.
@@ -17,8 +18,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ci.alerts import command as alerts
+from ci.arguments import not_negative, positive, whole
 from ci.errors import CiError, ConfigurationError
-from ci.progress import Log
+from ci.metrics import command as metrics
+from ci.progress import Log, output, summarise
+from ci.retrain import command as retrain
 
 if TYPE_CHECKING:
     from ci.github import GitHub
@@ -69,7 +74,7 @@ def _gate(options: argparse.Namespace, log: Log) -> int:
     )
     code = gate(request, services, log)
     report = (options.output / "report.md").read_text(encoding="utf-8")
-    _summarise(report)
+    summarise(report)
     if services.github is None:
         print(f"\n{report}")
     return code
@@ -87,7 +92,7 @@ def _plan(options: argparse.Namespace, log: Log) -> int:
     chosen = [options.challenge] if options.challenge else list(known)
     announce(github, sha, chosen, workflow_url(os.environ))
     log.line(f"to be judged on commit {sha[:12]}: {', '.join(chosen) or 'nothing'}")
-    _output("challenges", msgspec.json.encode(chosen).decode())
+    output("challenges", msgspec.json.encode(chosen).decode())
     return 0
 
 
@@ -127,12 +132,12 @@ def _release(options: argparse.Namespace, log: Log) -> int:
     try:
         record = release(request, services, log)
     except CiError as error:
-        _summarise(f"### {challenge} is not released\n\n{markdown.text(str(error), NOT_RELEASED_LENGTH)}")
+        summarise(f"### {challenge} is not released\n\n{markdown.text(str(error), NOT_RELEASED_LENGTH)}")
         raise
     log.line(f"released {record.tag}: version {record.model_version} of {challenge} in {record.image}")
-    _summarise((options.output / NOTES).read_text(encoding="utf-8"))
-    _output("image", record.image)
-    _output("tag", record.tag)
+    summarise((options.output / NOTES).read_text(encoding="utf-8"))
+    output("image", record.image)
+    output("tag", record.tag)
     return 0
 
 
@@ -168,24 +173,6 @@ def _github_and_challenges(options: argparse.Namespace, log: Log) -> tuple[GitHu
     return github, sha, challenges(options.repository, sha)
 
 
-def _output(name: str, value: str) -> None:
-    """An output of the workflow's step."""
-    path = os.environ.get("GITHUB_OUTPUT")
-    if path:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(f"{name}={value}\n")
-    else:
-        print(f"{name}={value}")
-
-
-def _summarise(report: str) -> None:
-    """Add the report to the job's summary page."""
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
-    if path:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(f"{report}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ci", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -209,11 +196,11 @@ def _parser() -> argparse.ArgumentParser:
         "--as-of", default="", metavar="TIME", help="use no later observation (default: the source's now)"
     )
     gate.add_argument(
-        "--deadline-minutes", type=_positive, default=DEADLINE_MINUTES, metavar="M",
+        "--deadline-minutes", type=positive, default=DEADLINE_MINUTES, metavar="M",
         help="cancel the run and give no verdict after this long (default: %(default)g)",
     )  # fmt: skip
     gate.add_argument(
-        "--max-age-hours", type=_not_negative, default=MAX_AGE_HOURS, metavar="H",
+        "--max-age-hours", type=not_negative, default=MAX_AGE_HOURS, metavar="H",
         help="a finished run of the same commit that is not older is judged, not run again (default: %(default)g)",
     )  # fmt: skip
     gate.add_argument(
@@ -241,16 +228,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     release.add_argument(
         "--model-version",
-        type=_whole,
+        type=whole,
         metavar="N",
         help="release this one; an earlier one than production's: a roll-back",
     )
     release.add_argument(
-        "--deadline-seconds", type=_positive, default=HEALTH_SECONDS, metavar="S",
+        "--deadline-seconds", type=positive, default=HEALTH_SECONDS, metavar="S",
         help="how long the image may take to become healthy (default: %(default)g)",
     )  # fmt: skip
     release.add_argument(
-        "--patience-seconds", type=_positive, default=PATIENCE_SECONDS, metavar="S",
+        "--patience-seconds", type=positive, default=PATIENCE_SECONDS, metavar="S",
         help="how long faults of MLflow and of the registry are waited for (default: %(default)g)",
     )  # fmt: skip
     release.add_argument(
@@ -260,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(command=_verify)
     verify.add_argument("image", metavar="IMAGE", help="registry/owner/name:tag, or …@sha256:…")
     verify.add_argument(
-        "--deadline-seconds", type=_positive, default=HEALTH_SECONDS, metavar="S",
+        "--deadline-seconds", type=positive, default=HEALTH_SECONDS, metavar="S",
         help="it must be healthy so long after its start (default: %(default)g)",
     )  # fmt: skip
     verify.add_argument("--no-pull", dest="pull", action="store_false", help="take the image that the engine has")
@@ -271,6 +258,8 @@ def _parser() -> argparse.ArgumentParser:
         "action", choices=["apply", "check"], help="apply: make GitHub's as the files; check: differences"
     )
     rules.add_argument("--directory", type=Path, default=Path(".github/rulesets"), help="default: %(default)s")
+    for add in (retrain.add_command, alerts.add_command, metrics.add_command):
+        add(commands)
     return parser
 
 
@@ -279,26 +268,6 @@ def _commit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repository", type=Path, default=Path(), metavar="DIR", help="a checkout that holds it (default: here)"
     )
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0; found {text}")
-    return value
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a version's number, 1 or more; found {text}")
-    return int(text)
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more; found {text}")
-    return value
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""What a command tells while it works: lines with the time, tasks as they change, in a group of GitHub's log."""
+"""What a command tells: lines with the time, tasks as they change in a group of GitHub's log, outputs, a summary."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -60,6 +62,24 @@ class Log:
 
     def _print(self, text: str) -> None:
         print(text, file=self._out, flush=True)
+
+
+def output(name: str, value: str) -> None:
+    """An output of the workflow's step; printed where there is none."""
+    path = os.environ.get("GITHUB_OUTPUT")
+    if path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{name}={value}\n")
+    else:
+        print(f"{name}={value}")
+
+
+def summarise(report: str) -> None:
+    """Add the report to the job's summary page, where there is one."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{report}\n")
 
 
 def _harmless(text: str) -> str:

@@ -11,12 +11,12 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from ci import markdown
 from ci.errors import CiError, ConfigurationError, NotReleased
-from ci.progress import Log
+from ci.progress import Log, summarise
 from ci.release.container import Running, running
 from ci.release.engine import Credentials, Engine, Image
 from ci.release.engine_faults import registry_of, words
@@ -133,11 +133,11 @@ def verify_command(options: argparse.Namespace, log: Log) -> int:
         except CiError as error:
             signals.ignore()
             title = "The image does not work" if isinstance(error, NotReleased) else "The image could not be verified"
-            _summarise(f"## {title}: {markdown.code(options.image)}\n\n{markdown.fence(str(error).splitlines())}")
+            summarise(f"## {title}: {markdown.code(options.image)}\n\n{markdown.fence(str(error).splitlines())}")
             raise
         finally:
             engine.close()
-    _summarise(found.report)
+    summarise(found.report)
     log.line(f"{options.image} works")
     return 0
 
@@ -277,11 +277,3 @@ def _off(route: str, forecasts: Sequence[Forecast], numbers: Sequence[Sequence[o
                 )
             worst = max(worst, off)
     return worst
-
-
-def _summarise(report: str) -> None:
-    """Add the report to the job's summary page."""
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
-    if path:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(f"{report}\n")

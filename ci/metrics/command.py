@@ -1,0 +1,20 @@
+"""The options of `python -m ci metrics`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from ci.progress import Log
+
+
+def add_command(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("metrics", help="tell Prometheus what Airflow and MLflow know of the pipeline")
+    parser.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace, log: Log) -> int:
+    raise NotImplementedError
