@@ -21,12 +21,14 @@ from typing import Any
 
 import httpx
 import psutil
+import yaml
 
 from scripts.processes import Started, end
 from scripts.services import ROOT, StackError
 
 ACTIONS = ROOT / "tests" / "doubles" / "actions"
 """What stands in for other people's actions, which this machine may not be able to fetch."""
+DEFAULT_BRANCH = "master"
 INTERRUPT_SECONDS, TERMINATE_SECONDS = 7.5, 2.5
 """How long GitHub's runner waits after SIGINT, and then after SIGTERM, when a job is cancelled."""
 _USES = re.compile(r"uses:\s*([\w.-]+/([\w.-]+)@[0-9a-f]{40})")
@@ -155,6 +157,24 @@ def run_on_dispatch(runner: Runner, workflow: str, branch: str, inputs: Mapping[
     return _start(runner, home, workflow, "workflow_dispatch", {"inputs": dict(inputs), "ref": f"refs/heads/{branch}"})
 
 
+def run_on_repository_dispatch(
+    runner: Runner, workflow: str, event_type: str, payload: Mapping[str, Any]
+) -> WorkflowRun:
+    """Start a workflow as an event does that was sent to the repository: from the newest commit of its default branch.
+
+    Raises StackError when the workflow does not listen to this type of event: GitHub would start nothing.
+    """
+    if event_type not in _event_types(runner, workflow):
+        raise StackError(f"{workflow} does not listen to repository_dispatch: {event_type}")
+    event = {"action": event_type, "branch": DEFAULT_BRANCH, "client_payload": dict(payload)}
+    return _run_on_default_branch(runner, workflow, "repository_dispatch", event)
+
+
+def run_on_schedule(runner: Runner, workflow: str, cron: str) -> WorkflowRun:
+    """Start a workflow as its schedule does: from the newest commit of the default branch. cron: the line of it."""
+    return _run_on_default_branch(runner, workflow, "schedule", {"schedule": cron})
+
+
 def show_as_checks(runner: Runner, sha: str, outcome: Outcome) -> None:
     """What GitHub does by itself: each job's result is a check of the commit, by the job's name.
 
@@ -179,6 +199,19 @@ def _new_home(runner: Runner) -> Path:
     return home
 
 
+def _run_on_default_branch(runner: Runner, workflow: str, name: str, event: Mapping[str, Any]) -> WorkflowRun:
+    home = _new_home(runner)
+    _check_out(runner, f"origin/{DEFAULT_BRANCH}", home / "source")
+    return _start(runner, home, workflow, name, event)
+
+
+def _event_types(runner: Runner, workflow: str) -> list[str]:
+    """The types of `repository_dispatch` by which a workflow of the default branch is started."""
+    text = _git(runner.repository, "show", f"{DEFAULT_BRANCH}:.github/workflows/{workflow}")
+    events = yaml.load(text, Loader=yaml.BaseLoader)["on"]  # another one takes this word for a truth value
+    return list(events.get("repository_dispatch", {}).get("types", []))
+
+
 def _check_out(runner: Runner, commit: str, directory: Path) -> None:
     _git(runner.home, "clone", "--quiet", "--shared", "--no-checkout", str(runner.repository), str(directory))
     _git(directory, "checkout", "--quiet", "--detach", commit)
@@ -186,7 +219,7 @@ def _check_out(runner: Runner, commit: str, directory: Path) -> None:
 
 def _start(runner: Runner, home: Path, workflow: str, name: str, event: Mapping[str, Any]) -> WorkflowRun:
     source = home / "source"
-    repository = {"full_name": runner.name, "name": runner.name.partition("/")[2], "default_branch": "master"}
+    repository = {"full_name": runner.name, "name": runner.name.partition("/")[2], "default_branch": DEFAULT_BRANCH}
     (home / "event.json").write_text(json.dumps({**event, "repository": repository}), encoding="utf-8")
     _write_settings(home / "variables", runner.variables)
     _write_settings(home / "secrets", {**runner.secrets, "GITHUB_TOKEN": runner.token})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.github_actions import Runner, run_on_dispatch, run_on_push
+from scripts.github_actions import Runner, run_on_dispatch, run_on_push, run_on_repository_dispatch, run_on_schedule
 from scripts.services import ROOT, StackError
 
 HEAD = """\
@@ -20,6 +20,10 @@ on:
   workflow_dispatch:
     inputs:
       sha: {type: string}
+  repository_dispatch:
+    types: [model-drift]
+  schedule:
+    - cron: "17 4 * * 1"
 jobs:
   try:
     runs-on: ubuntu-latest
@@ -113,6 +117,31 @@ def test_a_workflow_that_is_started_by_hand_sees_from_which_branch(runner: Runne
     outcome = run_on_dispatch(runner, "try.yml", "dev", {}).wait()
 
     assert f"seen workflow_dispatch refs/heads/dev {git(runner, 'rev-parse', 'dev')}" in outcome.output
+
+
+def test_an_event_and_a_schedule_run_the_newest_commit_of_the_default_branch(runner: Runner) -> None:
+    steps = """
+      - env:
+          EVENT: ${{ github.event_name }} ${{ github.ref }} ${{ github.sha }}
+          TOLD: ${{ github.event.action }} ${{ github.event.client_payload.summary }} ${{ github.event.schedule }}
+        run: echo "seen $EVENT; $TOLD"
+"""
+    commit_workflow(runner, steps)
+    git(runner, "checkout", "--quiet", "-b", "dev")
+    git(runner, "-c", "user.name=a", "-c", "user.email=a@b.invalid", "commit", "-qm", "Later", "--allow-empty")
+    master = git(runner, "rev-parse", "master")
+
+    event = run_on_repository_dispatch(runner, "try.yml", "model-drift", {"summary": "$(id) `x`"}).wait()
+    week = run_on_schedule(runner, "try.yml", "17 4 * * 1").wait()
+
+    assert f"seen repository_dispatch refs/heads/master {master}; model-drift $(id) `x`" in event.output
+    assert f"seen schedule refs/heads/master {master};   17 4 * * 1" in week.output
+
+
+def test_an_event_that_a_workflow_does_not_listen_to_starts_nothing(runner: Runner) -> None:
+    commit_workflow(runner, EVENT)
+    with pytest.raises(StackError, match=r"try\.yml does not listen to repository_dispatch: somebody-else"):
+        run_on_repository_dispatch(runner, "try.yml", "somebody-else", {})
 
 
 def test_the_steps_find_the_runners_container_engine(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
