@@ -24,7 +24,7 @@ from litestar.types import ExceptionHandlersMap, Receive, Scope, Send
 
 from forecasting.bundle import Bundle
 from service import examples, mlflow_protocol, open_inference
-from service.board import Boards, Layout
+from service.board import MOST_SERIES, Boards, Layout
 from service.bodies import Bodies
 from service.bundle_source import load_bundle
 from service.exposition import Exposition
@@ -74,6 +74,7 @@ class Application:
             horizons=len(model.horizons),
             drift_window=settings.drift_window or bundle.manifest.drift.window_rows,
             live_window=settings.live_window,
+            series=min(len(bundle.manifest.series), MOST_SERIES),
         )
         monitor = Monitor(model, Boards(layout, Path(settings.boards) if settings.boards else None))
         self.model = model

@@ -1,9 +1,9 @@
 """What one worker counts, as plain numbers in memory that other workers can read.
 
-A board is a file of fixed size: counters that only grow, and two rings, of the rows that were predicted last and of the
-forecasts that were last met by their truth. Nothing is locked: a number is written by one worker, whole, and a reader
-that meets a row half written is wrong by that row until the next look. A worker that is started again takes over the
-board of the one that died, so no counter goes back.
+A board is a file of fixed size: counters that only grow; two rings, of the rows that were predicted last and of the
+forecasts that were last met by their truth; and the newest truth of a few series. Nothing is locked: a number is
+written by one worker, whole, and a reader that meets a row half written is wrong by that row until the next look. A
+worker that is started again takes over the board of the one that died, so no counter goes back.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ ARRIVALS = ("newest", "late", "repeated", "corrected", "too_old", "rejected")
 SCORE = ("horizon", "error", "persistence_error", "covered")
 """A forecast that was met by its truth: which horizon, truth minus forecast, truth minus the value at the origin (NaN
 when it is gone), and whether the interval held the truth."""
+NEWEST = ("step", "written", "truth")
+"""Of a series: the step of the grid, when it was written (seconds), the truth; then the forecast of each horizon."""
+MOST_SERIES = 20
+"""Of so many series Prometheus is told the values."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Layout:
     horizons: int
     drift_window: int
     live_window: int
+    series: int = 0
 
     @property
     def parts(self) -> dict[str, tuple[int, ...]]:
@@ -59,6 +64,7 @@ class Layout:
             "started": (1,),
             "rows": (self.drift_window, self.features + 1),
             "scores": (self.live_window * self.horizons, len(SCORE)),
+            "newest": (self.series, len(NEWEST) + self.horizons),
         }
 
     @property
@@ -90,6 +96,7 @@ class Board:
     started: FloatArray
     rows: FloatArray
     scores: FloatArray
+    newest: FloatArray
 
     @property
     def recent_rows(self) -> FloatArray:

@@ -5,6 +5,7 @@ All label values are known beforehand (routes, statuses, features, horizons), so
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 
@@ -43,6 +44,7 @@ class Exposition(Collector):
         yield from self._predictions()
         yield from self._drift()
         yield from self._live()
+        yield from self._series()
         yield from self._about()
 
     def describe(self) -> Iterable[Metric]:
@@ -143,6 +145,20 @@ class Exposition(Collector):
                 if value is not None:
                     family.add_metric((horizon_label,), value)
             yield family
+
+    def _series(self) -> Iterator[Metric]:
+        truth = GaugeMetricFamily(
+            "rps_target_value", "The newest observation of the target, in its unit.", labels=("unique_id",)
+        )
+        told = "The forecast for the time of the newest observation, made so many steps before it."
+        forecast = GaugeMetricFamily("rps_forecast_value", told, labels=("unique_id", "horizon"))
+        for unique_id, newest in self._monitor.newest().items():
+            truth.add_metric((unique_id,), newest.truth)
+            for horizon, value in zip(self._model.horizons, newest.forecasts, strict=True):
+                if not math.isnan(value):
+                    forecast.add_metric((unique_id, str(horizon)), value)
+        yield truth
+        yield forecast
 
     def _about(self) -> Iterator[Metric]:
         manifest = self._model.bundle.manifest

@@ -222,6 +222,8 @@ class Forecasts:
     async def _follow(self, unique_id: str, rows: Sequence[Row]) -> Followed:
         followed = await self._store.change(unique_id, lambda state: follow(self._model, state, rows))
         count(self._monitor, followed)
+        if followed.newest is not None:
+            self._monitor.reached(unique_id, followed.newest)
         return followed
 
     async def _state(self, call: Call) -> tuple[str, SeriesState]:

@@ -31,6 +31,17 @@ _SOURCE_PLACE = {name: place for place, name in enumerate(PREDICTED_BY)}
 _ARRIVAL_PLACE = {name: place for place, name in enumerate(ARRIVALS)}
 
 
+class Newest(NamedTuple):
+    """The newest observation of a series that has its target, and the forecasts that were made for that time.
+
+    forecasts: by horizon, NaN where none was made.
+    """
+
+    step: int
+    truth: float
+    forecasts: tuple[float, ...]
+
+
 class Score(NamedTuple):
     """A forecast met by its truth, in target units; ``persistence_error`` is NaN when the origin is forgotten."""
 
@@ -84,6 +95,9 @@ class Monitor:
         """The names of the routes that ``request`` counts, at most ``MOST_ROUTES``; the application sets them."""
         self.started = time.time()
         self.own: Board = boards.own
+        self.series = tuple(sorted(model.bundle.manifest.series)[: boards.layout.series])
+        """Those whose values are told."""
+        self._places = {unique_id: place for place, unique_id in enumerate(self.series)}
         self._requests = self.own.requests.data.cast("B").cast("d")
         self._latency = self.own.latency.data.cast("B").cast("d")
         self._latency_sum = self.own.latency_sum.data.cast("B").cast("d")
@@ -123,6 +137,22 @@ class Monitor:
     def arrived(self, arrival: str, count: int = 1) -> None:
         """Observations that came in; ``arrival`` is one of ``ARRIVALS``."""
         self.own.arrivals[_ARRIVAL_PLACE[arrival]] += float(count)
+
+    def reached(self, unique_id: str, newest: Newest) -> None:
+        """The newest truth of a series; kept of the bundle's series only."""
+        place = self._places.get(unique_id)
+        if place is not None:
+            self.own.newest[place] = (newest.step, time.monotonic(), newest.truth, *newest.forecasts)
+
+    def newest(self) -> dict[str, Newest]:
+        """What any worker has last taken in of the bundle's series; of the same time, what was written last."""
+        boards = np.stack([board.newest for board in self.boards])
+        found = {}
+        for place, unique_id in enumerate(self.series):
+            step, written, truth, *forecasts = max(boards[:, place].tolist())
+            if written:
+                found[unique_id] = Newest(int(step), truth, tuple(forecasts))
+        return found
 
     def scored(self, scores: Iterable[Score]) -> None:
         """Forecasts that were met by their truth."""

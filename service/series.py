@@ -88,6 +88,13 @@ class SeriesState:
             found.append(None if math.isnan(value) else (value, lower, upper))
         return found
 
+    @property
+    def values_made_for_newest(self) -> tuple[float, ...]:
+        """The forecasts made for the newest step, without their intervals: one per horizon, NaN where none was."""
+        width = len(self.model.horizons) * NUMBERS
+        start = self.model.spec.lookback * width
+        return tuple(self.made[start : start + width : NUMBERS])
+
     def encode(self) -> bytes:
         """The state as bytes, for a store outside the process."""
         newest = self.buffer.newest_step

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from forecasting.manifest import SeriesWindow
 from forecasting.ring_buffer import Arrival, grid_step
 from service.model import Model
-from service.monitor import Monitor, Score
+from service.monitor import Monitor, Newest, Score
 from service.series import SeriesState
 
 Row = tuple[int, Sequence[float]]
@@ -36,6 +36,8 @@ class Followed:
     scores: list[Score] = field(default_factory=list)
     rows: list[tuple[float, ...]] = field(default_factory=list)
     unusual: list[bool] = field(default_factory=list)
+    newest: Newest | None = None
+    """None when the newest observation came without its target."""
 
 
 def follow(model: Model, state: SeriesState, rows: Sequence[Row]) -> Followed:
@@ -57,6 +59,9 @@ def follow(model: Model, state: SeriesState, rows: Sequence[Row]) -> Followed:
             state.remember(scored.values)
             followed.rows.append(row)
             followed.unusual.append(bool(scored.unusual))
+    last, truth = state.buffer.newest_step, state.buffer.origin_value
+    if last is not None and truth == truth:  # noqa: PLR0124 - only NaN differs from itself
+        followed.newest = Newest(last, truth, state.values_made_for_newest)
     return followed
 
 

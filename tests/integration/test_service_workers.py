@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -130,6 +131,28 @@ def test_the_counts_are_one_sum_whoever_answers(service: Running) -> None:
             assert counted(found, name) == counted(before, name), name
         for name in ("rps_drift_window_rows", 'rps_live_error{horizon="all"}'):
             assert found[name] == pytest.approx(before[name]), name
+
+
+def test_every_worker_tells_the_same_newest_truth_and_what_was_forecast_for_it(service: Running) -> None:
+    assert not [name for name in service.metrics() if name.startswith(("rps_target_value{", "rps_forecast_value{"))]
+    records = list(observations(recorded_table(datetime(2013, 6, 1, tzinfo=UTC)), "EWR"))[:100]
+    table = [record | {"ds": f"2014-{record['ds'][5:]}"} for record in records]  # after what is in the bundle
+    for each in range(0, 100, 5):
+        service.send(table[each : each + 5])
+    service.send([record | {"unique_id": "made-up"} for record in table])
+    shown = service.get("/v1/series/EWR").json()
+    newest = table[-1]["ds"]
+    assert shown["newest"] == newest
+    expected = {'rps_target_value{unique_id="EWR"}': shown["observations"][-1]["value"]} | {
+        f'rps_forecast_value{{horizon="{made["horizon"]}",unique_id="EWR"}}': made["value"]
+        for made in shown["made"]
+        if made["ds"] == newest
+    }
+    assert len(expected) == 4
+    for answer in answers_of_all(service, "/metrics"):
+        found = samples(answer)
+        told = {name: found[name] for name in found if name.startswith(("rps_target_value", "rps_forecast_value"))}
+        assert told == expected
 
 
 def test_no_counter_goes_back_when_a_worker_is_killed_and_another_takes_its_place(service: Running) -> None:

@@ -12,12 +12,12 @@ import pytest
 
 from service.board import Board, Boards, Layout
 
-LAYOUT = Layout(features=3, horizons=2, drift_window=10, live_window=5)
+LAYOUT = Layout(features=3, horizons=2, drift_window=10, live_window=5, series=2)
 WORKER = """
 import sys, time
 from pathlib import Path
 from service.board import Boards, Layout
-boards = Boards(Layout(features=3, horizons=2, drift_window=10, live_window=5), Path(sys.argv[1]))
+boards = Boards(Layout(features=3, horizons=2, drift_window=10, live_window=5, series=2), Path(sys.argv[1]))
 boards.own.predicted[0] += 5.0
 boards.own.in_flight[0] = 1.0
 print("counted", flush=True)

@@ -15,7 +15,7 @@ from forecasting.features import Calendar
 from forecasting.table_features import table_features
 from service.board import LATENCY_BOUNDS, STATUSES, Boards, Layout
 from service.model import Model
-from service.monitor import FEWEST_ROWS, Monitor, Score
+from service.monitor import FEWEST_ROWS, Monitor, Newest, Score
 from tests.serving import SPEC, recorded_table
 
 WINDOW = 500
@@ -36,7 +36,7 @@ def recorded() -> np.ndarray:
 
 
 def monitor_of(model: Model, directory: Path | None = None) -> Monitor:
-    layout = Layout(len(model.columns), len(model.horizons), WINDOW, WINDOW)
+    layout = Layout(len(model.columns), len(model.horizons), WINDOW, WINDOW, series=2)
     return Monitor(model, Boards(layout, directory))
 
 
@@ -167,6 +167,26 @@ def test_all_workers_have_one_window_and_a_successor_goes_on(model: Model, recor
     heir = Monitor(model, Boards(layout, tmp_path))
     heir.row("stream", recorded[0], unusual=False)
     assert heir.signals().rows == 101
+
+
+def test_the_newest_truth_of_a_series_is_the_one_of_the_latest_time_whichever_worker_took_it(
+    model: Model, tmp_path: Path
+) -> None:
+    one, two = monitor_of(model, tmp_path), monitor_of(model, tmp_path)
+    assert one.series == two.series == ("EWR", "JFK")
+    assert one.newest() == {}
+    later, earlier, corrected = (
+        Newest(step, truth, (1.0, 2.0, math.inf)) for step, truth in ((9, 20.0), (8, 10.0), (9, 30.0))
+    )
+    one.reached("EWR", later)
+    two.reached("EWR", earlier)
+    two.reached("JFK", earlier)
+    two.reached("LGA", later)  # beyond what the layout has room for
+    two.reached("made up", later)
+    for monitor in (one, two):
+        assert monitor.newest() == {"EWR": later, "JFK": earlier}
+    two.reached("EWR", corrected)
+    assert one.newest()["EWR"] == two.newest()["EWR"] == corrected
 
 
 def test_requests_are_counted_by_status_and_time(model: Model) -> None:

@@ -101,6 +101,25 @@ def test_what_observations_led_to_is_counted(model: Model) -> None:
     assert np.array_equal(own.recent_rows[:, :-1], np.array(followed.rows), equal_nan=True)
 
 
+def test_the_newest_truth_comes_with_the_forecasts_that_were_made_for_it(model: Model) -> None:
+    state = SeriesState(model)
+    assert follow(model, state, hours(model, 1)).newest == (START, 10.0 + math.sin(START / 4), approx_nan(3))
+    followed = follow(model, state, hours(model, 59, START + 1))
+    step = START + 59
+    made = tuple(made[0] for made in state.made_for(step) if made is not None)
+    assert len(made) == len(model.horizons)
+    assert followed.newest == (step, row(model, 10.0 + math.sin(step / 4))[0], made)
+    late = follow(model, state, [(step - 1, row(model, 5.0))])
+    assert late.newest == followed.newest
+    corrected = follow(model, state, [(step, row(model, 6.0))])
+    assert corrected.newest == (step, 6.0, made)
+    assert follow(model, state, [(step + 1, row(model, math.nan))]).newest is None
+
+
+def approx_nan(number: int) -> object:
+    return pytest.approx((math.nan,) * number, nan_ok=True)
+
+
 def window(model: Model, first: int, number: int) -> SeriesWindow:
     steps = range(first, first + number)
     ds = tuple(moment_of(step, model.spec) for step in steps)
