@@ -10,14 +10,30 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-Area = Literal["service", "model", "pipeline"]
+Area = Literal["service", "model", "pipeline", "watching"]
 Severity = Literal["critical", "warning"]
 Drift = Literal["inputs", "features", "concept"]
 
 OBSERVATIONS_HOURS = 6
 """Without a new observation for so long, nothing is forecast; what a challenge's `max_age_hours` is by default."""
+SPIKE_HOURS = 24
+"""Out-of-distribution rows are counted over a day: an hour has too few rows, and a night is not like a day."""
+FEWEST_ROWS = 30
+"""With fewer rows a share is noise; the service tells nothing from fewer, either."""
+FEWEST_SCORES = 1500
+"""Forecasts that have met their truth: a week of three hourly series at three horizons. The errors of a day are alike:
+about every tenth quiet day has an error of 1.5 times the hold-out's, and far fewer weeks."""
+COVERAGE = (0.85, 0.95)
 RUN_HOURS = 24
 """Four times the default schedule's six hours."""
+
+INFERENCE = "/v1/.*|/v2/models/.*/infer|/invocations"
+"""The routes whose latency counts. The page's `/events` lasts as long as somebody looks at it."""
+ALWAYS_WELL = "/metrics|/v2/health/live"
+"""Asked by machines, and never answered with an error; they would make any share of errors small."""
+
+_BY_MODEL = "* on (instance) group_left (challenge, version)"
+_ENOUGH_SCORES = f"and on (instance) (sum by (instance) (rps_forecasts_scored_total) >= {FEWEST_SCORES})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +56,8 @@ class Alert:
     """PromQL; every series it gives is one alert."""
     lasting: timedelta
     """For how long it must hold before anybody is told."""
+    when: str
+    """What the expression says, in words, for the documentation."""
     summary: str
     """One sentence that a person understands. `{{ $labels.… }}` and `{{ $value }}` as in Prometheus."""
     drift: Drift | None = None
@@ -53,21 +71,23 @@ class Alert:
 
 def recordings(pace: float = 1.0) -> tuple[Recording, ...]:
     """The recording rules, in an order in which none needs a later one."""
-    spike = promql(timedelta(hours=6) / pace)
+    spike = promql(timedelta(hours=SPIKE_HOURS) / pace)
+    counted = f'rps_requests_total{{route!~"{ALWAYS_WELL}"}}'
+    failed = f'rps_requests_total{{route!~"{ALWAYS_WELL}", status=~"5.."}}'
     return (
         Recording(
             name="rps:request_seconds:p95",
             expression=(
-                "histogram_quantile(0.95, sum by (instance, le) "
-                '(rate(rps_request_seconds_bucket{route!~"/metrics|/health|/v2/health/.*|/v1/stream.*"}[5m])))'
+                "histogram_quantile(0.95, "
+                f'sum by (instance, le) (rate(rps_request_seconds_bucket{{route=~"{INFERENCE}"}}[5m])))'
             ),
-            told="95th percentile of the latency of requests, in seconds, over 5 minutes",
+            told="95th percentile of the latency of forecasts and observations, in seconds, over 5 minutes",
         ),
         Recording(
             name="rps:requests:error_ratio",
             expression=(
-                'sum by (instance) (rate(rps_requests_total{status=~"5.."}[5m])) '
-                "/ sum by (instance) (rate(rps_requests_total[5m]))"
+                f"(sum by (instance) (rate({failed}[5m])) or 0 * sum by (instance) (rate({counted}[5m]))) "
+                f"/ sum by (instance) (rate({counted}[5m]))"
             ),
             told="share of requests that the service could not answer, over 5 minutes",
         ),
@@ -75,26 +95,46 @@ def recordings(pace: float = 1.0) -> tuple[Recording, ...]:
             name="rps:out_of_distribution:ratio",
             expression=(
                 f"sum by (instance) (increase(rps_out_of_distribution_total[{spike}])) "
-                f"/ sum by (instance) (increase(rps_predictions_total[{spike}]))"
+                f"/ (sum by (instance) (increase(rps_predictions_total[{spike}])) >= {FEWEST_ROWS})"
             ),
-            told="share of the rows predicted in the last 6 hours with a feature outside what training saw",
+            told=(
+                f"share of the rows predicted in the last {SPIKE_HOURS} hours with a feature outside what training "
+                f"saw, from {FEWEST_ROWS} rows on"
+            ),
         ),
     )
 
 
 def alerts(pace: float = 1.0) -> tuple[Alert, ...]:
     """All alerts. pace: hours of data that pass in one hour; 1 but in a replay."""
-    model = " * on (instance) group_left (challenge, version) rps_model_info"
-    observing = promql(timedelta(hours=OBSERVATIONS_HOURS) / pace)
-    hour = timedelta(hours=1) / pace
+    return (
+        *_service_alerts(),
+        _no_observations(pace),
+        *_drift_alerts(pace),
+        _interval_coverage(pace),
+        *_pipeline_alerts(),
+        *_watching_alerts(),
+    )
+
+
+def promql(duration: timedelta) -> str:
+    """A duration as PromQL writes it, in whole seconds, at least one: `21600s`."""
+    return f"{max(round(duration.total_seconds()), 1)}s"
+
+
+def _service_alerts() -> tuple[Alert, ...]:
     return (
         Alert(
             name="ServiceDown",
             area="service",
             severity="critical",
-            expression='up{job="service"} == 0 or absent(up{job="service"})',
+            expression=(
+                '(up{job="service"} == 0 or absent(up{job="service"})) '
+                'unless on () (rps_pipeline_up{system="mlflow"} == 1 unless on () rps_production_version)'
+            ),
             lasting=timedelta(minutes=1),
-            summary="The service at {{ $labels.instance }} does not answer Prometheus.",
+            when="a service cannot be scraped, or none is there to be; not before the first release",
+            summary="The service{{ with $labels.instance }} at {{ . }}{{ end }} does not answer Prometheus.",
         ),
         Alert(
             name="SlowRequests",
@@ -102,6 +142,7 @@ def alerts(pace: float = 1.0) -> tuple[Alert, ...]:
             severity="warning",
             expression="rps:request_seconds:p95 > 0.5",
             lasting=timedelta(minutes=5),
+            when="the 95th percentile of the latency of forecasts and observations is above 500 ms",
             summary="One in twenty requests to {{ $labels.instance }} takes over {{ $value | humanizeDuration }}.",
         ),
         Alert(
@@ -110,26 +151,51 @@ def alerts(pace: float = 1.0) -> tuple[Alert, ...]:
             severity="critical",
             expression="rps:requests:error_ratio > 0.02",
             lasting=timedelta(minutes=5),
+            when="more than 2 % of the requests are answered with 500 or more",
             summary="{{ $value | humanizePercentage }} of the requests to {{ $labels.instance }} fail.",
         ),
-        Alert(
-            name="NoObservations",
-            area="model",
-            severity="critical",
-            expression=(f'sum by (instance) (increase(rps_observations_total{{arrival="newest"}}[{observing}])) == 0'),
-            lasting=hour,
-            summary=f"No new observation has reached {{{{ $labels.instance }}}} for {OBSERVATIONS_HOURS} hours.",
+    )
+
+
+def _no_observations(pace: float) -> Alert:
+    window = promql(timedelta(hours=OBSERVATIONS_HOURS) / pace)
+    return Alert(
+        name="NoObservations",
+        area="model",
+        severity="critical",
+        # A service or a Prometheus that was not there so long ago has not waited so long.
+        expression=(
+            f'sum by (challenge) (increase(rps_observations_total{{arrival="newest"}}[{window}]) '
+            "* on (instance) group_left (challenge) rps_model_info) == 0 "
+            f"and on (challenge) count by (challenge) (rps_model_info offset {window})"
         ),
+        lasting=timedelta(minutes=15) / pace,
+        when=f"no replica of a challenge's service has got a new observation for {OBSERVATIONS_HOURS} hours",
+        summary=f"No new observation of {{{{ $labels.challenge }}}} has come for {OBSERVATIONS_HOURS} hours.",
+    )
+
+
+def _drift_alerts(pace: float) -> tuple[Alert, ...]:
+    """One for each challenge and version, however many replicas see it; a new version ends what the old one had."""
+    spike = promql(timedelta(hours=SPIKE_HOURS) / pace)
+    hour = timedelta(hours=1) / pace
+    return (
         Alert(
             name="InputsOutOfDistribution",
             area="model",
             severity="warning",
             drift="inputs",
+            # The counters go on over a change of the model: the rows must all be this version's.
             expression=(
-                "(rps:out_of_distribution:ratio > on (instance) group_left "
-                'rps_drift_threshold{signal="out_of_distribution_ratio"})' + model
+                "max by (challenge, version) ((rps:out_of_distribution:ratio > on (instance) "
+                'rps_drift_threshold{signal="out_of_distribution_ratio"}) '
+                f"{_BY_MODEL} (rps_model_info and rps_model_info offset {spike}))"
             ),
             lasting=hour,
+            when=(
+                f"of the rows of the last {SPIKE_HOURS} hours, all of one version and at least {FEWEST_ROWS}, more "
+                "than the challenge's `max_out_of_distribution_ratio` have a feature outside what training saw"
+            ),
             summary=(
                 "{{ $value | humanizePercentage }} of the last rows of {{ $labels.challenge }} have a feature outside "
                 "what version {{ $labels.version }} was trained on."
@@ -141,13 +207,14 @@ def alerts(pace: float = 1.0) -> tuple[Alert, ...]:
             severity="warning",
             drift="features",
             expression=(
-                "max by (instance) (rps_population_stability_index > on (instance, feature) "
-                "rps_population_stability_limit)" + model
+                "max by (challenge, version) (count by (instance) (rps_population_stability_index "
+                f"> on (instance, feature) rps_population_stability_limit) {_BY_MODEL} rps_model_info)"
             ),
             lasting=hour,
+            when="a feature's population stability index is above its limit",
             summary=(
-                "The features of {{ $labels.challenge }} have moved away from what version {{ $labels.version }} was "
-                "trained on: a population stability index of {{ $value | humanize }}."
+                "{{ $value }} of the features of {{ $labels.challenge }} lie farther from what version "
+                "{{ $labels.version }} was trained on than training itself ever did."
             ),
         ),
         Alert(
@@ -156,60 +223,121 @@ def alerts(pace: float = 1.0) -> tuple[Alert, ...]:
             severity="critical",
             drift="concept",
             expression=(
-                '(rps_live_error_ratio{horizon="all"} > on (instance) group_left '
-                'rps_drift_threshold{signal="live_error_ratio"})' + model
+                'max by (challenge, version) ((rps_live_error_ratio{horizon="all"} > on (instance) '
+                f'rps_drift_threshold{{signal="live_error_ratio"}} {_ENOUGH_SCORES}) {_BY_MODEL} rps_model_info)'
             ),
             lasting=hour,
+            when=(
+                "the live error over the hold-out's is above the challenge's `max_live_error_ratio`, "
+                f"from {FEWEST_SCORES:,} scored forecasts on"
+            ),
             summary=(
                 "The live error of {{ $labels.challenge }} is {{ $value | humanize }} times what version "
                 "{{ $labels.version }} had on its hold-out."
             ),
         ),
-        Alert(
-            name="IntervalCoverage",
-            area="model",
-            severity="warning",
-            expression=(
-                '((rps_live_interval_coverage{horizon="all"} < 0.85) or '
-                '(rps_live_interval_coverage{horizon="all"} > 0.95))' + model
-            ),
-            lasting=hour,
-            summary=(
-                "{{ $value | humanizePercentage }} of the truths of {{ $labels.challenge }} lie in their interval; "
-                "between 85 and 95 % should."
-            ),
+    )
+
+
+def _interval_coverage(pace: float) -> Alert:
+    low, high = COVERAGE
+    return Alert(
+        name="IntervalCoverage",
+        area="model",
+        severity="warning",
+        expression=(
+            f'max by (challenge, version) (((rps_live_interval_coverage{{horizon="all"}} < {low} '
+            f'or rps_live_interval_coverage{{horizon="all"}} > {high}) {_ENOUGH_SCORES}) {_BY_MODEL} rps_model_info)'
         ),
+        lasting=timedelta(hours=1) / pace,
+        when=(
+            f"less than {low:.0%} or more than {high:.0%} of the truths lay in their interval, "
+            f"from {FEWEST_SCORES:,} scored forecasts on"
+        ),
+        summary=(
+            "{{ $value | humanizePercentage }} of the truths of {{ $labels.challenge }} lie in their interval; "
+            f"between {low:.0%} and {high:.0%} should."
+        ),
+    )
+
+
+def _pipeline_alerts() -> tuple[Alert, ...]:
+    succeeded = 'max by (dag_id) (rps_dag_run_end_timestamp_seconds{state="success"})'
+    failed = 'max by (dag_id) (rps_dag_run_end_timestamp_seconds{state="failed"})'
+    seconds = RUN_HOURS * 3600
+    return (
         Alert(
             name="RunFailed",
             area="pipeline",
             severity="warning",
-            expression=(
-                'rps_dag_run_end_timestamp_seconds{state="failed"} > ignoring (state) '
-                '(rps_dag_run_end_timestamp_seconds{state="success"} or ignoring (state) '
-                '0 * rps_dag_run_end_timestamp_seconds{state="failed"})'
-            ),
+            expression=f"{failed} > ({succeeded} or 0 * {failed})",
             lasting=timedelta(0),
+            when="the last run of a DAG that ended has failed",
             summary="The last run of {{ $labels.dag_id }} has failed.",
         ),
         Alert(
             name="NoRun",
             area="pipeline",
             severity="critical",
-            expression=f'time() - rps_dag_run_end_timestamp_seconds{{state="success"}} > {RUN_HOURS} * 3600',
+            # The second part: a DAG that was known so long ago, and has never come to a good end.
+            expression=(
+                f"time() - {succeeded} > {seconds} "
+                f"or ({seconds} + 0 * max by (dag_id) (rps_dag_runs offset {seconds}s)) unless on (dag_id) {succeeded}"
+            ),
             lasting=timedelta(minutes=10),
-            summary="{{ $labels.dag_id }} has not come to a good end for {{ $value | humanizeDuration }}.",
+            when=f"no run of a DAG has succeeded for {RUN_HOURS} hours",
+            summary="No run of {{ $labels.dag_id }} has come to a good end for {{ $value | humanizeDuration }}.",
         ),
         Alert(
             name="PipelineUnknown",
             area="pipeline",
             severity="warning",
-            expression='rps_pipeline_up == 0 or absent(up{job="pipeline"} == 1)',
+            expression="max by (system) (rps_pipeline_up) == 0",
             lasting=timedelta(minutes=10),
+            when="`python -m ci metrics` cannot read Airflow or MLflow",
             summary="What {{ $labels.system }} knows of the pipeline cannot be read.",
         ),
     )
 
 
-def promql(duration: timedelta) -> str:
-    """A duration as PromQL writes it, in whole seconds, at least one: `21600s`."""
-    return f"{max(round(duration.total_seconds()), 1)}s"
+def _watching_alerts() -> tuple[Alert, ...]:
+    return (
+        Alert(
+            name="WatcherDown",
+            area="watching",
+            severity="critical",
+            expression='up{job!="service"} == 0 or absent(up{job="alerts"}) or absent(up{job="pipeline"})',
+            lasting=timedelta(minutes=5),
+            when="what watches (`alerts`, `pipeline`, `alertmanager`, `prometheus`) cannot be scraped",
+            summary="{{ $labels.job }}{{ with $labels.instance }} at {{ . }}{{ end }} does not answer Prometheus.",
+        ),
+        Alert(
+            name="EventsWaiting",
+            area="watching",
+            severity="warning",
+            expression='sum by (instance) (rps_alert_events_waiting{job="alerts"}) > 0',
+            lasting=timedelta(minutes=15),
+            when="`python -m ci alerts` could not hand an event over to GitHub for 15 minutes",
+            summary="{{ $value }} events of drift wait at {{ $labels.instance }} to be taken by GitHub.",
+        ),
+        Alert(
+            name="NotificationsFailing",
+            area="watching",
+            severity="warning",
+            expression=(
+                "sum by (instance, integration) (rate(alertmanager_notification_requests_failed_total[10m])) > 0"
+            ),
+            lasting=timedelta(minutes=10),
+            when="Alertmanager cannot deliver to the receiver or to Slack",
+            summary="Alertmanager at {{ $labels.instance }} cannot deliver by {{ $labels.integration }}.",
+        ),
+        Alert(
+            name="RulesFailing",
+            area="watching",
+            severity="critical",
+            expression="sum by (instance) (increase(prometheus_rule_evaluation_failures_total[10m])) > 0",
+            lasting=timedelta(minutes=10),
+            when="Prometheus cannot work out a rule, so its alert cannot fire",
+            summary="Prometheus at {{ $labels.instance }} cannot work out some of the alerts.",
+        ),
+    )
