@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class Shipped:
 def demo(console: Console, home: Path) -> int:
     """All three; 0 when each is what it must be. Raises StackError and CiError."""
     began = time.monotonic()
-    shipped: list[Shipped] = []
+    done: list[Shipped] = []
     with contextlib.ExitStack() as held:
         console.rule("The container engine, and a registry with a login")
         host = held.enter_context(engine(home / "engine"))
@@ -93,18 +93,18 @@ def demo(console: Console, home: Path) -> int:
             console.rule(f"dev into test, and test into master: {proposal.title}")
             gated(console, here, proposal)
             outcome = here.release(proposal.title, lambda job, line: print_line(console, job, line))
-            shipped.append(_shipped(proposal.title, outcome))
+            done.append(shipped(proposal.title, outcome))
             show_notes(console, outcome)
-            query(console, host, images, shipped[-1].released)
+            query(console, host, images, done[-1].released)
         console.rule("Roll back")
-        first = shipped[0].released.model_version
+        first = done[0].released.model_version
         run = run_on_dispatch(here.runner, ON_RELEASE, "master", {"model_version": str(first)})
         outcome = run.wait(lambda job, line: print_line(console, job, line))
-        shipped.append(_shipped(f"roll back to version {first}", outcome))
-        query(console, host, images, shipped[-1].released)
-        wrong = _wrong(shipped, images)
+        done.append(shipped(f"roll back to version {first}", outcome))
+        query(console, host, images, done[-1].released)
+        wrong = _wrong(done, images)
         console.rule("The end")
-    _summarise(console, shipped)
+    _summarise(console, done)
     for each in wrong:
         console.print(f"Not as it must be: {each}")
     console.print(f"{time.monotonic() - began:.0f} s in all. Logs and artifacts stay in {home}.", soft_wrap=True)
@@ -133,6 +133,14 @@ def gated(console: Console, here: Team, proposal: Proposal) -> None:
         raise StackError(f"#{number} was to end in {proposal.expected}; it is {judged.state}: {held}")
 
 
+def shipped(what: str, outcome: Outcome) -> Shipped:
+    """What a workflow run has released. Raises StackError when it failed."""
+    record = outcome.artifacts / "release" / "release.json"
+    if set(outcome.jobs.values()) != {"success"} or not record.exists():
+        raise StackError(f"the release {what!r} failed: {dict(outcome.jobs)}; its log is in {outcome.artifacts.parent}")
+    return Shipped(what, msgspec.json.decode(record.read_bytes(), type=Released), outcome.seconds)
+
+
 def show_notes(console: Console, outcome: Outcome) -> None:
     """What the release says of itself on GitHub."""
     notes = (outcome.artifacts / "release" / "notes.md").read_text(encoding="utf-8")
@@ -154,14 +162,20 @@ def query(console: Console, host: str, images: Registry, released: Released) -> 
 
 
 @contextlib.contextmanager
-def running_image(host: str, images: Registry, name: str) -> Iterator[str]:
-    """The address of a container of a freshly pulled image, once it is healthy."""
+def running_image(
+    host: str, images: Registry, name: str, *, port: int = 0, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """The address of a container of a freshly pulled image, once it is healthy. port: 0 takes a free one."""
     with contextlib.closing(client(host)) as docker_client:
         try:
             login = {"username": images.username, "password": images.password}
             docker_client.images.pull(name, auth_config=login)
             container = docker_client.containers.run(
-                name, detach=True, read_only=True, ports={"8000/tcp": ("127.0.0.1", 0)}
+                name,
+                detach=True,
+                read_only=True,
+                ports={"8000/tcp": ("127.0.0.1", port)},
+                environment=dict(environment or {}),
             )
         except DockerException as error:
             raise StackError(f"{name} cannot be run: {error}") from error
@@ -185,17 +199,10 @@ def _healthy(container: Container) -> str:
     raise StackError(f"the container did not become healthy:\n{container.logs(tail=20).decode(errors='replace')}")
 
 
-def _shipped(what: str, outcome: Outcome) -> Shipped:
-    record = outcome.artifacts / "release" / "release.json"
-    if set(outcome.jobs.values()) != {"success"} or not record.exists():
-        raise StackError(f"the release {what!r} failed: {dict(outcome.jobs)}; its log is in {outcome.artifacts.parent}")
-    return Shipped(what, msgspec.json.decode(record.read_bytes(), type=Released), outcome.seconds)
-
-
-def _wrong(shipped: list[Shipped], images: Registry) -> list[str]:
+def _wrong(done: list[Shipped], images: Registry) -> list[str]:
     """What is not as the three releases must leave it."""
-    tags = [each.released.tag for each in shipped]
-    versions = [each.released.model_version for each in shipped]
+    tags = [each.released.tag for each in done]
+    versions = [each.released.model_version for each in done]
     found = []
     if tags != ["v1.0.0", "v1.1.0", "v1.1.1"]:
         found.append(f"the tags are {', '.join(tags)}")
@@ -207,14 +214,14 @@ def _wrong(shipped: list[Shipped], images: Registry) -> list[str]:
         auth=(images.username, images.password),
         timeout=10.0,
     )
-    if answer.headers.get("Docker-Content-Digest") != shipped[-1].released.image.partition("@")[2]:
+    if answer.headers.get("Docker-Content-Digest") != done[-1].released.image.partition("@")[2]:
         found.append("latest is not the last release")
     return found
 
 
-def _summarise(console: Console, shipped: list[Shipped]) -> None:
+def _summarise(console: Console, done: list[Shipped]) -> None:
     table = Table("release", "what", "model version", "seconds", "image")
-    for each in shipped:
+    for each in done:
         released = each.released
         digest = released.image.partition("@")[2][:19]
         table.add_row(released.tag, each.what, str(released.model_version), f"{each.seconds:.0f}", digest)

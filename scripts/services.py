@@ -144,13 +144,15 @@ class Stack:
         port = self.port("RPS_SERVICE_PORT", 8000)
         address = f"http://127.0.0.1:{port}"
         serve = [sys.executable, "-m", "service", "--bundle", bundle, "--host", "127.0.0.1", "--port", str(port)]
-        feed = [sys.executable, "-m", "scripts.feed", "--challenge", challenge, "--service", address, "--every", "1"]
         health = lambda: _answers(f"{address}/health")  # noqa: E731
+        service = Service("service", serve, address, (port,), "RPS_SERVICE_PORT", health, self.addresses)
+        return [service, self.feed(challenge, address)]
+
+    def feed(self, challenge: str, address: str) -> Service:
+        """What streams the source's observations into the service at an address, every second."""
+        command = [sys.executable, "-m", "scripts.feed", "--challenge", challenge, "--service", address, "--every", "1"]
         fed = lambda: _has_streamed(address)  # noqa: E731
-        return [
-            Service("service", serve, address, (port,), "RPS_SERVICE_PORT", health, self.addresses),
-            Service("feed", feed, address, (), "RPS_SERVICE_PORT", fed, self.addresses),
-        ]
+        return Service("feed", command, address, (), "RPS_SERVICE_PORT", fed, self.addresses)
 
     def _s3(self) -> Service:
         first = self.port("RPS_S3_PORT", 8333)

@@ -1,0 +1,371 @@
+"""`make loop-demo`: the season changes, and the system answers: alert, event, retraining, gate, release, less error.
+
+Everything is real but GitHub: Airflow, MLflow, S3, a container engine and a registry, Prometheus and Alertmanager, the
+receiver of alerts and the pipeline's metrics; act runs `model-gate.yml`, `release.yml` and `retrain.yml` as they are.
+The data are the recorded weather, whose clock is moved. State and logs stay in `.rps/loop-demo/`; the chart goes to
+`docs/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.panel import Panel
+from rich.table import Table
+
+from scripts.base_image import base_image
+from scripts.docker_engine import engine
+from scripts.gate_demo import CHALLENGE, CHALLENGE_FILE, Proposal, fresh, print_line, run_alone, start_branches
+from scripts.github_actions import run_on_dispatch, run_on_repository_dispatch
+from scripts.github_team import ON_RELEASE, Team, team
+from scripts.loop_chart import Episode, draw, live_errors
+from scripts.registry import Registry, registry
+from scripts.release_demo import Released, gated, registry_settings, running_image, shipped
+from scripts.services import ROOT, Stack, StackError, set_clock
+from scripts.stack import down, replace, up
+from scripts.watching import Watching, watching
+
+ON_DRIFT = "retrain.yml"
+FIRST = Proposal(
+    title="feat: predict the temperature",
+    body="There are three months of history, so two weeks each have to do for calibration and hold-out.",
+    changes={
+        CHALLENGE_FILE: {
+            "holdout_days = 28": "holdout_days = 14",
+            "calibration_days = 28": "calibration_days = 14",
+        }
+    },
+    expected="success",
+)
+WINTER_ENDS = datetime(2013, 3, 29, tzinfo=UTC)
+"""When the first model is trained: on what the recording has of that winter."""
+SUMMER = datetime(2013, 8, 1, tzinfo=UTC)
+WATCHED = timedelta(days=8)
+"""For how long each model is watched: the first one in its own season, the second after its release."""
+QUICK, SLOW = 3.0 * 3600, 0.5 * 3600
+"""Replayed seconds per second: while data stream in; and during work, which takes minutes whatever the season."""
+LIVE_WINDOW = 3 * 24 * 3
+"""Forecasts per horizon that the live error is taken over: three days of three stations."""
+CHART = ROOT / "docs" / "loop-demo.svg"
+LOOK_SECONDS = 0.25
+ALERT_SECONDS, EVENT_SECONDS, RESOLVE_SECONDS = 120.0, 60.0, 120.0
+
+CHANGED, PENDING, FIRING = "the season changes", "an alert is pending", "the alert fires"
+TOLD, SENT = "Alertmanager has told the receiver", "GitHub has the event"
+STARTED, JUDGED, OFFERED = "retrain.yml starts", "the candidate has passed the gate", "release.yml is dispatched"
+APPROVED, PUSHED, SERVING = "the operator approves", "the image is pushed and verified", "the new model is served"
+RESOLVED, BETTER = "the alert is resolved", "the live error is within its limit"
+SHOWN = (CHANGED, FIRING, SERVING, RESOLVED)
+
+
+class Report(msgspec.Struct):
+    """`timeline.json`, which `bench/loop.py` reads."""
+
+    seconds: dict[str, float]
+    """Of each event, since the season's change."""
+    alert_to_serving_seconds: float
+    error_ratio_before: float
+    error_ratio_after: float
+
+
+@dataclass
+class Scene:
+    """What the demo has running."""
+
+    console: Console
+    host: str
+    images: Registry
+    stack: Stack
+    here: Team
+    watch: Watching
+    port: int
+    episode: Episode = field(default_factory=Episode)
+    served: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @property
+    def service(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def set_clock(self, speed: float, moment: datetime | None = None) -> None:
+        """Move the data's clock, or only change its speed."""
+        replay = self.stack.replay or ""
+        now = moment or clock(replay)
+        set_clock(replay, speed=speed, now=now.isoformat())
+        self.episode.clock_set(now, speed)
+
+    def deploy(self, released: Released) -> None:
+        """Serve a release in place of the one before, as `docker compose up` does."""
+        self.served.close()
+        name = f"{self.images.address}/ana/{CHALLENGE}:{released.tag}"
+        environment = {"RPS_LIVE_WINDOW": str(LIVE_WINDOW)}
+        self.served.enter_context(running_image(self.host, self.images, name, port=self.port, environment=environment))
+        self.console.print(f"{name} is served: model version {released.model_version}", highlight=False)
+
+    def line(self, job: str, line: str) -> None:
+        print_line(self.console, job, line)
+
+    def until(self, done: Callable[[], bool], seconds: float, expected: str) -> None:
+        """Look again and again, noting what happens; raises StackError when it does not come."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > deadline:
+                raise StackError(f"expected, within {seconds:.0f} s: {expected}; its logs are in {self.watch.home}")
+            time.sleep(LOOK_SECONDS)
+
+
+def demo(console: Console, home: Path) -> int:
+    """The whole loop; 0 when it has closed as it must. Raises StackError and CiError."""
+    began = time.monotonic()
+    with contextlib.ExitStack() as held:
+        console.rule("The container engine, the registry, the stack, the team's repository")
+        host = held.enter_context(engine(home / "engine"))
+        base = base_image(host, ROOT / "Dockerfile")
+        images = held.enter_context(registry(home / "registry", host))
+        stack, repository = fresh(home)
+        held.callback(down, stack)
+        up(stack)
+        port = stack.port("RPS_SERVICE_PORT", 0)
+        set_clock(stack.replay or "", speed=0.0, now=WINTER_ENDS.isoformat())
+        here = held.enter_context(
+            team(home / "github", repository, {**stack.addresses, **registry_settings(images, host, base)})
+        )
+        start_branches(console, here, {})
+        console.rule(f"The first model: {WINTER_ENDS:%d %B}, after a winter")
+        gated(console, here, FIRST)
+        first = shipped(FIRST.title, here.release(FIRST.title, lambda job, line: print_line(console, job, line)))
+        console.rule("Prometheus, Alertmanager, the receiver, the pipeline's metrics")
+        watch = held.enter_context(_watched(home / "watching", stack, here, port))
+        scene = Scene(console, host, images, stack, here, watch, port)
+        held.callback(scene.served.close)
+        scene.deploy(first.released)
+        _quiet_season(scene)
+        ratio_before = _season_changes(scene)
+        released = _answer(scene)
+        scene.deploy(released)
+        scene.episode.mark(SERVING, f"version {released.model_version} as {released.tag}")
+        ratio_after = _afterwards(scene)
+        draw(CHART, scene.episode, live_errors(watch.prometheus, scene.episode), SHOWN, "°C")
+        issue = _issue(scene)
+        console.rule("The end")
+    console.print(Panel(Markdown(issue), title="The issue on GitHub", width=min(console.width, 120)))
+    report = _reported(scene.episode, ratio_before, ratio_after)
+    (home / "timeline.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    _tell(console, scene.episode, report)
+    console.print(f"The chart is {CHART.relative_to(ROOT)}. Logs and artifacts stay in {home}.", soft_wrap=True)
+    console.print(f"{time.monotonic() - began:.0f} s in all.")
+    return 0
+
+
+def _watched(home: Path, stack: Stack, here: Team, port: int) -> contextlib.AbstractContextManager[Watching]:
+    environment = {**stack.addresses, **here.environment, "RPS_ALERTS_SECRET": secrets.token_urlsafe(24)}
+    return watching(home, service=f"127.0.0.1:{port}", environment=environment, pace=QUICK)
+
+
+def _quiet_season(scene: Scene) -> None:
+    """Traffic like the one that the model was trained on: no alert of drift."""
+    scene.console.rule(f"{WINTER_ENDS:%d %B} to {WINTER_ENDS + WATCHED:%d %B}: the season that the model knows")
+    scene.set_clock(QUICK, WINTER_ENDS)
+    replace(scene.stack, [scene.stack.feed(CHALLENGE, scene.service)])
+    _play(scene, WINTER_ENDS + WATCHED)
+    told = drifting(scene.watch.prometheus)
+    if told:
+        raise StackError(f"expected no alert of drift in the season that the model knows; found {sorted(told)}")
+    _show_signals(scene)
+
+
+def _season_changes(scene: Scene) -> float:
+    """The clock jumps; from the alert on it goes slowly. The error ratio at the time of the event."""
+    scene.console.rule(f"The clock goes on to {SUMMER:%d %B}: a season that the model has never seen")
+    scene.set_clock(QUICK, SUMMER)
+    scene.episode.mark(CHANGED)
+    scene.until(lambda: _alerted(scene), ALERT_SECONDS, "a firing alert of drift")
+    scene.until(lambda: _sent(scene), EVENT_SECONDS, "a repository_dispatch at GitHub")
+    scene.until(lambda: ratio(scene.service) is not None, ALERT_SECONDS, "enough forecasts met by their truth")
+    scene.set_clock(SLOW)
+    _show_signals(scene)
+    return ratio(scene.service) or 0.0
+
+
+def _answer(scene: Scene) -> Released:
+    """What GitHub does with the event, and the operator with the offer."""
+    sent = dispatches(scene.here, "model-drift")[0]
+    scene.console.rule(f"GitHub runs {ON_DRIFT} for the event {sent['payload']['event']}")
+    scene.episode.mark(STARTED)
+    run = run_on_repository_dispatch(scene.here.runner, ON_DRIFT, sent["event_type"], sent["payload"])
+    outcome = run.wait(lambda job, line: _hear(scene, job, line))
+    offers = [each for each in dispatches(scene.here, "") if each["workflow"] == ON_RELEASE]
+    if not offers:
+        raise StackError(f"{ON_DRIFT} has offered no release: {dict(outcome.jobs)}; {outcome.artifacts.parent}")
+    scene.episode.mark(OFFERED, f"version {offers[0]['payload']['model_version']}")
+    scene.console.rule(f"The operator approves {ON_RELEASE}: {offers[0]['payload']}")
+    scene.episode.mark(APPROVED)
+    run = run_on_dispatch(scene.here.runner, ON_RELEASE, "master", offers[0]["payload"])
+    done = shipped("the retrained model", run.wait(scene.line))
+    scene.episode.mark(PUSHED, done.released.tag)
+    return done.released
+
+
+def _hear(scene: Scene, job: str, line: str) -> None:
+    scene.line(job, line)
+    if line.startswith("pass:"):
+        scene.episode.mark(JUDGED, line.removeprefix("pass:").strip())
+
+
+def _afterwards(scene: Scene) -> float:
+    """The new model in its first days: the alert is resolved. Its error ratio at the end."""
+    scene.console.rule(f"The next {WATCHED.days} days, with the new model")
+    begin = clock(scene.stack.replay or "")
+    scene.set_clock(QUICK)
+    _play(scene, begin + WATCHED)
+    scene.until(lambda: not drifting(scene.watch.prometheus), RESOLVE_SECONDS, "no alert of drift any more")
+    scene.episode.mark(RESOLVED)
+    _show_signals(scene)
+    found = ratio(scene.service)
+    if found is None:
+        raise StackError("expected forecasts of the new model met by their truth; found none")
+    return found
+
+
+def _play(scene: Scene, end: datetime) -> None:
+    """Let the data stream in until their clock is at ``end``, telling of each day."""
+    replay, told = scene.stack.replay or "", ""
+    while (now := clock(replay)) < end:
+        if f"{now:%d %B}" != told:
+            told = f"{now:%d %B}"
+            found = ratio(scene.service)
+            error = "not known yet" if found is None else f"{found:.2f} of the hold-out's"
+            alerts = ", ".join(sorted(drifting(scene.watch.prometheus))) or "none"
+            scene.console.print(f"  {told}: live error {error}; alerts of drift: {alerts}", highlight=False)
+        if scene.episode.of(SERVING) and not drifting(scene.watch.prometheus):
+            scene.episode.mark(RESOLVED)
+        time.sleep(LOOK_SECONDS)
+
+
+def _alerted(scene: Scene) -> bool:
+    """Whether an alert of drift fires; what Prometheus says of it is noted."""
+    for states, what in ((("pending", "firing"), PENDING), (("firing",), FIRING)):
+        found = drifting(scene.watch.prometheus, states)
+        if found:
+            scene.episode.mark(what, ", ".join(sorted(found)))
+    return scene.episode.of(FIRING) is not None
+
+
+def _sent(scene: Scene) -> bool:
+    """Whether GitHub has the event; when Alertmanager has told the receiver of it is noted."""
+    if _metrics(scene.watch.alerts).get('rps_alerts_received_total{source="alertmanager",status="firing"}', 0.0):
+        scene.episode.mark(TOLD)
+    for each in dispatches(scene.here, "model-drift"):
+        scene.episode.mark(SENT, each["payload"]["event"])
+    return scene.episode.of(SENT) is not None
+
+
+def _show_signals(scene: Scene) -> None:
+    table = Table("signal", "value", "limit", box=None)
+    for row in signals(scene.service):
+        table.add_row(*row)
+    scene.console.print(table)
+
+
+def _issue(scene: Scene) -> str:
+    """The issue of the challenge, as people read it."""
+    runner = scene.here.runner
+    found = _get(
+        f"{runner.api_url}/repos/{runner.name}/issues",
+        token=runner.token,
+        params={"state": "all", "labels": "model-drift"},
+    )
+    if len(found) != 1:
+        raise StackError(f"expected one issue of the challenge's drift; found {len(found)}")
+    return f"**{found[0]['title']}** ({found[0]['state']})\n\n{found[0]['body']}"
+
+
+def drifting(prometheus: str, states: tuple[str, ...] = ("firing",)) -> set[str]:
+    """The names of the alerts of drift that are in one of these states."""
+    found = _get(f"{prometheus}/api/v1/alerts")["data"]["alerts"]
+    return {each["labels"]["alertname"] for each in found if "drift" in each["labels"] and each["state"] in states}
+
+
+def dispatches(here: Team, event_type: str) -> list[dict[str, Any]]:
+    """What GitHub was asked to run for an event; for a workflow, with no event."""
+    found: list[dict[str, Any]] = _get(f"{here.runner.server_url}/_double/dispatches")["dispatches"]
+    return [each for each in found if each["event_type"] == event_type]
+
+
+def clock(replay: str) -> datetime:
+    """The data's time."""
+    return datetime.fromisoformat(_get(f"{replay}/replay/clock")["now"])
+
+
+def ratio(service: str) -> float | None:
+    """Live error over the hold-out's; None when too few forecasts were met by their truth."""
+    return _metrics(service).get('rps_live_error_ratio{horizon="all"}')
+
+
+def signals(service: str) -> list[tuple[str, str, str]]:
+    """Name, value and limit of each signal of drift."""
+    found = _metrics(service)
+    rows = []
+    for name, key, signal in (
+        ("out of distribution, share of the window", "rps_out_of_distribution_ratio", "out_of_distribution_ratio"),
+        ("live error over the hold-out's", 'rps_live_error_ratio{horizon="all"}', "live_error_ratio"),
+    ):
+        value = f"{found[key]:.2f}" if key in found else "not known yet"
+        limit = found[f'rps_drift_threshold{{signal="{signal}"}}']
+        rows.append((name, value, f"{limit:g}"))
+    shifted = [
+        name
+        for name, value in found.items()
+        if name.startswith("rps_population_stability_index{") and value > found[name.replace("_index{", "_limit{")]
+    ]
+    return [*rows, ("features beyond their limit", str(len(shifted)), "0")]
+
+
+def _metrics(service: str) -> dict[str, float]:
+    text = httpx.get(f"{service}/metrics", timeout=10.0).raise_for_status().text
+    lines = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
+def _get(url: str, *, token: str = "", params: dict[str, str] | None = None) -> Any:  # noqa: ANN401 - any JSON
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        return httpx.get(url, headers=headers, params=params, timeout=10.0).raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise StackError(f"{url} does not answer as expected: {error}") from error
+
+
+def _reported(episode: Episode, before: float, after: float) -> Report:
+    changed, firing, serving = (episode.of(what) for what in (CHANGED, FIRING, SERVING))
+    if changed is None or firing is None or serving is None:
+        raise StackError("the episode is not whole")
+    seconds = {mark.what: round(mark.at - changed.at, 1) for mark in episode.marks}
+    return Report(seconds, round(serving.at - firing.at, 1), round(before, 3), round(after, 3))
+
+
+def _tell(console: Console, episode: Episode, report: Report) -> None:
+    table = Table("seconds", "time of the data", "what", "", title="From the season's change on")
+    for mark in episode.marks:
+        moment = f"{episode.data_time(mark.at):%d %b %H:%M}"
+        table.add_row(f"{report.seconds[mark.what]:.1f}", moment, mark.what, mark.detail)
+    console.print(table)
+    console.print(
+        f"From the alert to the new model: {report.alert_to_serving_seconds:.0f} s. The live error was "
+        f"{report.error_ratio_before:.2f} times the hold-out's; it is {report.error_ratio_after:.2f} times.",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_alone("loop-demo", demo))
