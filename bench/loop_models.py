@@ -1,0 +1,208 @@
+"""The recorded year as the pipeline would know it at any hour, and the models that it would make then.
+
+Data gate, features, split, fit, bundle, comparison and verdict are production's own code. What was trained is kept under
+`.rps/bench/loop/`, by what it depends on, so that other rules are tried without training again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from bench.gate_trials import CHALLENGE, recorded
+from forecasting.bundle import Bundle, read_bundle, recent_windows, record_holdout, write_bundle
+from forecasting.challenge import Challenge, load_challenge
+from forecasting.features import feature_spec, target_column
+from forecasting.panel import COLUMNS, read_panel
+from forecasting.table_features import Table
+from forecasting.verdict import Verdict, judge
+from pipelines.comparison import compare
+from pipelines.evaluate import evaluation_of
+from pipelines.files import Files, whole_directory
+from pipelines.production import Production
+from pipelines.quality import judge as judge_data
+from pipelines.run import Run, RunIdentity
+from pipelines.split import split_by_time
+from pipelines.train import describe, fit_horizon
+from pipelines.transform import feature_frame, read_observations
+from pipelines.version import Dataset
+from scripts.replay.recording import RECORDING
+from scripts.services import ROOT
+
+HOUR = timedelta(hours=1)
+YEAR = timedelta(days=365)
+CACHE = ROOT / ".rps" / "bench" / "loop"
+INPUTS = ("bench/loop_models.py", "forecasting/*.py", "pipelines/*.py", "pipelines/sources/*.py")
+_DATASET = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="bench")
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """Observations as they were collected, and all that is made of them but models."""
+
+    name: str
+    """Of where its models are kept."""
+    challenge: Challenge
+    rows: pd.DataFrame
+    """As `ingest` has them, impossible values included."""
+    observations: Table
+    features: pd.DataFrame
+
+    def data_errors(self, as_of: datetime) -> tuple[str, ...]:
+        """Why the data gate rejects what is known at ``as_of``; empty when it does not."""
+        report = judge_data(self.rows[self.rows["ds"] <= as_of], self.challenge, as_of)
+        return tuple(f"{error.rule} {error.column}".strip() for error in report.errors)
+
+    def features_at(self, as_of: datetime) -> pd.DataFrame:
+        """The features table that `transform` would make at ``as_of``: a target that lies after it is not known."""
+        known = self.features[self.features["ds"] <= as_of]
+        targets = {}
+        for horizon in self.challenge.target.horizons:
+            name = target_column(horizon)
+            targets[name] = known[name].where(known["ds"] + horizon * self.challenge.target.step <= as_of)
+        return known.assign(**targets)
+
+    def observations_at(self, as_of: datetime) -> Table:
+        known = self.observations.ds <= np.datetime64(as_of.replace(tzinfo=None))
+        columns = {name: values[known] for name, values in self.observations.variables.items()}
+        return replace(
+            self.observations, codes=self.observations.codes[known], ds=self.observations.ds[known], variables=columns
+        )
+
+
+class Rejected(Exception):
+    """The data gate lets no model be made; the message says why."""
+
+
+def history(name: str, rows: pd.DataFrame, challenge: Challenge) -> History:
+    """rows: `unique_id`, `ds` and the challenge's columns, as `ingest` would have them."""
+    rows = rows.sort_values(["unique_id", "ds"]).reset_index(drop=True)
+    with tempfile.TemporaryDirectory(prefix="rps-loop-") as scratch, contextlib.redirect_stdout(io.StringIO()):
+        rows.to_parquet(Path(scratch) / "observations.parquet")
+        observations = read_observations(Path(scratch) / "observations.parquet", challenge)
+    features = feature_frame(feature_spec(challenge), observations)
+    return History(name, challenge, rows, observations, features[features["y"].notna()].reset_index(drop=True))
+
+
+@functools.cache
+def recorded_year() -> History:
+    """The recording, from its first hour."""
+    challenge = load_challenge(CHALLENGE)
+    return history("year", recorded(challenge), challenge)
+
+
+@functools.lru_cache(maxsize=2)
+def year_before(month: int) -> History:
+    """Eleven months that end where ``month`` begins: the months after it stand in for those of the year before."""
+    challenge = load_challenge(CHALLENGE)
+    rows = recorded(challenge)
+    rows = rows[rows["ds"].dt.month != month]
+    rows = rows.assign(ds=rows["ds"].mask(rows["ds"].dt.month > month, rows["ds"] - YEAR))
+    return history(f"before_{month:02d}", rows, challenge)
+
+
+def trained(past: History, as_of: datetime) -> Path:
+    """The bundle of the model that a run would make at ``as_of``, its hold-out measured; trained when it is not there.
+
+    Raises Rejected.
+    """
+    errors = past.data_errors(as_of)
+    if errors:
+        raise Rejected(", ".join(errors))
+    run = _run(past, as_of)
+    if not run.files.bundle.exists():
+        spec, features = feature_spec(past.challenge), past.features_at(as_of)
+        split = split_by_time(features, past.challenge, as_of)
+        fitted = {horizon: fit_horizon(run, spec, split, horizon) for horizon in spec.horizons}
+        observations = past.observations_at(as_of)
+        trees = {horizon: one.trees.serialize_bytes() for horizon, one in fitted.items()}
+        run.files.root.mkdir(parents=True, exist_ok=True)
+        with whole_directory(run.files.bundle) as directory:
+            description = describe(run, split, fitted, _DATASET, "bench")
+            write_bundle(directory, description, trees, recent_windows(spec, observations))
+            comparison = compare(past.challenge, as_of, features, observations, (read_bundle(directory), None))
+            measured = comparison.measured("candidate", past.challenge).horizons
+            record_holdout(
+                directory, {horizon: {"rmse": one.rmse, "mae": one.mae} for horizon, one in measured.items()}
+            )
+    return run.files.bundle
+
+
+def judged(past: History, as_of: datetime, production: datetime | None) -> Verdict:
+    """The gate's verdict on the model of ``as_of``, against the one of ``production`` (None: nothing is in use)."""
+    run = _run(past, as_of)
+    path = run.files.root / f"verdict.{f'{production:%Y-%m-%dT%H}' if production else 'first'}.{_policy(past)}.json"
+    if not path.exists():
+        features, observations = past.features_at(as_of), past.observations_at(as_of)
+        candidate, released = loaded(past, as_of), None
+        if production:
+            released = Production(f"{production:%Y-%m-%dT%H}", trained(past, production), loaded(past, production))
+        comparison = compare(past.challenge, as_of, features, observations, (candidate, released))
+        evaluation = evaluation_of(run, candidate, released, comparison, features)
+        columns = {name: comparison.rows[name].to_numpy() for name in COLUMNS if name != "ds"}
+        columns["ds"] = comparison.rows["ds"].dt.tz_localize(None).to_numpy()
+        verdict = judge(read_panel(columns), evaluation, past.challenge.gate)
+        path.write_bytes(msgspec.json.encode(verdict))
+    return msgspec.json.decode(path.read_bytes(), type=Verdict)
+
+
+@functools.lru_cache(maxsize=8)
+def loaded(past: History, as_of: datetime) -> Bundle:
+    """The model of ``as_of`` with the challenge's drift thresholds as they are now. Raises Rejected."""
+    bundle = read_bundle(trained(past, as_of))
+    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, drift=past.challenge.drift))
+
+
+def train_all(moments: Iterable[datetime], workers: int) -> None:
+    """Train the models of the recorded year that are not there yet, and tell how far it is."""
+    past = recorded_year()
+    missing = [as_of for as_of in moments if not _run(past, as_of).files.bundle.exists()]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for done, _ in enumerate(pool.map(_train_one, missing), start=1):
+            print(f"\rmodels trained: {done} of {len(missing)}", end="", file=sys.stderr, flush=True)
+    if missing:
+        print(file=sys.stderr)
+
+
+def _train_one(as_of: datetime) -> None:
+    with contextlib.suppress(Rejected):
+        trained(recorded_year(), as_of)
+
+
+def _run(past: History, as_of: datetime) -> Run:
+    identity = RunIdentity(run_id="bench", git_sha="0" * 40, as_of=as_of, reason="bench")
+    directory = CACHE / _fingerprint() / past.name / f"{as_of:%Y-%m-%dT%H}"
+    return Run(past.challenge, CHALLENGE, Files(directory), identity)
+
+
+@functools.cache
+def _fingerprint() -> str:
+    """Of all that a model depends on: the code, the recording, and the challenge without its policy and thresholds."""
+    digest = hashlib.sha256(RECORDING.read_bytes())
+    challenge: dict[str, Any] = msgspec.to_builtins(load_challenge(CHALLENGE))
+    del challenge["gate"], challenge["schedule"]
+    challenge["drift"] = challenge["drift"]["window_rows"]
+    digest.update(msgspec.json.encode(challenge))
+    for pattern in INPUTS:
+        for path in sorted(ROOT.glob(pattern)):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _policy(past: History) -> str:
+    return hashlib.sha256(msgspec.json.encode(past.challenge.gate)).hexdigest()[:8]

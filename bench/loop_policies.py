@@ -1,0 +1,158 @@
+"""A year served under one policy: never retrained, retrained by the clock, or retrained when an alert fires."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.loop_models import Rejected, judged, loaded, recorded_year
+from bench.loop_service import Hours, Made, Rules, Service, Watch, hours_of, moment_at, step_of
+from service.monitor import Monitor
+
+FloatArray = npt.NDArray[np.float64]
+Outcome = Literal["released", "blocked", "data rejected"]
+
+FIRST = datetime(2013, 4, 1, tzinfo=UTC)
+"""As of when the first model is trained: the first of a month at which `min_rows` and the split are content."""
+LAST = datetime(2013, 12, 30, 23, tzinfo=UTC)
+DAY = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """When a model is made, and whether it must pass the gate to be served."""
+
+    name: str
+    every_hours: int | None = None
+    on_drift: bool = False
+    gated: bool = False
+    cool_down_hours: int = 6
+    daily_limit: int = 4
+    rules: Rules = field(default_factory=Rules)
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """One run of the pipeline. The model is served from the next hour's observations on when it was released."""
+
+    at: datetime
+    alerts: tuple[str, ...]
+    """Those that fired; () when it was time."""
+    outcome: Outcome
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Year:
+    """What came of a policy."""
+
+    policy: Policy
+    retrainings: tuple[Retraining, ...]
+    origins: npt.NDArray[np.int64]
+    """(n,), the step of each scored forecast's origin; the same rows for every policy."""
+    errors: FloatArray
+    """(n,), truth minus forecast, °C."""
+    firing: dict[int, frozenset[str]]
+    """By step; {} when nobody looked."""
+
+    @property
+    def rmse(self) -> float:
+        return float(np.sqrt(np.mean(self.errors**2)))
+
+    def count(self, outcome: Outcome) -> int:
+        return sum(one.outcome == outcome for one in self.retrainings)
+
+    def monthly(self) -> dict[int, float]:
+        """RMSE by the month of the origin."""
+        months = np.array([moment_at(step).month for step in self.origins.tolist()])
+        return {month: float(np.sqrt(np.mean(self.errors[months == month] ** 2))) for month in sorted(set(months))}
+
+
+Record = Callable[[int, Monitor], None]
+
+
+@functools.cache
+def recorded_hours() -> Hours:
+    past = recorded_year()
+    return hours_of(past.observations, loaded(past, FIRST).spec)
+
+
+def scored(made: Sequence[Made], hours: Hours) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """Of each forecast whose truth is known: the step of its origin, and truth minus forecast."""
+    truth = {(each.unique_id, each.step): each.values[0] for of_hour in hours.values() for each in of_hour}
+    pairs = [(one.step, truth.get((one.unique_id, one.step + one.horizon), np.nan) - one.value) for one in made]
+    table = np.array(pairs).reshape(-1, 2)
+    known = ~np.isnan(table[:, 1])
+    return table[known, 0].astype(np.int64), table[known, 1]
+
+
+def replay(policy: Policy, record: Record | None = None) -> Year:
+    """Serve from ``FIRST`` to ``LAST``. record: called each hour with the step and the monitor, if signals are watched."""
+    past, hours = recorded_year(), recorded_hours()
+    production = FIRST
+    service = Service(loaded(past, production), "1")
+    watch = Watch(policy.rules)
+    made: list[Made] = []
+    retrainings: list[Retraining] = []
+    firing: dict[int, frozenset[str]] = {}
+    start = step_of(FIRST)
+    for step in range(start + 1, step_of(LAST) + 1):
+        made += service.take(hours.get(step, []))
+        if policy.every_hours is None:
+            monitor = service.fresh_monitor()
+            firing[step] = watch.look(step - start, service.model.version, monitor)
+            if record:
+                record(step, monitor)
+        if not _due(policy, step - start, firing.get(step, frozenset()), retrainings, step):
+            continue
+        retraining = _retrained(policy, moment_at(step), production, firing.get(step, frozenset()))
+        retrainings.append(retraining)
+        if retraining.outcome == "released":
+            production = retraining.at
+            service = Service(loaded(past, production), str(len(retrainings) + 1))
+        _tell(policy, step, len(retrainings))
+    print(f"\r{policy.name}: {len(retrainings)} retrainings", file=sys.stderr, flush=True)
+    return Year(policy, tuple(retrainings), *scored(made, hours), firing)
+
+
+def _due(policy: Policy, hour: int, firing: frozenset[str], done: list[Retraining], step: int) -> bool:
+    if policy.every_hours is not None:
+        return hour % policy.every_hours == 0
+    if not policy.on_drift or not firing & policy.rules.starting:
+        return False
+    since = [step - step_of(one.at) for one in done]
+    return all(each >= policy.cool_down_hours for each in since) and (
+        sum(each < DAY for each in since) < policy.daily_limit
+    )
+
+
+def _retrained(policy: Policy, at: datetime, production: datetime, firing: frozenset[str]) -> Retraining:
+    past = recorded_year()
+    alerts = tuple(sorted(firing & policy.rules.starting))
+    try:
+        loaded(past, at)
+    except Rejected as error:
+        return Retraining(at, alerts, "data rejected", (str(error),))
+    if not policy.gated:
+        return Retraining(at, alerts, "released", ())
+    verdict = judged(past, at, production)
+    reasons = tuple(reason.rule for reason in verdict.reasons)
+    return Retraining(at, alerts, "blocked" if verdict.outcome == "block" else "released", reasons)
+
+
+def _tell(policy: Policy, step: int, count: int) -> None:
+    print(f"\r{policy.name}: {moment_at(step):%d %B}, {count} retrainings  ", end="", file=sys.stderr, flush=True)
+
+
+def scheduled(every_hours: int) -> Iterator[datetime]:
+    """When a policy by the clock trains, the first model included."""
+    start = step_of(FIRST)
+    for step in range(start, step_of(LAST) + 1, every_hours):
+        yield moment_at(step)
