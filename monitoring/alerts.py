@@ -27,6 +27,9 @@ COVERAGE = (0.85, 0.95)
 RUN_HOURS = 24
 """Four times the default schedule's six hours."""
 
+SHORTEST_RANGE = timedelta(seconds=10)
+"""Whatever the pace: a range must hold several looks, and a replay may go slower for a while."""
+
 INFERENCE = "/v1/.*|/v2/models/.*/infer|/invocations"
 """The routes whose latency counts. The page's `/events` lasts as long as somebody looks at it."""
 ALWAYS_WELL = "/metrics|/v2/health/live"
@@ -71,7 +74,7 @@ class Alert:
 
 def recordings(pace: float = 1.0) -> tuple[Recording, ...]:
     """The recording rules, in an order in which none needs a later one."""
-    spike = promql(timedelta(hours=SPIKE_HOURS) / pace)
+    spike = _range(SPIKE_HOURS, pace)
     counted = f'rps_requests_total{{route!~"{ALWAYS_WELL}"}}'
     failed = f'rps_requests_total{{route!~"{ALWAYS_WELL}", status=~"5.."}}'
     return (
@@ -122,6 +125,19 @@ def promql(duration: timedelta) -> str:
     return f"{max(round(duration.total_seconds()), 1)}s"
 
 
+def short(duration: timedelta) -> str:
+    """A duration in its largest whole unit, as configurations and people have it: `6h`, `90m`, `0s`."""
+    seconds = round(duration.total_seconds())
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _range(hours: float, pace: float) -> str:
+    return promql(max(timedelta(hours=hours) / pace, SHORTEST_RANGE))
+
+
 def _service_alerts() -> tuple[Alert, ...]:
     return (
         Alert(
@@ -158,7 +174,7 @@ def _service_alerts() -> tuple[Alert, ...]:
 
 
 def _no_observations(pace: float) -> Alert:
-    window = promql(timedelta(hours=OBSERVATIONS_HOURS) / pace)
+    window = _range(OBSERVATIONS_HOURS, pace)
     return Alert(
         name="NoObservations",
         area="model",
@@ -177,7 +193,7 @@ def _no_observations(pace: float) -> Alert:
 
 def _drift_alerts(pace: float) -> tuple[Alert, ...]:
     """One for each challenge and version, however many replicas see it; a new version ends what the old one had."""
-    spike = promql(timedelta(hours=SPIKE_HOURS) / pace)
+    spike = _range(SPIKE_HOURS, pace)
     hour = timedelta(hours=1) / pace
     return (
         Alert(

@@ -1,0 +1,48 @@
+"""Writes every file that is made from what is watched: `python -m monitoring`, or with `--check` only looks.
+
+`--check` ends with 1 and names each file that is not what it should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from monitoring import alert_table, alertmanager_files, prometheus_files
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file, by its path from the repository's root."""
+    return {**prometheus_files.files(), **alertmanager_files.files(), **alert_table.files()}
+
+
+def outdated(root: Path, files: Mapping[Path, str]) -> Iterator[Path]:
+    """The files below ``root`` that are missing or not current."""
+    for path, content in files.items():
+        there = root / path
+        if not there.is_file() or there.read_text(encoding="utf-8") != content:
+            yield path
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    parser = argparse.ArgumentParser(prog="python -m monitoring", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if a file is not current")
+    check = parser.parse_args(arguments).check
+    files = generated()
+    stale = list(outdated(root, files))
+    for path in stale:
+        if check:
+            print(f"{path} is not current: run 'python -m monitoring'", file=sys.stderr)
+            continue
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(files[path], encoding="utf-8")
+        print(f"wrote {path}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
