@@ -1,7 +1,7 @@
 """The recorded year as the pipeline would know it at any hour, and the models that it would make then.
 
-Data gate, features, split, fit, bundle, comparison and verdict are production's own code. What was trained is kept under
-`.rps/bench/loop/`, by what it depends on, so that other rules are tried without training again.
+Data gate, features, split, fit, bundle, comparison and verdict are production's own code. What was trained is kept
+under `.rps/bench/loop/`, by what it depends on, so that other rules are tried without training again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ from scripts.replay.recording import RECORDING
 from scripts.services import ROOT
 
 HOUR = timedelta(hours=1)
-YEAR = timedelta(days=365)
+YEAR = timedelta(days=364)
+"""So far back the end of the recording, which lacks its last day, meets the beginning, at the same hour."""
 CACHE = ROOT / ".rps" / "bench" / "loop"
 INPUTS = ("bench/loop_models.py", "forecasting/*.py", "pipelines/*.py", "pipelines/sources/*.py")
 _DATASET = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="bench")

@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.loop_models import Rejected, judged, loaded, recorded_year
-from bench.loop_service import Hours, Made, Rules, Service, Watch, hours_of, moment_at, step_of
+from bench.loop_service import HOUR, Hours, Made, Rules, Service, Watch, hours_of, moment_at, step_of
+from monitoring.alertmanager_files import REPEAT
 from service.monitor import Monitor
 
 FloatArray = npt.NDArray[np.float64]
 Outcome = Literal["released", "blocked", "data rejected"]
 
-FIRST = datetime(2013, 4, 1, tzinfo=UTC)
-"""As of when the first model is trained: the first of a month at which `min_rows` and the split are content."""
+FIRST = datetime(2013, 3, 27, tzinfo=UTC)
+"""As of when the first model is trained: the first midnight at which the data gate's `min_rows` are there."""
 LAST = datetime(2013, 12, 30, 23, tzinfo=UTC)
 DAY = 24
 
@@ -94,11 +95,11 @@ def scored(made: Sequence[Made], hours: Hours) -> tuple[npt.NDArray[np.int64], F
 
 
 def replay(policy: Policy, record: Record | None = None) -> Year:
-    """Serve from ``FIRST`` to ``LAST``. record: called each hour with the step and the monitor, if signals are watched."""
+    """Serve from ``FIRST`` to ``LAST``. record: called with each step and the monitor, if watched."""
     past, hours = recorded_year(), recorded_hours()
     production = FIRST
     service = Service(loaded(past, production), "1")
-    watch = Watch(policy.rules)
+    watch, messages = Watch(policy.rules), _Messages()
     made: list[Made] = []
     retrainings: list[Retraining] = []
     firing: dict[int, frozenset[str]] = {}
@@ -107,10 +108,15 @@ def replay(policy: Policy, record: Record | None = None) -> Year:
         made += service.take(hours.get(step, []))
         if policy.every_hours is None:
             monitor = service.fresh_monitor()
-            firing[step] = watch.look(step - start, service.model.version, monitor)
+            firing[step] = watch.look(step - start, monitor)
             if record:
                 record(step, monitor)
-        if not _due(policy, step - start, firing.get(step, frozenset()), retrainings, step):
+        if policy.every_hours is not None:
+            due = (step - start) % policy.every_hours == 0
+        else:
+            due = messages.sent(step, service.model.version, firing[step] & policy.rules.starting)
+            due = due and policy.on_drift and _allowed(policy, step, retrainings)
+        if not due:
             continue
         retraining = _retrained(policy, moment_at(step), production, firing.get(step, frozenset()))
         retrainings.append(retraining)
@@ -122,15 +128,28 @@ def replay(policy: Policy, record: Record | None = None) -> Year:
     return Year(policy, tuple(retrainings), *scored(made, hours), firing)
 
 
-def _due(policy: Policy, hour: int, firing: frozenset[str], done: list[Retraining], step: int) -> bool:
-    if policy.every_hours is not None:
-        return hour % policy.every_hours == 0
-    if not policy.on_drift or not firing & policy.rules.starting:
-        return False
+def _allowed(policy: Policy, step: int, done: list[Retraining]) -> bool:
+    """The cool-down of receiver and `ci retrain`, and the daily limit of the latter."""
     since = [step - step_of(one.at) for one in done]
     return all(each >= policy.cool_down_hours for each in since) and (
         sum(each < DAY for each in since) < policy.daily_limit
     )
+
+
+class _Messages:
+    """Alertmanager, for the one group of a challenge's drift: it speaks of every change, and again after a while."""
+
+    def __init__(self) -> None:
+        self._told: frozenset[tuple[str, str]] = frozenset()
+        self._told_at = 0
+
+    def sent(self, step: int, version: str, firing: frozenset[str]) -> bool:
+        """Whether there is a message with something that fires."""
+        now = frozenset((name, version) for name in firing)
+        if now == self._told and (step - self._told_at) * HOUR < REPEAT:
+            return False
+        self._told, self._told_at = now, step
+        return bool(now)
 
 
 def _retrained(policy: Policy, at: datetime, production: datetime, firing: frozenset[str]) -> Retraining:

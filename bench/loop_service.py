@@ -1,12 +1,11 @@
 """The service without its HTTP: its own state, stream and monitor, an hour of observations at a time, and its alerts.
 
 The expressions of `monitoring/alerts.py` are worked out here once an hour; `bench.loop_rules` checks that against
-Prometheus. How long a condition must hold comes from the alerts themselves.
+Prometheus. The numbers in them come from where they are defined.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +18,10 @@ import numpy.typing as npt
 from forecasting.bundle import Bundle
 from forecasting.features import FeatureSpec
 from forecasting.table_features import Table, grid_steps
-from monitoring.alerts import Alert, alerts, recordings
+from monitoring.alerts import COVERAGE, FEWEST_ROWS, FEWEST_SCORES, SPIKE_HOURS, Alert, alerts
 from service.board import Boards, Layout
 from service.model import Model
-from service.monitor import Monitor, Signals
+from service.monitor import Monitor
 from service.series import SeriesState
 from service.settings import Settings
 from service.stream import count, follow, warm
@@ -32,8 +31,8 @@ FloatArray = npt.NDArray[np.float64]
 HOUR = timedelta(hours=1)
 DRIFT = ("InputsOutOfDistribution", "FeatureDrift", "ConceptDrift")
 """The alerts that start a retraining, in the order of the tables."""
-COVERAGE = "IntervalCoverage"
-WATCHED = (*DRIFT, COVERAGE)
+COVERAGE_ALERT = "IntervalCoverage"
+WATCHED = (*DRIFT, COVERAGE_ALERT)
 
 
 class Observation(NamedTuple):
@@ -115,10 +114,14 @@ class Service:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What of the alerts a replay needs, in hours; by default what is shipped."""
+    """What the alerts ask for; by default what is shipped."""
 
-    lasting: Mapping[str, float] = field(default_factory=lambda: {alert.name: _hours(alert) for alert in watched()})
-    spike_hours: int = field(default_factory=lambda: _spike_hours())
+    lasting: Mapping[str, float] = field(
+        default_factory=lambda: {alert.name: alert.lasting / HOUR for alert in watched()}
+    )
+    """In hours, by alert."""
+    spike_hours: int = SPIKE_HOURS
+    fewest_scores: int = FEWEST_SCORES
     starting: frozenset[str] = frozenset(DRIFT)
     """Which alerts start a retraining."""
 
@@ -133,57 +136,42 @@ class Watch:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._since: dict[tuple[str, str], int] = {}
+        self._true_since: dict[str, int] = {}
         self._counts: list[tuple[float, float]] = []
-        """Rows, and unusual rows, counted in each hour, whatever the service."""
-        self._last: tuple[str, float, float] = ("", 0.0, 0.0)
+        """Rows, and unusual rows, counted in each of the last hours, whatever the version."""
+        self._version, self._served_since = "", 0
+        self._totals = (0.0, 0.0)
 
-    def look(self, hour: int, version: str, monitor: Monitor) -> frozenset[str]:
+    def look(self, hour: int, monitor: Monitor) -> frozenset[str]:
         """The alerts that fire. hour: counted from the start of the watch, one more each time."""
-        self._count(version, monitor)
-        true = conditions(monitor.model, monitor.signals(), self._ratio())
-        for name in WATCHED:
-            if name in true:
-                self._since.setdefault((name, version), hour)
-            else:
-                self._since.pop((name, version), None)
-        lasting = self._rules.lasting
-        return frozenset(name for name in true if hour - self._since[name, version] >= lasting[name])
+        if monitor.model.version != self._version:  # its alerts are others, and its counters begin at nothing
+            self._version, self._served_since, self._totals = monitor.model.version, hour, (0.0, 0.0)
+            self._true_since.clear()
+        self._count(monitor)
+        true = self._conditions(hour, monitor)
+        self._true_since = {name: self._true_since.get(name, hour) for name in true}
+        return frozenset(name for name, since in self._true_since.items() if hour - since >= self._rules.lasting[name])
 
-    def _count(self, version: str, monitor: Monitor) -> None:
+    def _count(self, monitor: Monitor) -> None:
         rows = float(sum(board.predicted.sum() for board in monitor.boards))
         unusual = float(sum(board.unusual[0] for board in monitor.boards))
-        before = self._last if self._last[0] == version else ("", 0.0, 0.0)
-        self._counts.append((rows - before[1], unusual - before[2]))
-        self._last = (version, rows, unusual)
+        self._counts.append((rows - self._totals[0], unusual - self._totals[1]))
+        self._totals = rows, unusual
         del self._counts[: -self._rules.spike_hours]
 
-    def _ratio(self) -> float | None:
-        rows = sum(each for each, _ in self._counts)
-        return sum(each for _, each in self._counts) / rows if rows else None
-
-
-def conditions(model: Model, signals: Signals, spike: float | None) -> frozenset[str]:
-    """The alerts whose expression gives something. spike: `rps:out_of_distribution:ratio`."""
-    limits = model.bundle.manifest.drift
-    ratio = signals.live.error_ratio if signals.live else None
-    found = {
-        "InputsOutOfDistribution": spike is not None and spike > limits.max_out_of_distribution_ratio,
-        "FeatureDrift": any(each.index > each.limit for each in signals.population_stability.values()),
-        "ConceptDrift": ratio is not None and ratio > limits.max_live_error_ratio,
-        COVERAGE: signals.live is not None and not 0.85 <= signals.live.coverage <= 0.95,
-    }
-    return frozenset(name for name, true in found.items() if true)
-
-
-def _hours(alert: Alert) -> float:
-    return alert.lasting / HOUR
-
-
-def _spike_hours() -> int:
-    """The range of the recording `rps:out_of_distribution:ratio`."""
-    recording = next(each for each in recordings() if each.name == "rps:out_of_distribution:ratio")
-    ranges = set(re.findall(r"\[(\d+)s\]", recording.expression))
-    if len(ranges) != 1:
-        raise ValueError(f"{recording.name}: expected one range in seconds; found {recording.expression}")
-    return int(ranges.pop()) // 3600
+    def _conditions(self, hour: int, monitor: Monitor) -> frozenset[str]:
+        """The alerts whose expression gives something."""
+        limits, signals = monitor.model.bundle.manifest.drift, monitor.signals()
+        rows, unusual = (sum(counted) for counted in zip(*self._counts, strict=True))
+        enough_rows = rows >= FEWEST_ROWS and hour - self._served_since >= self._rules.spike_hours
+        live = signals.live
+        scores = sum(float(board.scored.sum()) for board in monitor.boards)
+        if scores < self._rules.fewest_scores:
+            live = None
+        found = {
+            "InputsOutOfDistribution": enough_rows and unusual / rows > limits.max_out_of_distribution_ratio,
+            "FeatureDrift": any(each.index > each.limit for each in signals.population_stability.values()),
+            "ConceptDrift": live is not None and (live.error_ratio or 0.0) > limits.max_live_error_ratio,
+            COVERAGE_ALERT: live is not None and not COVERAGE[0] <= live.coverage <= COVERAGE[1],
+        }
+        return frozenset(name for name, true in found.items() if true)

@@ -1,0 +1,279 @@
+"""Changes whose hour is known without asking the alerts, quiet months without any, and when the alerts fire in each."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from bench.gate_trials import CHALLENGE, recorded
+from bench.loop_models import History, history, loaded, recorded_year, year_before
+from bench.loop_policies import LAST, recorded_hours, scored
+from bench.loop_service import Hours, Made, Rules, Service, Watch, hours_of, moment_at, step_of
+from forecasting.bundle import Bundle
+from forecasting.challenge import load_challenge
+
+WEEK_HOURS = 168
+CHANGED = 1.5
+"""A week whose error is more than so many times the hold-out's."""
+QUIET_OUTSIDE, QUIET_ERROR = 0.05, 1.25
+"""A month is quiet when no larger share of its rows lies outside training, and its error is at most so many times the
+hold-out's."""
+FAULT_DAY = 8
+"""Of the month; before it, the service sees a week as it is."""
+STATIONS = ("EWR", "JFK", "LGA")
+NATURAL_DAYS = 90
+HOLDOUT = timedelta(days=28)
+
+Firing = list[frozenset[str]]
+"""By hour of the replay."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What was seen of one model over successive hours."""
+
+    steps: list[int]
+    firing: Firing
+    outside: float
+    """The share of rows with a feature outside what training saw."""
+    weekly: dict[int, float]
+    """By step, the RMSE of the forecasts made from it on, for a week, over the hold-out's; where the week is whole."""
+    error: float
+    """The RMSE of all forecasts over the hold-out's."""
+
+    def first(self, alert: str, since: int = 0) -> int | None:
+        """The first hour of the replay, from ``since`` on, in which the alert fires."""
+        return next((hour for hour, firing in enumerate(self.firing) if hour >= since and alert in firing), None)
+
+    def starts(self, alert: str) -> int:
+        """How often it began to fire."""
+        fires = np.array([alert in firing for firing in self.firing])
+        return int(np.sum(fires & ~np.roll(fires, 1) | (fires & (np.arange(len(fires)) == 0))))
+
+
+def served(bundle: Bundle, hours: Hours, steps: Iterable[int], rules: Rules) -> Served:
+    """Serve these hours, one after the other whatever their dates, without ever retraining."""
+    service, watch, steps = Service(bundle, "1"), Watch(rules), list(steps)
+    made: list[Made] = []
+    firing = []
+    for hour, step in enumerate(steps):
+        made += service.take(hours.get(step, []))
+        firing.append(watch.look(hour, service.fresh_monitor()))
+    board = service.monitor.own
+    holdout = float(np.sqrt(np.mean([one["rmse"] ** 2 for one in bundle.manifest.holdout.values()])))
+    origins, errors = scored(made, hours)
+    return Served(
+        steps,
+        firing,
+        float(board.unusual[0] / max(board.predicted.sum(), 1.0)),
+        _weekly(origins, errors / holdout, steps),
+        float(np.sqrt(np.mean(errors**2))) / holdout,
+    )
+
+
+def _weekly(origins: np.ndarray, errors: np.ndarray, steps: list[int]) -> dict[int, float]:
+    squares, counts = np.zeros(len(steps)), np.zeros(len(steps))
+    place = {step: hour for hour, step in enumerate(steps)}
+    places = np.array([place[step] for step in origins.tolist()], dtype=int)
+    np.add.at(squares, places, errors**2)
+    np.add.at(counts, places, 1.0)
+    sums, numbers = (np.concatenate([[0.0], np.cumsum(each)]) for each in (squares, counts))
+    weeks = np.arange(len(steps) - WEEK_HOURS + 1)
+    found = (sums[weeks + WEEK_HOURS] - sums[weeks]) / np.maximum(numbers[weeks + WEEK_HOURS] - numbers[weeks], 1.0)
+    return {steps[week]: float(np.sqrt(found[week])) for week in weeks.tolist()}
+
+
+# Quiet months, and faults in them
+
+
+@dataclass(frozen=True)
+class Month:
+    """A month that the model has never seen, after eleven that it was made from."""
+
+    number: int
+    served: Served
+
+    @property
+    def quiet(self) -> bool:
+        return self.served.outside <= QUIET_OUTSIDE and self.served.error <= QUIET_ERROR
+
+
+def month(number: int, rules: Rules) -> Month:
+    bundle = _month_model(number)
+    return Month(number, served(bundle, recorded_hours(), _month_steps(number), rules))
+
+
+def _month_model(number: int) -> Bundle:
+    past = year_before(number)
+    return loaded(past, past.rows["ds"].max().to_pydatetime())
+
+
+def _month_steps(number: int) -> range:
+    start = datetime(2013, number, 1, tzinfo=UTC)
+    end = datetime(2013, number + 1, 1, tzinfo=UTC) if number < 12 else LAST
+    return range(step_of(start), step_of(end))
+
+
+Damage = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def _offset(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(temperature=rows["temperature"] + 5.0)
+
+
+def _fahrenheit(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(**{name: rows[name] * 1.8 + 32.0 for name in ("temperature", "dew_point")})
+
+
+def _stuck(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(wind_speed=rows.groupby("unique_id")["wind_speed"].transform("first"))
+
+
+def _noise(rows: pd.DataFrame) -> pd.DataFrame:
+    random = np.random.default_rng(6)
+    return rows.assign(temperature=rows["temperature"] + random.normal(0.0, 3.0, len(rows)))
+
+
+FAULTS: dict[str, Damage] = {
+    "+5 °C offset": _offset,
+    "°F for °C": _fahrenheit,
+    "stuck wind speed": _stuck,
+    "noise of 3 °C": _noise,
+}
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """A month with a fault from its eighth day on."""
+
+    fault: str
+    stations: tuple[str, ...]
+    month: int
+    hours: dict[str, int | None]
+    """By alert, from the fault to the first hour in which it fires and would not have without; None: it does not."""
+    data_errors: tuple[str, ...]
+    """What the data gate says of a retraining when the first of them fires (or at the month's end)."""
+
+
+def faulty(fault: str, stations: tuple[str, ...], sound: Month, alerts: tuple[str, ...], rules: Rules) -> Faulty:
+    begins = datetime(2013, sound.number, FAULT_DAY, tzinfo=UTC)
+    past = year_before(sound.number)
+    spoilt = history("spoilt", _spoilt(past, sound.number, begins, stations, FAULTS[fault]), past.challenge)
+    bundle, steps = _month_model(sound.number), sound.served.steps
+    found = served(bundle, hours_of(spoilt.observations, bundle.spec), steps, rules)
+    start = step_of(begins) - steps[0]
+    hours = {}
+    for alert in alerts:
+        pairs = enumerate(zip(found.firing, sound.served.firing, strict=True))
+        new = (hour - start for hour, (now, before) in pairs if hour >= start and alert in now and alert not in before)
+        hours[alert] = next(new, None)
+    first = min((hour for hour in hours.values() if hour is not None), default=len(steps) - 1 - start)
+    _tell(f"{fault}, month {sound.number}")
+    return Faulty(fault, stations, sound.number, hours, spoilt.data_errors(begins + timedelta(hours=first)))
+
+
+def _spoilt(past: History, number: int, begins: datetime, stations: tuple[str, ...], damage: Damage) -> pd.DataFrame:
+    now = recorded_year().rows
+    now = now[now["ds"].dt.month == number]
+    hit = (now["ds"] >= begins) & now["unique_id"].isin(stations)
+    return pd.concat([past.rows, now[~hit], damage(now[hit])], ignore_index=True)
+
+
+# The season changes
+
+
+@dataclass(frozen=True)
+class Jump:
+    """A model that has served its own hold-out month, when the clock jumps."""
+
+    season: str
+    to: datetime
+    before: dict[str, int]
+    """By alert, in how many of the hours before the jump it fired."""
+    hours: dict[str, int | None]
+    """By alert, from the first hour after the jump on."""
+    error: float
+    """Of the week after the jump, over the hold-out's."""
+
+
+@functools.cache
+def summer() -> History:
+    """A history that knows the months from June on alone."""
+    challenge = load_challenge(CHALLENGE)
+    rows = recorded(challenge)
+    return history("summer", rows[rows["ds"] >= datetime(2013, 6, 1, tzinfo=UTC)], challenge)
+
+
+JUMPS = (
+    ("winter", datetime(2013, 4, 1, tzinfo=UTC), (5, 7, 9, 11)),
+    ("summer", datetime(2013, 10, 1, tzinfo=UTC), (1, 3, 5, 11)),
+)
+"""Which season a model knows, as of when it is trained, and to the first of which months the clock jumps."""
+
+
+def jumps(alerts: tuple[str, ...], rules: Rules) -> list[Jump]:
+    return [
+        _jump(season, as_of, datetime(2013, number, 1, tzinfo=UTC), alerts, rules)
+        for season, as_of, months in JUMPS
+        for number in months
+    ]
+
+
+def _jump(season: str, as_of: datetime, to: datetime, alerts: tuple[str, ...], rules: Rules) -> Jump:
+    # Without the bundle's observations, which are newer than the hold-out month that comes first.
+    bundle = replace(loaded(summer() if season == "summer" else recorded_year(), as_of), observations={})
+    before = list(range(step_of(as_of - HOLDOUT), step_of(as_of) + 1))
+    after = list(range(step_of(to), step_of(to + HOLDOUT)))
+    found = served(bundle, recorded_hours(), [*before, *after], rules)
+    hours = {alert: found.first(alert, len(before)) for alert in alerts}
+    _tell(f"{season} to {to:%B}")
+    return Jump(
+        season,
+        to,
+        {alert: sum(alert in firing for firing in found.firing[: len(before)]) for alert in alerts},
+        {alert: None if hour is None else hour - len(before) for alert, hour in hours.items()},
+        found.weekly[after[0]],
+    )
+
+
+# The season changes by itself
+
+
+@dataclass(frozen=True)
+class Natural:
+    """A model that is served on and on."""
+
+    as_of: datetime
+    changed: datetime | None
+    """The first hour from which on a week's error is ``CHANGED`` times the hold-out's."""
+    fired: dict[str, datetime | None]
+    """By alert, when it first fired."""
+
+
+def natural(alerts: tuple[str, ...], rules: Rules) -> list[Natural]:
+    found = []
+    for number in range(4, 12):
+        as_of = datetime(2013, number, 1, tzinfo=UTC)
+        end = min(step_of(as_of) + NATURAL_DAYS * 24, step_of(LAST))
+        one = served(loaded(recorded_year(), as_of), recorded_hours(), range(step_of(as_of) + 1, end + 1), rules)
+        changed = next((step for step, error in one.weekly.items() if error > CHANGED), None)
+        fired = {alert: one.first(alert) for alert in alerts}
+        found.append(
+            Natural(
+                as_of,
+                None if changed is None else moment_at(changed),
+                {alert: None if hour is None else moment_at(one.steps[hour]) for alert, hour in fired.items()},
+            )
+        )
+        _tell(f"a model of {as_of:%B}")
+    return found
+
+
+def _tell(what: str) -> None:
+    print(f"\r{what:60}", end="", file=sys.stderr, flush=True)
