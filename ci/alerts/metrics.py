@@ -14,7 +14,7 @@ class Metrics:
     """The counters since the start of the process, and the gauges of what is stored."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # of no use here, and a series more for each counter
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # of no use here, and a series more for each counter
         self.registry = registry = CollectorRegistry()
         self.received = Counter(
             "rps_alerts_received", "Alerts that came in good requests.", ["source", "status"], registry=registry

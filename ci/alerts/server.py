@@ -74,6 +74,8 @@ def _parts(
         intake = Intake(settings, store, file, challenges=known, metrics=metrics, log=log)
     except StoreBroken as error:
         raise _at_start(error) from error
+    except OSError as error:
+        raise ConfigurationError(f"RPS_ALERTS_HOME: {file.path} cannot be read: {error.strerror}") from error
     receiver = Receiver(intake, metrics, log)
     client = GitHub(github, patience_seconds=PATIENCE_SECONDS, note=log.line)
     delivery = Delivery(settings, client, store, receiver=receiver, clock=intake.clock, metrics=metrics, log=log)
