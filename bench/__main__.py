@@ -78,6 +78,14 @@ def service_sections() -> list[str]:
     ]
 
 
+def loop_sections() -> list[str]:
+    return [
+        section("A year under each policy", ["-m", "bench.loop", "policies"]),
+        section("From the change to the alert", ["-m", "bench.loop", "changes"]),
+        section("From the alert to the new model", ["-m", "bench.loop", "demo"]),
+    ]
+
+
 def release_sections() -> list[str]:
     return [section("The image", ["-m", "bench.image"]), section("The whole release", ["-m", "bench.release"])]
 
@@ -87,6 +95,7 @@ FILES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "gate": ("The gate, measured", gate_sections),
     "service": ("The service, measured", service_sections),
     "release": ("The release, measured", release_sections),
+    "loop": ("Closing the loop, measured", loop_sections),
 }
 """What is written: by the file's name, its heading, and what measures its sections."""
 

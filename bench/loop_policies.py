@@ -26,7 +26,7 @@ LAST = datetime(2013, 12, 30, 23, tzinfo=UTC)
 DAY = 24
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Policy:
     """When a model is made, and whether it must pass the gate to be served."""
 

@@ -1,0 +1,225 @@
+"""The Markdown of `bench/results/loop.md`: tables of what `bench.loop` measured, and whether the goals are met."""
+
+from __future__ import annotations
+
+import statistics
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from itertools import groupby
+from pathlib import Path
+
+import msgspec
+
+from bench.loop_changes import (
+    CHANGED,
+    FAULT_DAY,
+    NATURAL_DAYS,
+    QUIET_ERROR,
+    QUIET_OUTSIDE,
+    Faulty,
+    Jump,
+    Month,
+    Natural,
+)
+from bench.loop_policies import FIRST, LAST, Year
+from bench.loop_rules import Agreement
+from bench.loop_service import COVERAGE_ALERT, DRIFT, WATCHED
+from forecasting.verdict import Verdict
+
+HOUR = timedelta(hours=1)
+WITHIN, SHARE = 0.02, 0.25
+"""The goal: on drift within so much of daily's RMSE, at so large a share of its retrainings."""
+MINUTES = 5.0
+"""The goal from the alert to the new model being served."""
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+          "December")  # fmt: skip
+
+
+class Demo(msgspec.Struct):
+    """What is read of the demo's `timeline.json`."""
+
+    alert_to_serving_seconds: float
+
+
+def told_policies(
+    years: Sequence[Year], daily: Year, drift: Year, first: Verdict, agreed: Agreement | None
+) -> Iterator[str]:
+    """daily, drift: the two of the years that the goal is about; first: the gate's verdict on the first model."""
+    yield from _paragraph(
+        f"Live RMSE of the forecasts made from {FIRST:%d %B} to {LAST:%d %B}, the same {len(daily.errors):,} of",
+        f"each policy. The first model is as of {FIRST:%d %B}, when the data gate's `min_rows` are there; the",
+        f"gate's verdict on it: {first.outcome}. A run takes an hour of the data's time: it learns from all that",
+        "is known when it starts, and is served from the next hour on, with windows that are empty and the",
+        f"series' last hours from its bundle. A release waits for nobody. The goal: on drift within {WITHIN:.0%}",
+        f"of daily, at {SHARE:.0%} of its retrainings or fewer.",
+    )
+    yield "| policy | RMSE, °C | against daily | retrainings | released | blocked by the gate | data rejected |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for year in years:
+        counts = " | ".join(str(year.count(outcome)) for outcome in ("released", "blocked", "data rejected"))
+        against = f"{year.rmse / daily.rmse - 1.0:+.1%}"
+        yield f"| {year.policy.name} | {year.rmse:.3f} | {against} | {len(year.retrainings)} | {counts} |"
+    yield ""
+    yield from _paragraph(_verdict(drift, daily))
+    yield from _paragraph("By the month in which the forecast was made, RMSE in °C:")
+    monthly = [year.monthly() for year in years]
+    yield f"| policy | {' | '.join(MONTHS[number - 1][:3] for number in monthly[0])} |"
+    yield "| --- |" + " ---: |" * len(monthly[0])
+    for year, by_month in zip(years, monthly, strict=True):
+        yield f"| {year.policy.name} | {' | '.join(f'{error:.2f}' for error in by_month.values())} |"
+    yield ""
+    yield from _told_starts(drift)
+    yield from _paragraph(_told_agreement(agreed))
+
+
+def _verdict(drift: Year, daily: Year) -> str:
+    """Whether the goal is met, in a sentence."""
+    worse, share = drift.rmse / daily.rmse - 1.0, len(drift.retrainings) / len(daily.retrainings)
+    return (
+        f"**On drift: {worse:+.1%} of daily's RMSE ({_met(well=worse <= WITHIN)}), with {share:.0%} of its retrainings "
+        f"({_met(well=share <= SHARE)}).**"
+    )
+
+
+def _met(*, well: bool) -> str:
+    return "goal met" if well else "goal missed"
+
+
+def _told_starts(drift: Year) -> Iterator[str]:
+    """What started the retrainings, why candidates were blocked, and when."""
+    starts = Counter(alert for one in drift.retrainings for alert in one.alerts)
+    reasons = Counter(reason for one in drift.retrainings for reason in one.reasons)
+    outcomes = Counter((one.at.month, one.outcome) for one in drift.retrainings)
+    fired = ", ".join(f"{name} {starts[name]}" for name in DRIFT)
+    rules = ", ".join(f"{rule} {count}" for rule, count in reasons.items())
+    months = ", ".join(f"{MONTHS[number - 1]} {count} {outcome}" for (number, outcome), count in outcomes.items())
+    yield from _paragraph(
+        f"What fired when a retraining on drift was started (more than one alert may): {fired}. Rules of the gates",
+        f"that were broken: {rules or 'none'}. By month: {months or 'none'}.",
+    )
+
+
+def _told_agreement(agreed: Agreement | None) -> str:
+    if agreed is None:
+        return "Not checked against Prometheus: `promtool` is not on this machine."
+    return (
+        "The alerts are worked out in Python here. Given what `/metrics` told in each hour of the year on drift, and the "
+        "generated rules, `promtool test rules` has the same alerts firing in "
+        f"{agreed.hours - len(agreed.differing):,} of {agreed.hours:,} hours."
+    )
+
+
+def told_quiet(months: Sequence[Month]) -> Iterator[str]:
+    quiet = [one for one in months if one.quiet]
+    yield "### False alarms in quiet months"
+    yield ""
+    yield from _paragraph(
+        "Each month is served by a model of the eleven others, which stand in for those before it: it has seen",
+        "nothing of the month, and its calibration and hold-out are the eight weeks before. A month is quiet when",
+        f"at most {QUIET_OUTSIDE:.0%} of its rows lie outside what training saw, and its error is at most",
+        f"{QUIET_ERROR:g} times the hold-out's. In the columns: how often the alert began to fire, and for how",
+        "many hours it did.",
+    )
+    yield f"| month | rows outside | error / hold-out's | quiet | {' | '.join(WATCHED)} |"
+    yield "| --- | ---: | ---: | --- |" + " ---: |" * len(WATCHED)
+    for one in months:
+        seen = one.served
+        fired = " | ".join(f"{seen.starts(name)} ({sum(name in each for each in seen.firing)} h)" for name in WATCHED)
+        quietness = "yes" if one.quiet else "no"
+        yield f"| {MONTHS[one.number - 1]} | {seen.outside:.1%} | {seen.error:.2f} | {quietness} | {fired} |"
+    if quiet:
+        rates = " | ".join(f"**{sum(one.served.starts(name) for one in quiet) / len(quiet):.2f}**" for name in WATCHED)
+        yield f"| **false alarms a quiet month** | | | {len(quiet)} | {rates} |"
+    yield ""
+    yield from _paragraph(f"`{COVERAGE_ALERT}` starts no retraining.")
+
+
+def told_jumps(found: Sequence[Jump]) -> Iterator[str]:
+    yield "### The season changes at once"
+    yield ""
+    yield from _paragraph(
+        "A model that knows one season alone serves the four weeks that it was measured on; then the clock jumps.",
+        "Hours of data from the first hour of the new season to the alert; the first twelve give no forecast, for",
+        "half of the last day must be known. In brackets: in how many of the hours before the jump the alert",
+        "fired.",
+    )
+    yield f"| model of | meets | week's error / hold-out's | {' | '.join(DRIFT)} | first |"
+    yield "| --- | --- | ---: |" + " ---: |" * len(DRIFT) + " ---: |"
+    for one in found:
+        hours = " | ".join(f"{_hours(one.hours[name])} ({one.before[name]})" for name in DRIFT)
+        yield f"| {one.season} | {one.to:%B} | {one.error:.2f} | {hours} | **{_hours(_first(one.hours.values()))}** |"
+    yield ""
+
+
+def told_natural(found: Sequence[Natural]) -> Iterator[str]:
+    yield "### The season changes by itself"
+    yield ""
+    yield from _paragraph(
+        "A model of the months before, served without another. The change is the first hour from which on the",
+        f"error of a week is {CHANGED:g} times the hold-out's, within {NATURAL_DAYS} days. The alerts: hours from",
+        "it, negative when they fired before. Where there is no change: hours from the start, in brackets.",
+    )
+    yield f"| model of | change | {' | '.join(DRIFT)} | first |"
+    yield "| --- | --- |" + " ---: |" * len(DRIFT) + " ---: |"
+    for one in found:
+        since = one.changed or one.as_of
+        hours = {name: None if at is None else round((at - since) / HOUR) for name, at in one.fired.items()}
+        told = [_hours(hour) for hour in (*(hours[name] for name in DRIFT), _first(hours.values()))]
+        if one.changed is None:
+            told = [f"({each})" for each in told]
+        changed = f"{one.changed:%d %B, %H:00}" if one.changed else "none"
+        yield f"| {one.as_of:%d %B} | {changed} | {' | '.join(told[:-1])} | **{told[-1]}** |"
+    yield ""
+
+
+def told_faults(found: Sequence[Faulty]) -> Iterator[str]:
+    yield "### Faults in the inputs"
+    yield ""
+    yield from _paragraph(
+        f"In each of the {len({one.month for one in found})} quiet months a fault begins on the {FAULT_DAY}th, and",
+        "stays; values that become impossible are left out, as the feed does. Hours from its beginning to the",
+        "first in which the alert fires and would not have without it: the median, and in brackets in how many of",
+        "the months it does at all. Last: in how many of them the data gate stops a retraining at the first",
+        "alert, and by which rules.",
+    )
+    yield f"| fault | at | {' | '.join(DRIFT)} | first | data gate |"
+    yield "| --- | --- |" + " ---: |" * len(DRIFT) + " ---: | --- |"
+    for (fault, stations), group in groupby(found, lambda one: (one.fault, one.stations)):
+        those = list(group)
+        told = " | ".join(_median(one.hours[name] for one in those) for name in DRIFT)
+        rules = ", ".join(sorted({error for one in those for error in one.data_errors}))
+        stopped = f"{sum(bool(one.data_errors) for one in those)} {rules}".strip()
+        where = "all three" if len(stations) > 1 else stations[0]
+        yield f"| {fault} | {where} | {told} | **{_median(_first(one.hours.values()) for one in those)}** | {stopped} |"
+    yield ""
+
+
+def told_demo(path: Path | None) -> Iterator[str]:
+    if path is None or not path.is_file():
+        yield "Not measured yet: `make loop-demo` does it."
+        return
+    minutes = msgspec.json.decode(path.read_bytes(), type=Demo).alert_to_serving_seconds / 60.0
+    yield from _paragraph(
+        f"`make loop-demo`, on one machine: **{minutes:.1f} minutes** from the alert to the new model being",
+        f"served; goal: {MINUTES:g} or less ({_met(well=minutes <= MINUTES)}).",
+    )
+
+
+def _paragraph(*parts: str) -> Iterator[str]:
+    yield from textwrap.wrap(" ".join(parts), 118, break_long_words=False, break_on_hyphens=False)
+    yield ""
+
+
+def _first(hours: Iterable[int | None]) -> int | None:
+    return min((hour for hour in hours if hour is not None), default=None)
+
+
+def _median(hours: Iterable[int | None]) -> str:
+    fired = [hour for hour in hours if hour is not None]
+    return f"{statistics.median(fired):.0f} ({len(fired)})" if fired else "– (0)"
+
+
+def _hours(hours: int | None) -> str:
+    return "–" if hours is None else str(hours)
