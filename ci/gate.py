@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,9 +54,12 @@ class Request:
     context: str
     """The name of the commit status."""
     deadline: timedelta
-    max_age: timedelta
-    """An earlier run of the same commit is judged again, instead of a new one, when it is not older than this."""
+    max_age: timedelta | None
+    """An earlier run of the same stem is judged again, instead of a new one, when it is not older than this; with None,
+    always: there is no second one once one has succeeded."""
     output: Path
+    stem: str = ""
+    """What the DAG run's id begins with, before its attempt; by default, the gate's own for challenge and commit."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Services:
 def gate(request: Request, services: Services, log: Log) -> int:
     """Judge, report, set the status; the exit code: 0 passed, 1 blocked, 2 no verdict, 64 and 75 as in `ci.errors`."""
     with cancelled_by_signals("run the gate again for a verdict") as signals:
-        run = _Gate(request, services, log)
+        run = GateRun(request, services, log)
         try:
             judgement = run.judged()
             run.tell(judgement)
@@ -86,11 +89,15 @@ def gate(request: Request, services: Services, log: Log) -> int:
         return EXIT_CODES[judgement.outcome]
 
 
-class _Gate:
+class GateRun:
     """One gate run: what it has learnt so far, which is what it can tell when it has to give up."""
 
-    def __init__(self, request: Request, services: Services, log: Log) -> None:
+    def __init__(
+        self, request: Request, services: Services, log: Log, *, on_start: Callable[[DagRun], None] = lambda _: None
+    ) -> None:
+        """on_start: called with the DAG run once it is started, or attached to; may raise CiError to withdraw it."""
         self.request = request
+        self._on_start = on_start
         self.services = services
         self.log = log
         self.note = log.line
@@ -114,7 +121,7 @@ class _Gate:
             self.pull_request = self.github.pull_request(self.request.pull_request)
             self._require_current(self.pull_request)
         self.policy = self._policy()
-        not_before = self.started - self.request.max_age
+        not_before = None if self.request.max_age is None else self.started - self.request.max_age
         while True:
             run = self._run(not_before)
             if run.state != "success":
@@ -123,13 +130,13 @@ class _Gate:
             try:
                 evidence = fetch_evidence(self.services.mlflow, self.request.challenge, run.run_id, self.request.sha)
             except ProductionMoved as error:
-                if not run.attached:
+                if not run.attached or self.request.max_age is None:
                     raise
                 self.note(f"{error}. The pipeline is run again.")
                 not_before = datetime.now(UTC)
                 continue
             verdict = judge(evidence.panel, evidence.evaluation, self.policy.gate)
-            return self._judgement(verdict, evidence)
+            return self.judgement(verdict, evidence)
 
     def tell(self, judgement: Judgement) -> None:
         """Tag the version, write and post the report, and at the very end set the status. Raises CiError."""
@@ -141,14 +148,14 @@ class _Gate:
         self._set_status(STATES[judgement.outcome], judgement.summary, link)
         self.note(f"{judgement.outcome}: {judgement.summary}")
 
-    def give_up(self, reason: str, *, comment: bool = True) -> None:
+    def give_up(self, reason: str, *, comment: bool = True) -> Judgement:
         """No verdict: set the status, end the DAG run if this gate still waits for it, tell why; a fault is only told.
 
         The status comes first: a cancelled job has some ten seconds to live. comment: whether to post a report; not
         when GitHub is at fault, and not for a cancelled gate, whose successor may have posted its own already.
         """
         self.note(f"no verdict: {reason}")
-        judgement = self._judgement(None, None, Failure(reason=reason))
+        judgement = self.judgement(None, None, Failure(reason=reason))
         self._write(judgement)
         try:
             self._set_status("error", judgement.summary, github=None if comment else self.hasty)
@@ -161,6 +168,7 @@ class _Gate:
                 self._post(judgement)
             except CiError as error:
                 self.note(f"the report could not be posted: {error}")
+        return judgement
 
     def _policy(self) -> Policy:
         request, pull = self.request, self.pull_request
@@ -182,7 +190,7 @@ class _Gate:
                 f"{name} was pushed to: its head is {pull.head_sha[:12]}, not {self.request.sha[:12]} any more"
             )
 
-    def _run(self, not_before: datetime) -> DagRun:
+    def _run(self, not_before: datetime | None) -> DagRun:
         """The DAG run of the commit, ended."""
         request = self.request
         parameters = {
@@ -192,12 +200,13 @@ class _Gate:
             "pull_request": str(request.pull_request or ""),
         }
         airflow = Airflow(self.services.airflow, note=self.note)
-        stem = f"gate__{request.challenge}__{request.sha}"
+        stem = request.stem or f"gate__{request.challenge}__{request.sha}"
         self.tasks = []
         self.run = run = airflow.attach_or_start(
             f"retrain_{request.challenge}", stem, parameters, not_before=not_before
         )
         self.note(f"{'attached to' if run.attached else 'started'} the DAG run {run.run_id}: {run.url}")
+        self._on_start(run)
         left = request.deadline.total_seconds() - (time.monotonic() - self.clock)
         for tasks in run.changes(left, on_poll=self._watch_pull_request):
             self.tasks = tasks
@@ -232,11 +241,12 @@ class _Gate:
             log_tail=tail,
             violations=violations,
         )
-        return self._judgement(None, None, failure)
+        return self.judgement(None, None, failure)
 
-    def _judgement(
+    def judgement(
         self, verdict: Verdict | None, evidence: Evidence | None, failure: Failure | None = None
     ) -> Judgement:
+        """All that is known now, with this verdict, or none."""
         request, pull, policy = self.request, self.pull_request, self.policy
         outcome: Outcome = verdict.outcome if verdict else "error"
         links = evidence.links if evidence else Links()

@@ -207,6 +207,11 @@ class GitHub:
 
         self.patiently(f"setting the ruleset {definition['name']}", "administration: write", put)
 
+    def wrote(self, author: Author | None) -> bool:
+        """Whether this is who we are with the credentials that we have."""
+        # An app's token (a workflow's is one) cannot ask who it is; that it is no person is known.
+        return author is not None and (author.login == self._who() if self._who() else author.type == "Bot")
+
     @property
     def repository(self) -> tuple[str, str]:
         """Its owner and its name."""
@@ -253,10 +258,7 @@ class GitHub:
                 raise
 
     def _told(self, comment: _Comment) -> Comment:
-        author = comment.user
-        # An app's token (a workflow's is one) cannot ask who it is; that it is no person is known.
-        own = author is not None and (author.login == self._who() if self._who() else author.type == "Bot")
-        return Comment(comment.id, comment.body or "", comment.html_url, own)
+        return Comment(comment.id, comment.body or "", comment.html_url, self.wrote(comment.user))
 
     def _who(self) -> str:
         """The user that the token stands for; empty for an app."""
@@ -264,7 +266,7 @@ class GitHub:
             from githubkit.exception import RequestFailed
 
             try:
-                self._login = read(self.rest.users.get_authenticated(headers=HEADERS), _User).login
+                self._login = read(self.rest.users.get_authenticated(headers=HEADERS), Author).login
             except RequestFailed as error:
                 if error.response.status_code != 403 or is_rate_limit(error):
                     raise
@@ -303,7 +305,9 @@ class _Combined(msgspec.Struct):
     statuses: list[_Status]
 
 
-class _User(msgspec.Struct):
+class Author(msgspec.Struct):
+    """Who wrote something on GitHub."""
+
     login: str
     type: str
 
@@ -311,7 +315,7 @@ class _User(msgspec.Struct):
 class _Comment(msgspec.Struct):
     id: int
     html_url: str
-    user: _User | None
+    user: Author | None
     body: str | None = None
 
 

@@ -39,6 +39,11 @@ class Log:
         self._close_group()
         self._print(f"::error::{_as_data(text)}" if self._grouped else f"error: {text}")
 
+    def notice(self, text: str) -> None:
+        """A line that a workflow's page shows, too."""
+        self._close_group()
+        self._print(f"::notice::{_as_data(text)}" if self._grouped else text)
+
     def tasks(self, title: str, tasks: Sequence[TaskState]) -> None:
         """A line for each task that is in another state than when last told."""
         for task in tasks:

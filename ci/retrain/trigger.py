@@ -1,0 +1,80 @@
+"""What a retraining answers: a drift alert, the schedule, or a person. An event's payload is anybody's to write."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, get_args
+
+from ci import markdown
+from ci.errors import ConfigurationError
+
+DRIFT = "drift"
+"""The reason of a run that an alert has started."""
+Drift = Literal["inputs", "features", "concept"]
+_EVENT = re.compile(r"[a-z0-9-]{1,64}")
+_NOT_IN_AN_EVENT = re.compile(r"[^a-z0-9]+")
+_REASON_LENGTH, _NAME_LENGTH, _SUMMARY_LENGTH = 100, 80, 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trigger:
+    """Why the model is retrained. The texts are others': they are escaped wherever they are shown."""
+
+    event: str
+    """The same for every delivery of the same event."""
+    reason: str
+    """What the run's tag `rps.reason` says."""
+    drift: Drift | None = None
+    alert: str = ""
+    summary: str = ""
+    version: str = ""
+    """The version of the model that has drifted, as its service tells it."""
+    started: datetime | None = None
+    """Since when the alert fires, UTC."""
+
+
+def read_trigger(
+    *, event: str, reason: str, drift: str, alert: str, summary: str, version: str, started: str, now: datetime
+) -> Trigger:
+    """The options of the command as a trigger; without an event, one is made from the reason and the time.
+
+    Raises ConfigurationError for the first that is not what it must be.
+    """
+    kinds = get_args(Drift)
+    if drift and drift not in kinds:
+        raise ConfigurationError(f"--drift: expected one of {', '.join(kinds)}, or nothing; found {drift[:80]!r}")
+    if event and not _EVENT.fullmatch(event):
+        expected = "1 to 64 of the characters a-z, 0-9 and -"
+        raise ConfigurationError(f"--event: expected {expected}; found {event[:80]!r}")
+    reason = reason or (DRIFT if drift else "by hand")
+    if len(reason) > _REASON_LENGTH or not reason.isprintable() or not reason.strip():
+        expected = f"one line of at most {_REASON_LENGTH} characters"
+        raise ConfigurationError(f"--reason: expected {expected}; found {reason[:120]!r}")
+    return Trigger(
+        event=event or _made_up(reason, now),
+        reason=reason.strip(),
+        drift=next((kind for kind in kinds if kind == drift), None),
+        alert=markdown.clean(alert, _NAME_LENGTH),
+        summary=markdown.clean(summary, _SUMMARY_LENGTH),
+        version=markdown.clean(version, _NAME_LENGTH),
+        started=_moment(started),
+    )
+
+
+def _made_up(reason: str, now: datetime) -> str:
+    word = _NOT_IN_AN_EVENT.sub("-", reason.lower()).strip("-")[:40].strip("-")
+    return f"{word or 'run'}-{now.astimezone(UTC):%Y%m%dt%H%M%Sz}"
+
+
+def _moment(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ConfigurationError(f"--started: expected ISO 8601 with a zone, as 2026-01-31T06:00:00Z; found {text[:80]!r}")
