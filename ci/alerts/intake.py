@@ -29,6 +29,8 @@ MOST_LINES_WAITING = 50_000
 SHORTEST_REPEAT_SECONDS = 3600.0
 """For so long at least an alert that is told again is no new one, however short the cool-down."""
 _MOST_TOLD = 5
+_LINE_ENDS = "\x85\u2028\u2029"
+"""What some programs take for the end of a line, and JSON may hold as it is."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,4 +215,7 @@ def _line(source: Source, alert: Alert, decision: Decision, wall: float) -> byte
         done=decision.done,
         event=decision.event,
     )
-    return msgspec.json.encode(line) + b"\n"
+    encoded = msgspec.json.encode(line)
+    for character in _LINE_ENDS:
+        encoded = encoded.replace(character.encode(), f"\\u{ord(character):04x}".encode())
+    return encoded + b"\n"

@@ -89,7 +89,7 @@ def test_a_repetition_has_the_identity_of_the_first_and_nothing_else_has() -> No
         ({"alerts": {}}, 422, "/alerts: expected `array`"),
         ({"alerts": [], "version": "5"}, 422, "/version: expected '4'"),
         ({"alerts": [ALERT, 7]}, 422, "/alerts/1: expected `object`"),
-        ({"alerts": [{**ALERT, "status": "pending"}]}, 422, "/status: expected 'firing' or 'resolved'; found 'pending'"),
+        ({"alerts": [{**ALERT, "status": "pending"}]}, 422, "expected 'firing' or 'resolved'; found 'pending'"),
         ({"alerts": [{**ALERT, "labels": {"a": 1}}]}, 422, "/alerts/0/labels: expected `str`"),
         ({"alerts": [{**ALERT, "labels": None}]}, 422, "/alerts/0/labels: expected `object`"),
         ({"alerts": [{**ALERT, "labels": {str(n): "" for n in range(101)}}]}, 422, "/labels: expected `object`"),
