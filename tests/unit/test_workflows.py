@@ -21,6 +21,8 @@ GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
 ACTIONS = sorted((GITHUB / "actions").glob("*/action.yml"))
 GITHUB_ACTIONS_APP = 15368
+COMMAND = re.compile(r' -m ci (gate|release|retrain|verify) "\$')
+"""What starts work that lasts, with secrets."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def test_one_action_has_one_commit_everywhere() -> None:
 def test_a_workflow_has_no_permission_and_cancels_what_is_overtaken(path: Path) -> None:
     workflow = read(path)
     assert workflow["permissions"] == {}
-    if path.stem != "release":
+    if path.stem not in {"release", "retrain"}:
         assert workflow["concurrency"]["cancel-in-progress"] == "true"
     if "pull_request" in workflow["on"]:
         assert "github.event.pull_request.number" in workflow["concurrency"]["group"]
@@ -93,6 +95,22 @@ def test_releases_come_one_after_the_other_and_none_is_cut_short() -> None:
     assert workflow["concurrency"] == {"group": "release", "cancel-in-progress": "false"}
     assert set(workflow["on"]) == {"push", "workflow_dispatch"}
     assert workflow["on"]["push"] == {"branches": ["master"]}
+
+
+def test_a_challenge_is_retrained_once_at_a_time_and_none_is_cut_short() -> None:
+    workflow = read(GITHUB / "workflows" / "retrain.yml")
+    assert "concurrency" not in workflow  # of events for two challenges, none must push the other out
+    concurrency = workflow["jobs"]["retrain"]["concurrency"]
+    assert concurrency == {"group": "retrain-${{ matrix.challenge }}", "cancel-in-progress": "false"}
+    assert workflow["on"]["repository_dispatch"] == {"types": ["model-drift"]}
+    assert workflow["jobs"]["plan"]["if"] == "github.event_name != 'schedule' || vars.AIRFLOW_API_URL"
+
+
+def test_masters_commit_is_retrained_with_its_history_at_hand() -> None:
+    for name, job in read(GITHUB / "workflows" / "retrain.yml")["jobs"].items():
+        (checkout,) = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+        assert checkout["with"]["ref"] == "master"
+        assert (checkout["with"].get("fetch-depth") == "0") == (name == "retrain")
 
 
 def test_a_job_is_given_what_it_needs_for_a_limited_time() -> None:
@@ -107,6 +125,7 @@ def test_a_job_is_given_what_it_needs_for_a_limited_time() -> None:
         "model-gate/gate": {"statuses", "pull-requests"},
         "model-gate/conclude": {"statuses"},
         "release/release": {"contents"},
+        "retrain/retrain": {"issues", "actions"},
     }
 
 
@@ -117,18 +136,21 @@ def test_nothing_is_interpolated_into_a_shell_line() -> None:
 
 def test_no_event_runs_a_fork_with_our_secrets() -> None:
     for path in WORKFLOWS:
-        assert set(read(path)["on"]) <= {"pull_request", "push", "schedule", "workflow_dispatch"}, path.name
+        # Only who may write to the repository can send it an event.
+        known = {"pull_request", "push", "schedule", "workflow_dispatch", "repository_dispatch"}
+        assert set(read(path)["on"]) <= known, path.name
 
 
-def test_secrets_are_given_to_the_steps_that_judge_release_and_verify_and_to_no_other() -> None:
+def test_secrets_are_given_to_the_steps_that_judge_release_retrain_and_verify_and_to_no_other() -> None:
     given = {}
     for where, step in steps():
         if secrets := set(re.findall(r"secrets\.(\w+)", json.dumps(step))):
-            assert re.search(r' -m ci (gate|release|verify) "\$', step["run"]), where
+            assert COMMAND.search(step["run"]), where
             given[where] = secrets
     assert given == {
         "model-gate/gate": {"AIRFLOW_PASSWORD", "AIRFLOW_TOKEN", "MLFLOW_TRACKING_PASSWORD"},
         "release/release": {"MLFLOW_TRACKING_PASSWORD", "REGISTRY_PASSWORD"},
+        "retrain/retrain": {"AIRFLOW_PASSWORD", "AIRFLOW_TOKEN", "MLFLOW_TRACKING_PASSWORD"},
         "verify/verify": {"REGISTRY_PASSWORD"},
     }
     for _, _, job in jobs():
@@ -186,12 +208,12 @@ def test_only_master_is_released_and_that_is_seen_to_first() -> None:
         assert told.startswith(f"::error::only master is released; found {other}. ")
 
 
-@pytest.mark.parametrize("workflow", ["model-gate", "release", "verify"])
+@pytest.mark.parametrize("workflow", ["model-gate", "release", "retrain", "verify"])
 def test_a_cancelled_jobs_signals_reach_the_command(workflow: str) -> None:
     commands = [
         step["run"]
         for where, step in steps()
-        if where.startswith(f"{workflow}/") and re.search(r" -m ci (gate|release|verify) ", step.get("run", ""))
+        if where.startswith(f"{workflow}/") and COMMAND.search(step.get("run", ""))
     ]
     assert len(commands) == 1
     assert commands[0].strip().splitlines()[-1].startswith("exec ")
@@ -215,6 +237,35 @@ def test_the_release_is_asked_for_as_the_inputs_say(
     called = command_of("release", tmp_path, {"SHA": "abc", **given})
     assert called == ["-m", "ci", "release", "--sha", "abc", "--output", f"{tmp_path}/release", *arguments]
     assert not (tmp_path / "trap").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments"),
+    [
+        (
+            {"EVENT_NAME": "repository_dispatch", "DRIFT": "concept", "SUMMARY": HOSTILE, "STARTED": "--by-hand"},
+            ["--reason=drift", "--drift=concept", "--alert=", f"--summary={HOSTILE}", "--model-version=",
+             "--started=--by-hand"],
+        ),
+        ({"EVENT_NAME": "schedule", "REASON": HOSTILE}, ["--reason=schedule"]),
+        ({"EVENT_NAME": "workflow_dispatch", "REASON": HOSTILE}, [f"--reason={HOSTILE}", "--by-hand"]),
+    ],
+)  # fmt: skip
+def test_a_retraining_is_asked_for_as_the_event_says(
+    tmp_path: Path, given: dict[str, str], arguments: list[str]
+) -> None:
+    called = command_of('retrain "', tmp_path, {"CHALLENGE": "weather", "EVENT": "run-7", **given})
+    asked = ["-m", "ci", "retrain", "--challenge=weather", "--event=run-7", f"--output={tmp_path}/retrain"]
+    assert called == [*asked, *arguments]
+    assert not (tmp_path / "trap").exists()
+
+
+def test_an_event_without_a_challenge_is_refused_and_a_schedule_is_for_all_of_them(tmp_path: Path) -> None:
+    planned = command_of("retrain --plan", tmp_path, {"EVENT_NAME": "schedule"})
+    assert planned == ["-m", "ci", "retrain", "--plan", "--challenge="]
+    done = run_step(step_of("retrain --plan"), {"PYTHON": "false", "EVENT_NAME": "repository_dispatch"}, tmp_path)
+    assert done.returncode == 1
+    assert "expected a challenge in the payload" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -244,7 +295,7 @@ def test_without_an_image_to_verify_it_is_told_what_to_set(tmp_path: Path, given
 
 
 def step_of(command: str) -> dict[str, Any]:
-    (found,) = [step for _, step in steps() if f" -m ci {command} " in step.get("run", "")]
+    (found,) = [step for _, step in steps() if f" -m ci {command}" in step.get("run", "")]
     return found
 
 
