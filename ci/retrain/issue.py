@@ -31,6 +31,7 @@ Outcome = Literal["passed", "blocked", "rejected", "no verdict"]
 
 _NOTES = "<!-- rps:notes -->"
 _HISTORY = re.compile(r"<!-- rps:history (.*?) -->", re.DOTALL)
+_ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>@"})
 _SENTENCE, _REASONS, _VIOLATIONS = 500, 10, 20
 _DRIFTED = {
     "inputs": "the inputs: rows with features outside what the model was trained on",
@@ -99,7 +100,7 @@ class Answer:
         outcome, judgement = self.outcome, self.judgement
         if outcome is None or judgement is None:
             return None
-        return Entry(
+        made = Entry(
             event=self.trigger.event,
             at=self.at,
             why=" ".join(part for part in (self.trigger.reason, self.trigger.drift or "", self.trigger.alert) if part),
@@ -108,6 +109,7 @@ class Answer:
             version=judgement.model_version,
             url=judgement.links.dag_run,
         )
+        return _fitting(made)
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ def _workflow(answer: Answer) -> str:
 
 
 def _workflow_line(answer: Answer) -> str:
-    return f"Written at {wording.moment(answer.at)} UTC, by {_workflow(answer)}."
+    return f"Of {wording.moment(answer.at)} UTC; more in {_workflow(answer)}."
 
 
 def _history(history: Sequence[Entry]) -> str:
@@ -282,9 +284,8 @@ def _with(entry: Entry | None, history: Sequence[Entry]) -> tuple[Entry, ...]:
 
 
 def _hidden(history: Sequence[Entry]) -> str:
-    """As JSON that does not end the comment in which it stands."""
-    encoded = msgspec.json.encode(list(history)).decode()
-    return encoded.replace("<", "\\u003c").replace(">", "\\u003e").replace("--", "-\\u002d")
+    """As JSON that does not end the comment in which it stands, and calls nobody."""
+    return msgspec.json.encode(list(history)).decode().translate(_ESCAPES)
 
 
 def _read_history(body: str) -> tuple[Entry, ...]:
@@ -299,7 +300,7 @@ def _read_history(body: str) -> tuple[Entry, ...]:
 
 
 def _fitting(entry: Entry) -> Entry:
-    """Whatever somebody has made of it: no text is longer than ours are."""
+    """Whatever somebody has made of it: on one line, and cut."""
     return msgspec.structs.replace(
         entry, event=clean(entry.event), why=clean(entry.why), told=clean(entry.told), version=clean(entry.version)
     )

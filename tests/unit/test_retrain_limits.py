@@ -1,0 +1,94 @@
+"""When a retraining may start, from what Airflow lists."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from ci.retrain.limits import AtWork, GoOn, Limits, Retraining, Seen, Wait, decide, overtaken
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+LIMITS = Limits(cool_down=timedelta(hours=6), daily=4)
+
+
+def run(event: str, hours_ago: float, state: str = "success", attempt: int = 1) -> Retraining:
+    return Retraining(
+        run_id=f"retrain__weather__{event}__{attempt}",
+        event=event,
+        attempt=attempt,
+        state=state,
+        started=NOW - timedelta(hours=hours_ago),
+        sha="a" * 40,
+    )
+
+
+def decided(*runs: Retraining, event: str = "new", by_hand: bool = False) -> GoOn | AtWork | Wait:
+    seen = Seen(tuple(sorted(runs, key=lambda one: one.started)), NOW)
+    return decide(seen, event, LIMITS, by_hand=by_hand)
+
+
+def test_the_first_event_starts_a_run() -> None:
+    assert decided() == GoOn()
+
+
+def test_an_event_that_comes_again_finds_its_run_whatever_the_limits_say() -> None:
+    for state in ("queued", "running", "success"):
+        own = run("new", 0.1, state)
+        assert decided(own, run("other", 1), run("third", 2), run("fourth", 3), run("fifth", 4)) == GoOn(own)
+
+
+def test_an_event_whose_run_failed_is_held_to_the_limits() -> None:
+    assert decided(run("new", 7, "failed")) == GoOn()
+    assert isinstance(decided(run("new", 1, "failed")), Wait)
+    again = run("new", 2, "success", attempt=2)
+    assert decided(run("new", 9, "failed"), again) == GoOn(again)
+
+
+def test_of_one_challenge_one_is_retrained_at_a_time_also_by_hand() -> None:
+    for state in ("queued", "running"):
+        for by_hand in (False, True):
+            at_work = run("other", 30, state)
+            assert decided(at_work, by_hand=by_hand) == AtWork(at_work)
+
+
+def test_after_a_retraining_comes_a_cool_down_which_a_person_may_pass_over() -> None:
+    for state in ("success", "failed"):
+        decision = decided(run("other", 5.9, state))
+        assert isinstance(decision, Wait)
+        assert decision.next == NOW + timedelta(hours=0.1)
+        assert "cool-down of 6" in decision.limit
+        assert decided(run("other", 5.9, state), by_hand=True) == GoOn()
+        assert decided(run("other", 6, state)) == GoOn()
+
+
+def test_a_day_has_so_many_retrainings_and_no_more_also_by_hand() -> None:
+    four = [run(f"e{hours}", hours) for hours in (23, 20, 15, 8)]
+    for by_hand in (False, True):
+        decision = decided(*four, by_hand=by_hand)
+        assert isinstance(decision, Wait)
+        assert decision.next == NOW + timedelta(hours=1)
+        assert "4 retrainings in 24 h" in decision.limit
+    assert decided(*four[1:]) == GoOn()
+    assert decided(run("old", 24), *four[1:]) == GoOn()
+
+
+def test_of_two_limits_the_later_one_is_told() -> None:
+    decision = decided(*[run(f"e{hours}", hours) for hours in (23.5, 20, 15, 1)])
+    assert isinstance(decision, Wait)
+    assert decision.next == NOW + timedelta(hours=5)
+
+
+def test_a_run_from_the_future_of_a_wrong_clock_is_as_one_of_now() -> None:
+    assert isinstance(decided(run("other", -0.5)), Wait)
+
+
+def test_of_two_that_were_started_at_once_the_younger_goes_and_the_older_stays() -> None:
+    older, younger = run("a", 0.1, "running"), run("b", 0, "queued")
+    seen = Seen((older, younger), NOW)
+    assert overtaken(seen, younger.run_id) == older
+    assert overtaken(seen, older.run_id) is None
+
+    first, second = run("a", 0, "queued"), run("b", 0, "queued")
+    assert overtaken(Seen((first, second), NOW), second.run_id) == first
+    assert overtaken(Seen((first, second), NOW), first.run_id) is None
+
+    assert overtaken(Seen((run("a", 1, "failed"), younger), NOW), younger.run_id) is None
