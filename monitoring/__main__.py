@@ -10,14 +10,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from monitoring import alert_table, alertmanager_files, prometheus_files
+from monitoring import alert_table, alertmanager_files, grafana_files, prometheus_files
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def generated() -> dict[Path, str]:
     """Every generated file, by its path from the repository's root."""
-    return {**prometheus_files.files(), **alertmanager_files.files(), **alert_table.files()}
+    makers = (prometheus_files, alertmanager_files, grafana_files, alert_table)
+    return {path: content for maker in makers for path, content in maker.files().items()}
 
 
 def outdated(root: Path, files: Mapping[Path, str]) -> Iterator[Path]:

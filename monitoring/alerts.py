@@ -322,9 +322,13 @@ def _watching_alerts() -> tuple[Alert, ...]:
             name="WatcherDown",
             area="watching",
             severity="critical",
-            expression='up{job!="service"} == 0 or absent(up{job="alerts"}) or absent(up{job="pipeline"})',
+            # Who does without Alertmanager has none; one that was there is missed for a day.
+            expression=(
+                'up{job=~"alerts|pipeline|prometheus"} == 0 or absent(up{job="alerts"}) or absent(up{job="pipeline"}) '
+                'or (up{job="alertmanager"} == 0 and max_over_time(up{job="alertmanager"}[1d]) == 1)'
+            ),
             lasting=timedelta(minutes=5),
-            when="what watches (`alerts`, `pipeline`, `alertmanager`, `prometheus`) cannot be scraped",
+            when="`alerts`, `pipeline` or `prometheus`, or an Alertmanager that was there, cannot be scraped",
             summary="{{ $labels.job }}{{ with $labels.instance }} at {{ . }}{{ end }} does not answer Prometheus.",
         ),
         Alert(

@@ -188,6 +188,11 @@ WATCHER_DOWN = [
     ),
     Case("the service alone is down", {**UP, f"up{{{A}}}": gauge((60, 0))}, {"30m": []}),
     Case(
+        "there has never been an Alertmanager",
+        {**UP, 'up{job="alertmanager",instance="w:1"}': gauge((60, 0))},
+        {"30m": []},
+    ),
+    Case(
         "nobody has ever told Prometheus of the receiver",
         {name: values for name, values in UP.items() if "alerts" not in name},
         {"4m": [], "5m": [Fires("alerts does not answer Prometheus.", {"job": "alerts"})]},
