@@ -105,8 +105,8 @@ def _told_agreement(agreed: Agreement | None) -> str:
     if agreed is None:
         return "Not checked against Prometheus: `promtool` is not on this machine."
     return (
-        "The alerts are worked out in Python here. Given what `/metrics` told in each hour of the year on drift, and the "
-        "generated rules, `promtool test rules` has the same alerts firing in "
+        "The alerts are worked out in Python here. Given what `/metrics` told in each hour of the year on drift, and "
+        "the generated rules, `promtool test rules` has the same alerts firing in "
         f"{agreed.hours - len(agreed.differing):,} of {agreed.hours:,} hours."
     )
 
