@@ -130,6 +130,7 @@ class Intake:
         """Write some of the alerts that are not in the file yet; whether there may be more. Raises StoreBroken."""
         rows = self._store.lines(LINES_AT_ONCE)
         if not rows:
+            self._metrics.lines.set(0)
             return False
         counted = self._store.file_bytes() or 0
         try:
