@@ -59,11 +59,15 @@ def _first() -> Sequence[Panel]:
         ),
         alerts_now("model"),
         number(
-            "Live error ratio",
-            "Live error over the model's error on its hold-out. Above the challenge's limit (1.5) it is concept drift.",
-            "none",
-            Query(f"max(rps_live_error_ratio{{{ALL}}})", "ratio"),
-            steps=((None, "green"), (1.2, "yellow"), (1.5, "red")),
+            "Concept drift",
+            "Live error over the hold-out's, as a share of the challenge's limit. At 100 % it is concept drift.",
+            "percentunit",
+            Query(
+                f"max(rps_live_error_ratio{{{ALL}}} "
+                f'/ on (instance) rps_drift_threshold{{{SERVED}, signal="live_error_ratio"}})',
+                "of the limit",
+            ),
+            steps=((None, "green"), (0.8, "yellow"), (1, "red")),
         ),
         number(
             "Live skill",

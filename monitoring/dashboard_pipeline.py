@@ -51,7 +51,7 @@ def _first() -> Sequence[Panel]:
     return (
         number(
             "Readable",
-            "Whether the last look at Airflow and MLflow succeeded. While one is down, its figures below are missing.",
+            "Whether the last look at Airflow and MLflow succeeded. While one is down, its figures are old.",
             "none",
             Query("rps_pipeline_up", "{{system}}"),
             words=UP,

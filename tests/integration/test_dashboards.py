@@ -7,28 +7,30 @@ fill in variables and intervals; that is done as its Prometheus data source does
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
 from ci.dag_run import Airflow
 from monitoring.alerts import alerts
 from monitoring.grafana_files import SCRAPE_INTERVAL, dashboards
-from scripts.services import Stack, StackError, free_ports
+from scripts.services import Stack, free_ports
 from scripts.watching import Watching, watching
 from tests import conftest, serving
 from tests.conftest import wait_while
 from tests.integration.airflow_server import AirflowServer
+from tests.integration.prometheus_server import need_programs
 
 SECONDS = 120
 """Until everything that was set up has been scraped, worked out and told."""
@@ -36,8 +38,9 @@ SHOWN = timedelta(minutes=10)
 STEP_SECONDS = 15
 PACE = 3600.0
 SECRET = "the secret of the receiver"
-TRAINED_UNTIL = datetime(2013, 3, 1, tzinfo=UTC)
-REPLAYED_UNTIL = TRAINED_UNTIL + timedelta(days=20)
+REPLAYED = serving.START, serving.START + timedelta(days=20)
+YEAR = np.timedelta64(serving.END - serving.START)
+"""The bundle holds the whole recorded year, so its January is sent as the next year's."""
 DAG = """
 from airflow.sdk import DAG, Param, task
 
@@ -127,11 +130,15 @@ def filled(expression: str, variables: Mapping[str, str]) -> str:
     return re.sub(r"\$(\w+)", lambda found: known[found[1]], expression)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs() -> None:
+    need_programs()
+
+
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Running]:
-    home = tmp_path_factory.mktemp("service")
-    bundle = serving.make_bundle(home / "bundle", last=TRAINED_UNTIL)
-    with serving.running(bundle, home / "log", {"RPS_MODEL_VERSION": "1"}) as running:
+def service(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Running]:
+    """One that has seen nothing yet: its counters must rise while Prometheus looks."""
+    with serving.running(bundle, tmp_path_factory.mktemp("service") / "log", {"RPS_MODEL_VERSION": "1"}) as running:
         yield running
 
 
@@ -187,13 +194,7 @@ def watched(
         "GITHUB_TOKEN": "of nobody",
     }
     home = tmp_path_factory.mktemp("watching")
-    with contextlib.ExitStack() as held:
-        try:
-            found = held.enter_context(
-                watching(home, service=f"127.0.0.1:{service.port}", environment=environment, pace=PACE)
-            )
-        except StackError as error:
-            pytest.skip(str(error))
+    with watching(home, service=f"127.0.0.1:{service.port}", environment=environment, pace=PACE) as found:
         grafana = Grafana(found.prometheus)
         scraped = wait_while(
             lambda: not grafana.ask("/query", query="rps_observations_total")["result"], seconds=SECONDS
@@ -211,7 +212,8 @@ def grafana(watched: Watching) -> Grafana:
 
 def send_traffic(service: serving.Running) -> None:
     """Three weeks of observations, forecasts, and a request that is wrong."""
-    table = serving.recorded_table(TRAINED_UNTIL, REPLAYED_UNTIL)
+    recorded = serving.recorded_table(*REPLAYED)
+    table = replace(recorded, ds=recorded.ds + YEAR)
     for unique_id in table.unique_ids:
         service.send(list(serving.observations(table, unique_id)))
         assert service.get(f"/v1/forecasts/{unique_id}").status_code == 200
