@@ -35,6 +35,7 @@ MOST_RUNS, MOST_VERSIONS = 1000, 20_000
 MOST_REPORTS = 5
 """In how many of the newest runs a quality report is looked for."""
 OLDER_SECONDS = 3600.0
+_REPORT = "quality.json"
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,16 @@ class MlflowRecords:
         return {}
 
     def _report(self, run: Run) -> Mapping[str, int]:
+        from mlflow.artifacts import list_artifacts
+
+        folder = f"{run.info.artifact_uri}/profile"
+        # A 2.7 server calls an artifact that is not there a fault of its own, so it is looked for in the list; and by
+        # the artifacts' address, as it does not answer what newer clients ask it about a run's.
+        there = partial(list_artifacts, artifact_uri=folder, tracking_uri=self._tracking.uri)
+        if not any(each.path.endswith(_REPORT) for each in self._tracking.ask("list the artifacts", there)):
+            return {}
         try:
-            content = self._tracking.artifact(str(run.info.artifact_uri), "profile/quality.json")
+            content = self._tracking.artifact(folder, _REPORT)
             quality = msgspec.json.decode(content, type=_Quality)
         except (Missing, msgspec.DecodeError, UnicodeDecodeError):
             return {}
