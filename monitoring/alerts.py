@@ -257,6 +257,7 @@ def _drift_alerts(pace: float) -> tuple[Alert, ...]:
 
 def _interval_coverage(pace: float) -> Alert:
     low, high = COVERAGE
+    least, most = f"{low * 100:g} %", f"{high * 100:g} %"
     return Alert(
         name="IntervalCoverage",
         area="model",
@@ -267,12 +268,12 @@ def _interval_coverage(pace: float) -> Alert:
         ),
         lasting=timedelta(hours=1) / pace,
         when=(
-            f"less than {low:.0%} or more than {high:.0%} of the truths lay in their interval, "
+            f"less than {least} or more than {most} of the truths lay in their interval, "
             f"from {FEWEST_SCORES:,} scored forecasts on"
         ),
         summary=(
             "{{ $value | humanizePercentage }} of the truths of {{ $labels.challenge }} lie in their interval; "
-            f"between {low:.0%} and {high:.0%} should."
+            f"between {least} and {most} should."
         ),
     )
 

@@ -202,7 +202,7 @@ CONCEPT_DRIFT = [
 
 
 def covered(share: str) -> Fires:
-    told = f"{share} of the truths of weather lie in their interval; between 85% and 95% should."
+    told = f"{share} of the truths of weather lie in their interval; between 85 % and 95 % should."
     return Fires(told, WEATHER)
 
 
