@@ -94,9 +94,9 @@ class Receiver:
         lines = [line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]
         return {name: float(value) for name, value in lines}
 
-    def lines(self) -> list[dict[str, Any]]:
-        """What is in the file, up to the end of its last whole line."""
-        path = self.home / "alerts.jsonl"
+    def lines(self, path: Path | None = None) -> list[dict[str, Any]]:
+        """What is in the file, or in one that was put aside, up to the end of its last whole line."""
+        path = path or self.home / "alerts.jsonl"
         written = path.read_bytes() if path.exists() else b""
         return [json.loads(line) for line in written.split(b"\n")[:-1]]
 

@@ -6,7 +6,7 @@ import io
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -108,6 +108,24 @@ def test_a_crash_while_a_file_is_put_aside_loses_and_doubles_none(tmp_path: Path
         write_all(intake)
     assert numbers(tmp_path) == list(range(number + 1))
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
+
+
+def test_a_fault_after_the_first_line_of_a_new_file_doubles_none(tmp_path: Path) -> None:
+    with opened(tmp_path, FILE_BYTES=1024, FILES=50) as (intake, store, file):
+        number = 0
+        while not file.full(store.file_bytes() or 0):
+            intake.take([webhook(number)])
+            write_all(intake)
+            number += 1
+        intake.take([webhook(number)])
+        with closing(sqlite3.connect(tmp_path / "alerts.sqlite", isolation_level=None)) as database:
+            database.execute("CREATE TRIGGER fault BEFORE DELETE ON lines BEGIN SELECT RAISE(ABORT, 'fault'); END")
+            with pytest.raises(StoreBroken, match="fault"):
+                intake.write_lines()
+            database.execute("DROP TRIGGER fault")
+    with opened(tmp_path, FILE_BYTES=1024, FILES=50) as (intake, _, _):
+        write_all(intake)
+    assert numbers(tmp_path) == list(range(number + 1))
 
 
 def test_files_move_up_to_the_first_gap_only(tmp_path: Path) -> None:
