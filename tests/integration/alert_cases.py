@@ -91,7 +91,7 @@ FAILING_REQUESTS = [
     ),
     Case(
         "two in a hundred, no more",
-        {**requests(FORECASTS, 200, (30, 98)), **requests(FORECASTS, 500, (30, 2))},
+        {**requests(FORECASTS, 200, (30, 2940)), **requests(FORECASTS, 500, (30, 60))},
         {"15m": [], "30m": []},
     ),
     Case(
@@ -193,9 +193,12 @@ WATCHER_DOWN = [
         {"30m": []},
     ),
     Case(
-        "nobody has ever told Prometheus of the receiver",
-        {name: values for name, values in UP.items() if "alerts" not in name},
-        {"4m": [], "5m": [Fires("alerts does not answer Prometheus.", {"job": "alerts"})]},
+        "nobody has ever told Prometheus of the receiver and the exporter",
+        {'up{job="prometheus",instance="w:1"}': gauge((60, 1))},
+        {
+            "4m": [],
+            "5m": [Fires(f"{job} does not answer Prometheus.", {"job": job}) for job in ("alerts", "pipeline")],
+        },
     ),
 ]
 
