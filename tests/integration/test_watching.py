@@ -17,7 +17,7 @@ import pytest
 
 from scripts.processes import Started
 from scripts.services import ROOT, StackError
-from scripts.watching import Prometheus, alertmanager, prometheus
+from scripts.watching import Prometheus, alertmanager, prometheus, watching
 from tests.integration.prometheus_server import (
     Inbox,
     need_programs,
@@ -212,3 +212,32 @@ def test_a_program_that_is_missing_is_told_with_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StackError, match="prometheus is missing: apt-get install prometheus"), prometheus(tmp_path, {}):
         pass
+
+
+def test_everything_that_watches_is_started_and_sees_each_other(service: Running, tmp_path: Path) -> None:
+    need_programs()
+    away = "http://127.0.0.1:9"
+    environment = {
+        "AIRFLOW_API_URL": away,
+        "AIRFLOW_TOKEN": "t",
+        "MLFLOW_TRACKING_URI": away,
+        "GITHUB_API_URL": away,
+        "GITHUB_REPOSITORY": "ana/rps",
+        "GITHUB_TOKEN": "t",
+        "RPS_ALERTS_SECRET": SECRET,
+    }
+    with watching(tmp_path, service=host(service), environment=environment, pace=PACE) as found:
+
+        def up() -> set[str]:
+            answer = httpx.get(f"{found.prometheus}/api/v1/query", params={"query": "up == 1"}, timeout=30).json()
+            return {each["metric"]["job"] for each in answer["data"]["result"]}
+
+        everything = {"service", "pipeline", "alerts", "alertmanager", "prometheus"}
+        wait_until(lambda: up() == everything, "every job scraped")
+        assert "rps_pipeline_up" in httpx.get(f"{found.metrics}/metrics", timeout=30).text
+        post(found.alertmanager.removeprefix("http://"), alert("Test", severity="warning"))
+        received = 'rps_alerts_received_total{source="alertmanager",status="firing"} 1.0'
+        wait_until(
+            lambda: received in httpx.get(f"{found.alerts}/metrics", timeout=30).text, "the alert at the receiver"
+        )
+    assert not list(tmp_path.rglob("process.json"))
