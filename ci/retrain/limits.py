@@ -127,8 +127,8 @@ def overtaken(seen: Seen, run_id: str) -> Retraining | None:
 def _cool_down(seen: Seen, limits: Limits) -> Wait | None:
     if not seen.runs:
         return None
-    hours = wording.number(limits.cool_down.total_seconds() / 3600)
-    return Wait(f"a cool-down of {hours} h after each retraining", seen.runs[-1].started + limits.cool_down)
+    hours = limits.cool_down.total_seconds() / 3600
+    return Wait(f"a cool-down of {hours:g} h after each retraining", seen.runs[-1].started + limits.cool_down)
 
 
 def _daily(seen: Seen, limits: Limits) -> Wait | None:

@@ -1,13 +1,8 @@
-"""`python -m ci gate` as a workflow runs it, against a real Airflow and a real MLflow, and the double of GitHub.
-
-The pipeline itself is run by the end-to-end tests. Here the DAGs only end as they are told to, and what a run leaves in
-MLflow is made beforehand by the real stages, so that every way for a gate to end is tried in seconds.
-"""
+"""`python -m ci gate` as a workflow runs it, against a real Airflow and a real MLflow, and the double of GitHub."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -16,51 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import pytest
-from mlflow.tracking import MlflowClient
 
-from pipelines import validate
-from pipelines.errors import DataRejected
-from pipelines.files import write_json
-from pipelines.history import Collection
-from pipelines.quality import judge
 from pipelines.register import Registered
-from pipelines.run import Run
-from pipelines.tracking import open_tracking
 from scripts.services import ROOT
 from tests.doubles.github.fixture import Double
 from tests.integration.airflow_server import AirflowServer, airflow_server
-from tests.modelling import featured_run, registered
-from tests.runs import AS_OF, made_up_weather, write_observations
+from tests.integration.scripted_runs import ScriptedRuns, scripted_dags
 
 GATE_SECONDS = 120
 STATUS = "model-gate"
-DAGS = f'''
-import os
-import sys
-from pathlib import Path
-
-from airflow.sdk import DAG, Param
-
-sys.path.insert(0, {str(ROOT / "dags")!r})
-from retrain import PARAMS, CommandOperator
-
-
-class Scripted(CommandOperator):
-    """Ends as the file that is named after its DAG and itself says: a shell command."""
-
-    def execute(self, context):
-        script = Path(__file__).parent.parent / "scripts" / f"{{self.dag_id}}.{{self.task_id}}"
-        self.run_command(["sh", "-c", script.read_text() if script.exists() else "echo done"], Path.cwd(), {{}})
-
-
-for number in range(30):
-    params = {{key: Param(value, type="string") for key, (value, _) in PARAMS.items()}}
-    with DAG(f"retrain_gated_{{number}}", schedule=None, params=params) as dag:
-        Scripted(task_id="validate") >> Scripted(task_id="register")
-    globals()[dag.dag_id] = dag
-'''
 
 
 @pytest.fixture(scope="module")
@@ -68,38 +28,19 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]
     home = tmp_path_factory.mktemp("airflow")
     (home / "scripts").mkdir()
     with airflow_server(home) as server:
-        server.add_dags("gated", DAGS)
+        server.add_dags("gated", scripted_dags("gated", 30))
         yield server
 
 
 @dataclass(frozen=True)
-class Team:
+class Team(ScriptedRuns):
     """A repository with one challenge of its own, its services, and the pull request that is judged."""
 
-    challenge: str
-    sha: str
     number: int
-    double: Double
-    airflow: AirflowServer
-    tracking: str
-    root: Path
 
     @property
     def run_id(self) -> str:
         return f"gate__{self.challenge}__{self.sha}__1"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        settings = self.airflow.settings
-        return {
-            **{name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")},
-            **self.double.environment(),
-            "AIRFLOW_API_URL": settings.url,
-            "AIRFLOW_USERNAME": settings.username,
-            "AIRFLOW_PASSWORD": settings.password,
-            "MLFLOW_TRACKING_URI": self.tracking,
-            "PYTHONPATH": str(ROOT),
-        }
 
     def command(self, *more: str) -> list[str]:
         return [
@@ -126,37 +67,12 @@ class Team:
                 return process
         pytest.fail(f"the gate ended before it told: {until}")
 
-    def task(self, name: str, script: str) -> None:
-        """What a task of the DAG does from now on."""
-        (self.airflow.home / "scripts" / f"retrain_{self.challenge}.{name}").write_text(script, encoding="utf-8")
-
     def candidate(self, run_id: str = "", sha: str = "", **edits: str) -> Registered:
-        """The stages leave a candidate in MLflow, as the DAG run that the gate is going to start would have."""
-        run = self._made(run_id or self.run_id, sha or self.sha, edits)
-        weather = made_up_weather()
-        write_json(run.files.quality, judge(weather[weather["ds"] <= AS_OF], run.challenge, AS_OF))
-        tracking = open_tracking(run)
-        tracking.log_artifacts(run.files.quality, "profile")
-        tracking.set_tags({"rps.dataset_md5": "0" * 32 + ".dir", "rps.dataset_rev": "b" * 40})
-        return registered(run)
+        """What the DAG run that the gate is going to start would have left."""
+        return self.left_candidate(run_id or self.run_id, sha, **edits)
 
     def rejected(self) -> None:
-        """The data gate finds missing values."""
-        run = self._made(self.run_id, self.sha, {})
-        observations = made_up_weather()
-        observations.loc[observations.index[-200:], "temperature"] = None
-        write_observations(run, observations[observations["ds"] <= AS_OF])
-        collection = Collection(
-            run_id=self.run_id, as_of=AS_OF, requested_since=AS_OF, requested_until=AS_OF, fingerprint="f", raw_keys=(),
-            rows_received=len(observations), rows_new=0, repeats=0, conflicting_repeats=0, out_of_order=0, raw_folded=0,
-            raw_unreadable=(), rows=len(observations), rows_by_series={},
-        )  # fmt: skip
-        write_json(run.files.collection, collection)
-        with pytest.raises(DataRejected):
-            validate.run(run)
-
-    def release(self, version: str) -> None:
-        MlflowClient(self.tracking, self.tracking).set_registered_model_alias(self.challenge, "production", version)
+        self.left_rejected(self.run_id)
 
     def status(self) -> tuple[str, str]:
         """State and description of the newest status of the commit."""
@@ -172,15 +88,7 @@ class Team:
         return str(comment["body"])
 
     def verdict_tag(self, version: str) -> str:
-        tags = MlflowClient(self.tracking, self.tracking).get_model_version(self.challenge, version).tags
-        return str(tags["gate"])
-
-    def _made(self, run_id: str, sha: str, edits: dict[str, str]) -> Run:
-        folder = self.root / re.sub(r"\W", "_", run_id)
-        run = featured_run(folder, self.challenge, run_id, edits=edits)
-        identity = msgspec.structs.replace(run.identity, git_sha=sha)
-        write_json(run.files.run, identity)
-        return Run(run.challenge, run.challenge_path, run.files, identity)
+        return self.version_tags(version)["gate"]
 
 
 _used = iter(range(30))
@@ -203,7 +111,7 @@ def team(airflow: AirflowServer, tracking_env: str, github_double: Double, tmp_p
         sha = github_double.commit(branch, {path: changed}, start="test")
         number = github_double.open_pull_request(branch, "test", title)
         subprocess.run(["git", "clone", "--quiet", str(github_double.git), str(tmp_path / "checkout")], check=True)
-        return Team(challenge, sha, number, github_double, airflow, tracking_env, tmp_path)
+        return Team(challenge, sha, github_double, airflow, tracking_env, tmp_path, number)
 
     return make
 

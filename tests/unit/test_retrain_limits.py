@@ -55,7 +55,7 @@ def test_after_a_retraining_comes_a_cool_down_which_a_person_may_pass_over() -> 
         decision = decided(run("other", 5.9, state))
         assert isinstance(decision, Wait)
         assert decision.next == NOW + timedelta(hours=0.1)
-        assert "cool-down of 6" in decision.limit
+        assert "cool-down of 6 h" in decision.limit
         assert decided(run("other", 5.9, state), by_hand=True) == GoOn()
         assert decided(run("other", 6, state)) == GoOn()
 
