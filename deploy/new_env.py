@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+GIVEN = ("RPS_REPOSITORY", "GITHUB_TOKEN", "GITHUB_REPOSITORY", "RPS_IMAGE")
 _PASSWORDS = (
     "POSTGRES_PASSWORD", "AIRFLOW_DB_PASSWORD", "MLFLOW_DB_PASSWORD", "AIRFLOW_PASSWORD", "AIRFLOW_JWT_SECRET",
     "AIRFLOW_SECRET_KEY", "MLFLOW_PASSWORD", "MLFLOW_SECRET_KEY", "S3_SECRET_KEY", "GRAFANA_PASSWORD", "RPS_API_KEY",
+    "RPS_ALERTS_SECRET",
 )  # fmt: skip
 
 
@@ -47,7 +49,7 @@ def main() -> int:
         return 1
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
-    print(f"{path} is made. Set in it what is still empty: RPS_REPOSITORY and RPS_IMAGE.")
+    print(f"{path} is made. Set in it what is still empty: {', '.join(GIVEN)}.")
     return 0
 
 

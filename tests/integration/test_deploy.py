@@ -1,4 +1,5 @@
-"""`deploy/` with a real Compose and engine: the file is taken; the databases and the store come up, and come back.
+"""`deploy/` with a real Compose and engine: the file is taken; the databases and the store come up, and come back; what
+watches comes up beside a pipeline that is away, and the secret between Alertmanager and the receiver is the one made.
 
 Airflow, MLflow and what else the file starts are not built here, which takes minutes: deploy/README.md tells how to see
 the whole stack up.
@@ -7,6 +8,7 @@ the whole stack up.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import boto3
 import docker
+import httpx
 import pytest
 import yaml
 from botocore.exceptions import ClientError
@@ -25,6 +28,7 @@ from dotenv import dotenv_values
 
 from scripts.base_image import OWN_BASE
 from scripts.services import ROOT, free_ports
+from tests.conftest import wait_while
 
 pytest_plugins = ["tests.docker_engine"]
 
@@ -33,11 +37,41 @@ OLDEST = (2, 20)
 """The oldest Compose that README.md promises."""
 REQUIRED = (
     "AIRFLOW_DB_PASSWORD", "AIRFLOW_FERNET_KEY", "AIRFLOW_JWT_SECRET", "AIRFLOW_PASSWORD", "AIRFLOW_SECRET_KEY",
-    "GRAFANA_PASSWORD", "MLFLOW_DB_PASSWORD", "MLFLOW_PASSWORD", "MLFLOW_SECRET_KEY", "POSTGRES_PASSWORD",
-    "RPS_API_KEY", "RPS_IMAGE", "RPS_REPOSITORY", "S3_ACCESS_KEY", "S3_SECRET_KEY",
+    "GITHUB_REPOSITORY", "GITHUB_TOKEN", "GRAFANA_PASSWORD", "MLFLOW_DB_PASSWORD", "MLFLOW_PASSWORD",
+    "MLFLOW_SECRET_KEY", "POSTGRES_PASSWORD", "RPS_ALERTS_SECRET", "RPS_API_KEY", "RPS_IMAGE", "RPS_REPOSITORY",
+    "S3_ACCESS_KEY", "S3_SECRET_KEY",
 )  # fmt: skip
 PASSED = ("PATH", "HOME", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT")
 UP_SECONDS = 300
+GIVEN = {
+    "RPS_REPOSITORY": "https://git.example/team/rps.git",
+    "RPS_IMAGE": "registry.example/team/rps",
+    "GITHUB_TOKEN": "none",
+    "GITHUB_REPOSITORY": "team/rps",
+}
+WATCHING = ("pipeline-metrics", "alerts", "alertmanager")
+MESSAGE = {
+    "version": "4",
+    "groupKey": "{}",
+    "status": "firing",
+    "receiver": "rps",
+    "alerts": [
+        {
+            "status": "firing",
+            "labels": {
+                "alertname": "RunFailed",
+                "severity": "warning",
+                "area": "pipeline",
+                "dag_id": "retrain_weather",
+            },
+            "annotations": {"summary": "The last run of retrain_weather has failed."},
+            "startsAt": "2026-11-23T12:00:00Z",
+            "endsAt": "0001-01-01T00:00:00Z",
+            "fingerprint": "0123456789abcdef",
+        }
+    ],
+}
+"""As Alertmanager sends it."""
 
 
 def compose_command() -> list[str]:
@@ -94,23 +128,23 @@ class Deployment:
 
 
 def deployment(root: Path, settings: Mapping[str, str], environment: Mapping[str, str]) -> Deployment:
-    for path in ("deploy", "monitoring"):
+    for path in ("deploy", "monitoring", "challenges", "ci", "forecasting"):
         shutil.copytree(ROOT / path, root / path, ignore=shutil.ignore_patterns("__pycache__", ".env"))
     (root / "requirements").mkdir()
-    shutil.copy(ROOT / "requirements" / "s3.txt", root / "requirements")
+    for name in ("s3.txt", "watch.txt"):
+        shutil.copy(ROOT / "requirements" / name, root / "requirements")
     made = Deployment(root, {**{name: os.environ[name] for name in PASSED if name in os.environ}, **environment})
     done = made.run(sys.executable, "new_env.py")
     assert done.returncode == 0, done.stderr
     with (made.directory / ".env").open("a", encoding="utf-8") as file:
-        file.writelines(f"{name}={value}\n" for name, value in settings.items())
+        file.writelines(f"{name}={value}\n" for name, value in (GIVEN | dict(settings)).items())
     return made
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     """What somebody has who follows the README to the first start."""
-    settings = {"RPS_REPOSITORY": "https://git.example/team/rps.git", "RPS_IMAGE": "registry.example/team/rps"}
-    return deployment(tmp_path_factory.mktemp("plain"), settings, {"COMPOSE": " ".join(compose_command())})
+    return deployment(tmp_path_factory.mktemp("plain"), {}, {"COMPOSE": " ".join(compose_command())})
 
 
 def test_compose_takes_the_file_with_what_the_script_makes(plain: Deployment) -> None:
@@ -120,19 +154,23 @@ def test_compose_takes_the_file_with_what_the_script_makes(plain: Deployment) ->
     assert taken["services"]["service"]["image"] == "registry.example/team/rps:latest"
     published = [port for service in taken["services"].values() for port in service.get("ports", [])]
     assert {port["host_ip"] for port in published} == {"127.0.0.1"}
-    assert len({port["published"] for port in published}) == len(published) == 6
+    assert len({port["published"] for port in published}) == len(published) == 7
 
 
 def test_the_first_start_leaves_out_what_needs_a_release(plain: Deployment) -> None:
     everything = set(plain.compose("--profile", "*", "config", "--services").split())
-    assert everything - set(plain.compose("config", "--services").split()) == {"service", "feed"}
+    assert everything - set(plain.compose("config", "--services").split()) == {
+        "service",
+        "feed",
+        "alertmanager",
+    }
 
 
 def test_another_bind_address_moves_all_but_what_has_no_password(plain: Deployment) -> None:
     moved = Deployment(plain.root, {**plain.environment, "RPS_BIND": "192.0.2.7"})
     services = yaml.safe_load(moved.compose("--profile", "*", "config"))["services"]
     hosts = {name: service["ports"][0]["host_ip"] for name, service in services.items() if "ports" in service}
-    assert hosts.pop("prometheus") == "127.0.0.1"
+    assert {hosts.pop(name) for name in ("prometheus", "alertmanager")} == {"127.0.0.1"}
     assert set(hosts.values()) == {"192.0.2.7"}
 
 
@@ -152,13 +190,11 @@ def running(
     command = compose_command()
     mark = uuid.uuid4().hex[:8]
     settings = {
-        "RPS_REPOSITORY": "/repository",
-        "RPS_IMAGE": "rps-none",
         "RPS_S3_PORT": str(free_ports(1)),
         "S3_IMAGE": f"rps-test-s3:{mark}",
         "RPS_BUILD_NETWORK": "host",  # an engine that is started for the tests has no way out
         "PYTHON_IMAGE": base,
-        "POSTGRES_IMAGE": postgres_image(docker_client, base),
+        "POSTGRES_IMAGE": official_or_double(docker_client, base, "postgres"),
     }
     environment = {"COMPOSE": " ".join(command), "DOCKER_HOST": docker_host, "COMPOSE_PROJECT_NAME": f"rps-test-{mark}"}
     made = deployment(tmp_path_factory.mktemp("running"), settings, environment)
@@ -172,17 +208,17 @@ def running(
             docker_client.images.remove(settings["S3_IMAGE"], force=True)
 
 
-def postgres_image(client: docker.DockerClient, base: str) -> str:
-    """The official image where it is, or can be had; else Debian's PostgreSQL on the base that is used here."""
+def official_or_double(client: docker.DockerClient, base: str, service: str) -> str:
+    """The official image where it is, or can be had; else Debian's program on the base that is used here."""
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
-    official = str(services["postgres"]["image"]).partition(":-")[2].rstrip("}")
+    official = str(services[service]["image"]).partition(":-")[2].rstrip("}")
     with contextlib.suppress(docker.errors.DockerException):
         if base != OWN_BASE:
             client.images.pull(official)
         client.images.get(official)
         return official
-    double = f"rps-test-postgres:on-{base.replace(':', '-').replace('/', '-')}"
-    path = str(ROOT / "tests" / "doubles" / "postgres")
+    double = f"rps-test-{service}:on-{base.replace(':', '-').replace('/', '-')}"
+    path = str(ROOT / "tests" / "doubles" / service)
     client.images.build(path=path, tag=double, buildargs={"BASE": base}, network_mode="host", rm=True)
     return double
 
@@ -225,9 +261,13 @@ def test_the_store_has_its_buckets_and_asks_for_the_key(running: Deployment) -> 
 
 
 def test_the_containers_run_with_the_rights_that_the_file_says(running: Deployment) -> None:
+    require_few_rights(running, "postgres", "s3")
+
+
+def require_few_rights(made: Deployment, *services: str) -> None:
     status = "grep -E '^(CapEff|NoNewPrivs)' /proc/self/status; id -u; touch /written 2>&1 || true"
-    for service in ("postgres", "s3"):
-        said = running.compose("exec", "-T", service, "sh", "-c", status)
+    for service in services:
+        said = made.compose("exec", "-T", service, "sh", "-c", status)
         assert "CapEff:\t0000000000000000" in said
         assert "NoNewPrivs:\t1" in said
         assert "\n0\n" not in said
@@ -285,3 +325,83 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(running: Deploym
     assert done.returncode != 0
     assert "s3.tar" in done.stdout + done.stderr
     assert set(running.compose("ps", "--services", "--status", "running").split()) == {"postgres", "s3"}
+
+
+@pytest.fixture(scope="module")
+def watching(
+    docker_host: str, docker_client: docker.DockerClient, base: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    """What measures and tells, healthy, though the pipeline and the service are not there."""
+    command = compose_command()
+    mark = uuid.uuid4().hex[:8]
+    settings = {
+        "RPS_ALERTMANAGER_PORT": str(free_ports(1)),
+        "WATCH_IMAGE": f"rps-test-watch:{mark}",
+        "RPS_BUILD_NETWORK": "host",
+        "PYTHON_IMAGE": base,
+        "ALERTMANAGER_IMAGE": official_or_double(docker_client, base, "alertmanager"),
+        "RPS_LOOK_SECONDS": "1",
+        "COMPOSE_PROFILES": "alertmanager",
+    }
+    environment = {"COMPOSE": " ".join(command), "DOCKER_HOST": docker_host, "COMPOSE_PROJECT_NAME": f"rps-test-{mark}"}
+    made = deployment(tmp_path_factory.mktemp("watching"), settings, environment)
+    try:
+        made.compose("build", "pipeline-metrics")
+        made.compose(
+            "up", "--detach", "--no-build", "--no-deps", "--wait", "--wait-timeout", str(UP_SECONDS), *WATCHING
+        )
+        yield made
+    finally:
+        made.run(*command, "--profile", "*", "down", "--volumes", "--timeout", "5")
+        with contextlib.suppress(docker.errors.DockerException):
+            docker_client.images.remove(settings["WATCH_IMAGE"], force=True)
+
+
+def answer_of(made: Deployment, service: str, url: str) -> str:
+    """What a service answers itself, inside its container."""
+    code = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=30).read().decode())"
+    return made.compose("exec", "-T", service, "python3", "-c", code, url)
+
+
+def test_a_pipeline_that_is_away_is_told_as_such(watching: Deployment) -> None:
+    def told() -> str:
+        return answer_of(watching, "pipeline-metrics", "http://127.0.0.1:9106/metrics")
+
+    assert wait_while(lambda: told().count("rps_pipeline_up{") < 2, seconds=UP_SECONDS, pause=1.0)
+    for system in ("airflow", "mlflow"):
+        assert f'rps_pipeline_up{{system="{system}"}} 0.0' in told()
+
+
+def test_the_secret_that_was_made_is_what_alertmanager_sends_and_the_receiver_takes(watching: Deployment) -> None:
+    """Not from container to container: the packet filter of a machine may keep an engine of the tests' own apart."""
+    file = "/run/secrets/alerts_secret"
+    found = watching.compose("exec", "-T", "alertmanager", "sh", "-c", f"stat -c %a {file}; cat {file}").split()
+    assert found == ["600", watching.settings["RPS_ALERTS_SECRET"]]
+    address = f"http://127.0.0.1:{watching.settings['RPS_ALERTMANAGER_PORT']}/api/v2/status"
+    running = httpx.get(address, timeout=30).json()["config"]["original"]
+    assert f"credentials_file: {file}" in running
+    assert "http://alerts:9107/v1/alerts" in running
+
+    def sent(secret: str) -> str:
+        code = "import json, sys; from urllib.error import HTTPError; from urllib.request import Request, urlopen\n"
+        code += "_, url, secret, body = sys.argv\n"
+        code += "headers = {'authorization': 'Bearer ' + secret, 'content-type': 'application/json'}\n"
+        code += "try: print(urlopen(Request(url, body.encode(), headers), timeout=30).status)\n"
+        code += "except HTTPError as error: print(error.code)"
+        url = "http://127.0.0.1:9107/v1/alerts"
+        return watching.compose("exec", "-T", "alerts", "python3", "-c", code, url, secret, json.dumps(MESSAGE)).strip()
+
+    assert sent("guessed") == "401"
+    assert sent(found[1]) == "200"
+    written = watching.compose("exec", "-T", "alerts", "sh", "-c", "cat /var/lib/rps/alerts.jsonl")
+    assert "RunFailed" in written
+
+
+def test_what_watches_runs_with_the_rights_that_the_file_says_and_ends_well(watching: Deployment) -> None:
+    require_few_rights(watching, *WATCHING)
+    commands = watching.compose("exec", "-T", "alertmanager", "sh", "-c", "cat /proc/[0-9]*/cmdline")
+    assert "alertmanager.yml" in commands
+    assert watching.settings["RPS_ALERTS_SECRET"] not in commands
+    watching.compose("stop", *WATCHING)
+    ended = watching.compose("ps", "--all", "--format", "{{.Service}} {{.ExitCode}}").split("\n")
+    assert {line for line in ended if line} == {f"{service} 0" for service in WATCHING}

@@ -28,7 +28,7 @@ TEMPLATE = (DEPLOY / ".env.example").read_text(encoding="utf-8")
 DOCKERFILES = sorted(DEPLOY.glob("*/Dockerfile"))
 RUNS_TO_ITS_END = {"airflow-prepare"}
 CHECKED_BY_ITS_IMAGE = {"service"}
-GIVEN_BY_PEOPLE = {"RPS_REPOSITORY", "RPS_IMAGE"}
+GIVEN_BY_PEOPLE = {"RPS_REPOSITORY", "RPS_IMAGE", "GITHUB_TOKEN", "GITHUB_REPOSITORY"}
 COMPOSE_OWN = {"COMPOSE_PROFILES"}
 SMALLEST_HOST_CORES = 2
 
@@ -41,9 +41,9 @@ def without_comments(text: str) -> str:
 
 
 def references() -> Iterator[tuple[str, str, str]]:
-    """Name, operator (`:-` or `:?`) and default of every `${…}`, the nested ones too."""
+    """Name, operator (`:-`, `:?` or `:+`) and what follows it of every `${…}`, the nested ones too."""
     text = without_comments(TEXT)
-    for match in re.finditer(r"\$\{(\w+)(:[-?])", text):
+    for match in re.finditer(r"\$\{(\w+)(:[-?+])", text):
         depth, end = 1, match.end()
         while depth:
             depth += {"{": 1, "}": -1}.get(text[end], 0)
@@ -148,8 +148,11 @@ def test_what_faces_clients_has_no_way_to_the_databases_and_the_store() -> None:
     assert COMPOSE["networks"]["database"] == {"internal": True}
     assert networks["postgres"] == {"database"}
     assert networks["s3"] == {"storage"}
-    for name in ("service", "feed", "prometheus", "grafana"):
-        assert networks[name] == {"online"}
+    assert networks["service"] == networks["feed"] == {"online"}
+    assert networks["prometheus"] == {"online", "watching"}
+    assert networks["pipeline-metrics"] == {"pipeline", "watching"}
+    for name in ("alerts", "alertmanager", "grafana"):
+        assert networks[name] == {"watching"}
     inside = {name for name, of in networks.items() if "storage" in of}
     assert inside == {"s3", "mlflow", "airflow-scheduler"}  # the store's own parts trust whoever reaches them
 
@@ -165,13 +168,13 @@ def test_every_volume_is_declared_and_used() -> None:
 
 
 def test_what_is_mounted_from_the_checkout_is_there_and_cannot_be_written() -> None:
-    mounts = [
-        volume.split(":") for each in SERVICES.values() for volume in each.get("volumes", []) if volume.startswith(".")
-    ]
-    assert mounts
-    for source, _, mode in mounts:
-        assert (DEPLOY / source).exists(), source
-        assert mode == "ro"
+    written = [volume for each in SERVICES.values() for volume in each.get("volumes", []) if volume.startswith(".")]
+    assert written
+    for volume in written:
+        for chosen in (r"", r"\1"):  # a file beside another, for a variable that is set
+            source, _, mode = re.sub(r"\$\{\w+:\+([^}]*)\}", chosen, volume).split(":")
+            assert (DEPLOY / source).exists(), source
+            assert mode == "ro"
 
 
 def test_the_template_names_every_setting_and_no_other() -> None:
@@ -255,7 +258,7 @@ def test_every_image_that_is_built_has_its_dockerfile() -> None:
     assert built == {str(path.relative_to(ROOT)) for path in DOCKERFILES}
 
 
-@pytest.mark.parametrize("name", ["airflow", "mlflow", "s3", "feed"])
+@pytest.mark.parametrize("name", ["airflow", "mlflow", "s3", "feed", "watch"])
 def test_our_images_have_the_versions_that_are_tested(name: str) -> None:
     def pins(file: str) -> dict[str, str]:
         text = (ROOT / "requirements" / file).read_text(encoding="utf-8")
@@ -273,11 +276,35 @@ def test_prometheus_and_grafana_ask_services_that_are_there() -> None:
     jobs = yaml.safe_load((monitoring / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
     targets = [target for job in jobs for config in job["static_configs"] for target in config["targets"]]
     hosts = {target.partition(":")[0] for target in targets}
+    assert hosts == {"service", "pipeline-metrics", "alerts", "alertmanager", "localhost"}
     assert hosts <= SERVICES.keys() | {"localhost"}
-    assert "service" in hosts
+    reached = {name for name in hosts - {"localhost"} if not set(SERVICES[name]["networks"]) & {"online", "watching"}}
+    assert not reached, "Prometheus has no network in common with them"
     provisioned = monitoring / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
     for source in yaml.safe_load(provisioned.read_text(encoding="utf-8"))["datasources"]:
         assert source["url"] == "http://prometheus:9090"
+
+
+def test_what_tells_of_alerts_knows_the_receiver_and_its_secret() -> None:
+    address, secret_file = "http://alerts:9107/v1/alerts", "/run/secrets/alerts_secret"
+    monitoring = ROOT / "monitoring"
+    for folder in ("provisioning", "provisioning-slack"):
+        text = (monitoring / "grafana" / folder / "alerting" / "contacts.yml").read_text(encoding="utf-8")
+        (webhook,) = [
+            receiver["settings"]
+            for point in yaml.safe_load(text)["contactPoints"]
+            for receiver in point["receivers"]
+            if receiver["type"] == "webhook"
+        ]
+        assert webhook["url"] == address
+        assert set(re.findall(r"\$(\w+)", text)) - {"labels"} <= SERVICES["grafana"]["environment"].keys()
+    script = SERVICES["alertmanager"]["entrypoint"][2]
+    for name in ("alertmanager.yml", "with-slack.yml"):
+        text = (monitoring / "alertmanager" / name).read_text(encoding="utf-8")
+        assert address in text
+        assert set(re.findall(r"/run/secrets/\w+", text)) <= set(re.findall(r"/run/secrets/\w+", script))
+        assert secret_file in text
+        assert name in script
 
 
 Answers = Callable[[int, str], str]
