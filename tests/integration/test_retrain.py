@@ -213,10 +213,10 @@ def test_limits_hold_a_new_event_back_and_the_issue_says_until_when(drifting: Dr
 
 
 def test_a_routine_that_is_held_back_makes_no_issue(drifting: Drifting) -> None:
-    drifting.start_run("earlier")
+    drifting.ended_run("earlier")
     held = drifting.retrain("run-1", "--reason=schedule", "--drift=")
     assert held.returncode == 0, held.stdout + held.stderr
-    assert "not started" in held.stdout
+    assert "not started: a cool-down" in held.stdout
     assert drifting.issues() == []
 
 
@@ -358,7 +358,8 @@ def test_the_workflow_answers_an_event_within_the_limits(drifting: Drifting, tmp
         headers = {"Authorization": f"Bearer {here.owner_token}"}
         issues = httpx.get(f"{here.runner.api_url}/repos/{here.runner.name}/issues", headers=headers).json()
     assert outcome.jobs == {"plan": "success", f"retrain ({drifting.challenge})": "success"}, outcome.output
-    assert "not started" in outcome.output
+    assert "::notice::not started: a cool-down" in outcome.output
+    assert "⏸️ Not retrained" in outcome.summary
     assert refused.jobs == {"plan": "failure"}
     assert f"expected one of {drifting.challenge}; found 'nowhere'" in refused.output
     (issue,) = issues
