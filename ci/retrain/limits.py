@@ -151,10 +151,10 @@ def _prefix(challenge: str) -> str:
 def _now(airflow: Airflow) -> datetime:
     """Airflow's clock, to the second; ours where its answers do not say."""
     answer = airflow.persist(lambda: airflow.api.call(airflow.api.dags.get_dags_with_http_info, limit=1))
-    told = str((answer.headers or {}).get("date"))
+    headers = {name.lower(): value for name, value in (answer.headers or {}).items()}
     try:
-        return parsedate_to_datetime(told).astimezone(UTC)
-    except (TypeError, ValueError):
+        return parsedate_to_datetime(headers["date"]).astimezone(UTC)
+    except (KeyError, ValueError):
         return datetime.now(UTC)
 
 

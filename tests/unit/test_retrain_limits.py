@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from ci.retrain.limits import AtWork, GoOn, Limits, Retraining, Seen, Wait, decide, overtaken
+from ci.dag_run import Airflow
+from ci.retrain.limits import AtWork, GoOn, Limits, Retraining, Seen, Wait, decide, look, overtaken
+from ci.settings import AirflowSettings
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LIMITS = Limits(cool_down=timedelta(hours=6), daily=4)
@@ -92,3 +96,38 @@ def test_of_two_that_were_started_at_once_the_younger_goes_and_the_older_stays()
     assert overtaken(Seen((first, second), NOW), first.run_id) is None
 
     assert overtaken(Seen((run("a", 1, "failed"), younger), NOW), younger.run_id) is None
+
+
+class AirflowOfAnotherTime(BaseHTTPRequestHandler):
+    """Has no DAG and no run, and a clock of its own."""
+
+    asked: list[str]
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return "Mon, 01 Jan 2035 12:00:00 GMT"
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        body = b'{"dags": [], "dag_runs": [], "total_entries": 0}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_the_time_is_airflows_whatever_ours_is() -> None:
+    asked: list[str] = []
+    handler = type("Handler", (AirflowOfAnotherTime,), {"asked": asked})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        settings = AirflowSettings(f"http://127.0.0.1:{server.server_port}", "token", "", "")
+        seen = look(Airflow(settings), "weather", "new", LIMITS)
+        server.shutdown()
+        thread.join()
+    assert seen == Seen((), datetime(2035, 1, 1, 12, tzinfo=UTC))
+    assert any("run_after_gte=2034-12-31T12" in path for path in asked)
