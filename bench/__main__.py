@@ -81,6 +81,7 @@ def service_sections() -> list[str]:
 def loop_sections() -> list[str]:
     return [
         section("A year under each policy", ["-m", "bench.loop", "policies"]),
+        section("Other rules", ["-m", "bench.loop", "rules"]),
         section("From the change to the alert", ["-m", "bench.loop", "changes"]),
         section("From the alert to the new model", ["-m", "bench.loop", "demo"]),
     ]

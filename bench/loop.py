@@ -14,12 +14,24 @@ from pathlib import Path
 from bench.loop_changes import FAULTS, STATIONS, faulty, jumps, month, natural
 from bench.loop_models import judged, recorded_year, train_all
 from bench.loop_policies import FIRST, Policy, replay, scheduled
-from bench.loop_report import told_demo, told_faults, told_jumps, told_natural, told_policies, told_quiet
+from bench.loop_report import (
+    told_demo,
+    told_faults,
+    told_jumps,
+    told_natural,
+    told_policies,
+    told_quiet,
+    told_rules,
+    told_windows,
+)
 from bench.loop_rules import Recorder, agreement
-from bench.loop_service import DRIFT, Rules
+from bench.loop_service import CONCEPT, DRIFT, FEATURES, Rules
+from ci.retrain.command import COOL_DOWN_HOURS
 from scripts.services import ROOT
 
 DAY = 24
+WEEK = 504
+"""Forecasts of each horizon of three hourly series in seven days."""
 DAILY = Policy(name="daily", every_hours=DAY)
 ON_DRIFT = Policy(name="on drift, with the gate", on_drift=True, gated=True)
 POLICIES = (
@@ -30,13 +42,32 @@ POLICIES = (
     ON_DRIFT,
     Policy(name="on drift, without the gate", on_drift=True),
 )
+OTHER_RULES = (
+    ("what is shipped", COOL_DOWN_HOURS, Rules()),
+    ("a cool-down of 24 h", 24, Rules()),
+    ("a cool-down of 48 h", 48, Rules()),
+    ("a cool-down of 96 h", 96, Rules()),
+    ("48 h, live error over a week", 48, Rules(live_window=WEEK)),
+    ("24 h, `InputsOutOfDistribution` starts nothing", 24, Rules(starting=frozenset({FEATURES, CONCEPT}))),
+    ("48 h, `InputsOutOfDistribution` starts nothing", 48, Rules(starting=frozenset({FEATURES, CONCEPT}))),
+    ("48 h, the same and live error over a week", 48, Rules(starting=frozenset({FEATURES, CONCEPT}), live_window=WEEK)),
+    ("72 h, the same and live error over a week", 72, Rules(starting=frozenset({FEATURES, CONCEPT}), live_window=WEEK)),
+    (
+        "24 h, `ConceptDrift` alone starts, live error over a week",
+        24,
+        Rules(starting=frozenset({CONCEPT}), live_window=WEEK),
+    ),
+)
+"""By what is different: the cool-down in hours, and the rules."""
 DEMO = ROOT / ".rps" / "loop-demo" / "timeline.json"
 """Where `make loop-demo` leaves its figures."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.loop", description=__doc__)
-    parser.add_argument("part", choices=("policies", "changes", "demo"), help="what to measure, or to tell of the demo")
+    parser.add_argument(
+        "part", choices=("policies", "rules", "changes", "demo"), help="what to measure, or to tell of the demo"
+    )
     parser.add_argument("--workers", type=int, default=2, help="how many train at a time (default: %(default)s)")
     parser.add_argument(
         "--demo", type=Path, default=DEMO, help="the demo's timeline.json (default: where it leaves it)"
@@ -44,6 +75,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.part == "policies":
         told = policies(options.workers)
+    elif options.part == "rules":
+        told = other_rules(options.workers)
     elif options.part == "changes":
         told = changes(Rules())
     else:
@@ -60,6 +93,27 @@ def policies(workers: int) -> Iterator[str]:
     agreed = agreement(recorder, list(drift.firing.values()))
     first = judged(recorded_year(), FIRST, None)
     yield from told_policies(list(years.values()), years[DAILY], drift, first, agreed)
+
+
+def other_rules(workers: int) -> Iterator[str]:
+    train_all(scheduled(DAY), workers)
+    daily = replay(DAILY)
+    years = [
+        replay(Policy(name=name, on_drift=True, gated=True, cool_down_hours=hours, last_midnight=True, rules=rules))
+        for name, hours, rules in OTHER_RULES
+    ]
+    phases = [
+        replay(Policy(name="every fourth day", every_hours=4 * DAY, phase_hours=phase))
+        for phase in range(0, 4 * DAY, DAY)
+    ]
+    yield from told_rules(years, daily, phases)
+    yield from told_windows(
+        [
+            (rules.live_window, [month(number, rules) for number in range(1, 13)], jumps(DRIFT, rules),
+             natural(DRIFT, rules))
+            for rules in (Rules(), Rules(live_window=WEEK))
+        ]
+    )  # fmt: skip
 
 
 def changes(rules: Rules) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bench.gate_trials import CHALLENGE, recorded
-from bench.loop_models import History, history, loaded, recorded_year, year_before
+from bench.loop_models import HOUR, YEAR, History, history, loaded, recorded_year, year_before
 from bench.loop_policies import LAST, recorded_hours, scored
 from bench.loop_service import Hours, Made, Rules, Service, Watch, hours_of, moment_at, step_of
 from forecasting.bundle import Bundle
@@ -59,7 +59,7 @@ class Served:
 
 def served(bundle: Bundle, hours: Hours, steps: Iterable[int], rules: Rules) -> Served:
     """Serve these hours, one after the other whatever their dates, without ever retraining."""
-    service, watch, steps = Service(bundle, "1"), Watch(rules), list(steps)
+    service, watch, steps = Service(bundle, "1", rules.live_window), Watch(rules), list(steps)
     made: list[Made] = []
     firing = []
     for hour, step in enumerate(steps):
@@ -196,6 +196,8 @@ class Jump:
     to: datetime
     before: dict[str, int]
     """By alert, in how many of the hours before the jump it fired."""
+    on: frozenset[str]
+    """What fired in the last of them: no news after it."""
     hours: dict[str, int | None]
     """By alert, from the first hour after the jump on."""
     error: float
@@ -229,14 +231,18 @@ def _jump(season: str, as_of: datetime, to: datetime, alerts: tuple[str, ...], r
     # Without the bundle's observations, which are newer than the hold-out month that comes first.
     bundle = replace(loaded(summer() if season == "summer" else recorded_year(), as_of), observations={})
     before = list(range(step_of(as_of - HOLDOUT), step_of(as_of) + 1))
-    after = list(range(step_of(to), step_of(to + HOLDOUT)))
-    found = served(bundle, recorded_hours(), [*before, *after], rules)
+    later = 0 if to > as_of else YEAR // HOUR  # of the next year, for which this one stands in
+    after = list(range(step_of(to) + later, step_of(to + HOLDOUT) + later))
+    known = recorded_hours()
+    met = {step: [one._replace(step=step) for one in known.get(step - later, [])] for step in after}
+    found = served(bundle, {**known, **met}, [*before, *after], rules)
     hours = {alert: found.first(alert, len(before)) for alert in alerts}
     _tell(f"{season} to {to:%B}")
     return Jump(
         season,
         to,
         {alert: sum(alert in firing for firing in found.firing[: len(before)]) for alert in alerts},
+        found.firing[len(before) - 1],
         {alert: None if hour is None else hour - len(before) for alert, hour in hours.items()},
         found.weekly[after[0]],
     )
@@ -254,6 +260,11 @@ class Natural:
     """The first hour from which on a week's error is ``CHANGED`` times the hold-out's."""
     fired: dict[str, datetime | None]
     """By alert, when it first fired."""
+
+    def after(self, alert: str) -> int | None:
+        """Hours from the change, or from the start where there is none, to the alert; None: it did not fire."""
+        at = self.fired[alert]
+        return None if at is None else round((at - (self.changed or self.as_of)) / HOUR)
 
 
 def natural(alerts: tuple[str, ...], rules: Rules) -> list[Natural]:

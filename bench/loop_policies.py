@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from bench.loop_models import Rejected, judged, loaded, recorded_year
 from bench.loop_service import HOUR, Hours, Made, Rules, Service, Watch, hours_of, moment_at, step_of
+from ci.retrain.command import COOL_DOWN_HOURS, DAILY
 from monitoring.alertmanager_files import REPEAT
 from service.monitor import Monitor
 
@@ -32,10 +33,14 @@ class Policy:
 
     name: str
     every_hours: int | None = None
+    phase_hours: int = 0
+    """Later than the first model, the clock begins."""
     on_drift: bool = False
     gated: bool = False
-    cool_down_hours: int = 6
-    daily_limit: int = 4
+    cool_down_hours: float = COOL_DOWN_HOURS
+    daily_limit: int = DAILY
+    last_midnight: bool = False
+    """A run takes the model of the midnight before, which a daily policy trains anyway: for a look at many rules."""
     rules: Rules = field(default_factory=Rules)
 
 
@@ -48,6 +53,8 @@ class Retraining:
     """Those that fired; () when it was time."""
     outcome: Outcome
     reasons: tuple[str, ...]
+    change: float | None = None
+    """Of the error on the hold-out, over production's; None where they did not meet."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +67,26 @@ class Year:
     """(n,), the step of each scored forecast's origin; the same rows for every policy."""
     errors: FloatArray
     """(n,), truth minus forecast, °C."""
+    persistence: FloatArray
+    """(n,), truth minus the value at the origin, °C."""
     firing: dict[int, frozenset[str]]
     """By step; {} when nobody looked."""
 
     @property
     def rmse(self) -> float:
-        return float(np.sqrt(np.mean(self.errors**2)))
+        return root_mean_square(self.errors)
 
     def count(self, outcome: Outcome) -> int:
         return sum(one.outcome == outcome for one in self.retrainings)
 
-    def monthly(self) -> dict[int, float]:
-        """RMSE by the month of the origin."""
+    def monthly(self, errors: FloatArray) -> dict[int, float]:
+        """RMSE by the month of the origin. errors: of this year's forecasts."""
         months = np.array([moment_at(step).month for step in self.origins.tolist()])
-        return {month: float(np.sqrt(np.mean(self.errors[months == month] ** 2))) for month in sorted(set(months))}
+        return {int(month): root_mean_square(errors[months == month]) for month in np.unique(months)}
+
+
+def root_mean_square(errors: FloatArray) -> float:
+    return float(np.sqrt(np.mean(errors**2)))
 
 
 Record = Callable[[int, Monitor], None]
@@ -98,7 +111,7 @@ def replay(policy: Policy, record: Record | None = None) -> Year:
     """Serve from ``FIRST`` to ``LAST``. record: called with each step and the monitor, if watched."""
     past, hours = recorded_year(), recorded_hours()
     production = FIRST
-    service = Service(loaded(past, production), "1")
+    service = Service(loaded(past, production), "1", policy.rules.live_window)
     watch, messages = Watch(policy.rules), _Messages()
     made: list[Made] = []
     retrainings: list[Retraining] = []
@@ -112,7 +125,7 @@ def replay(policy: Policy, record: Record | None = None) -> Year:
             if record:
                 record(step, monitor)
         if policy.every_hours is not None:
-            due = (step - start) % policy.every_hours == 0
+            due = (step - start - policy.phase_hours) % policy.every_hours == 0
         else:
             due = messages.sent(step, service.model.version, firing[step] & policy.rules.starting)
             due = due and policy.on_drift and _allowed(policy, step, retrainings)
@@ -121,11 +134,14 @@ def replay(policy: Policy, record: Record | None = None) -> Year:
         retraining = _retrained(policy, moment_at(step), production, firing.get(step, frozenset()))
         retrainings.append(retraining)
         if retraining.outcome == "released":
-            production = retraining.at
-            service = Service(loaded(past, production), str(len(retrainings) + 1))
+            production = _data_until(policy, retraining.at)
+            service = Service(loaded(past, production), str(len(retrainings) + 1), policy.rules.live_window)
         _tell(policy, step, len(retrainings))
     print(f"\r{policy.name}: {len(retrainings)} retrainings", file=sys.stderr, flush=True)
-    return Year(policy, tuple(retrainings), *scored(made, hours), firing)
+    origins, errors = scored(made, hours)
+    last = {(each.unique_id, each.step): each.values[0] for of_hour in hours.values() for each in of_hour}
+    _, naive = scored([one._replace(value=last[one.unique_id, one.step]) for one in made], hours)
+    return Year(policy, tuple(retrainings), origins, errors, naive, firing)
 
 
 def _allowed(policy: Policy, step: int, done: list[Retraining]) -> bool:
@@ -153,17 +169,22 @@ class _Messages:
 
 
 def _retrained(policy: Policy, at: datetime, production: datetime, firing: frozenset[str]) -> Retraining:
-    past = recorded_year()
+    past, as_of = recorded_year(), _data_until(policy, at)
     alerts = tuple(sorted(firing & policy.rules.starting))
     try:
-        loaded(past, at)
+        loaded(past, as_of)
     except Rejected as error:
         return Retraining(at, alerts, "data rejected", (str(error),))
     if not policy.gated:
         return Retraining(at, alerts, "released", ())
-    verdict = judged(past, at, production)
+    verdict = judged(past, as_of, production)
     reasons = tuple(reason.rule for reason in verdict.reasons)
-    return Retraining(at, alerts, "blocked" if verdict.outcome == "block" else "released", reasons)
+    outcome: Outcome = "blocked" if verdict.outcome == "block" else "released"
+    return Retraining(at, alerts, outcome, reasons, verdict.overall.change)
+
+
+def _data_until(policy: Policy, at: datetime) -> datetime:
+    return at.replace(hour=0) if policy.last_midnight else at
 
 
 def _tell(policy: Policy, step: int, count: int) -> None:

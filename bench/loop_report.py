@@ -6,7 +6,6 @@ import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 
@@ -23,12 +22,11 @@ from bench.loop_changes import (
     Month,
     Natural,
 )
-from bench.loop_policies import FIRST, LAST, Year
+from bench.loop_policies import FIRST, LAST, Year, root_mean_square
 from bench.loop_rules import Agreement
-from bench.loop_service import COVERAGE_ALERT, DRIFT, WATCHED
+from bench.loop_service import CONCEPT, COVERAGE_ALERT, DRIFT, WATCHED
 from forecasting.verdict import Verdict
 
-HOUR = timedelta(hours=1)
 WITHIN, SHARE = 0.02, 0.25
 """The goal: on drift within so much of daily's RMSE, at so large a share of its retrainings."""
 MINUTES = 5.0
@@ -57,21 +55,29 @@ def told_policies(
     )
     yield "| policy | RMSE, °C | against daily | retrainings | released | blocked by the gate | data rejected |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    naive = root_mean_square(daily.persistence)
+    yield f"| persistence, no model | {naive:.3f} | {naive / daily.rmse - 1.0:+.1%} | | | | |"
     for year in years:
-        counts = " | ".join(str(year.count(outcome)) for outcome in ("released", "blocked", "data rejected"))
-        against = f"{year.rmse / daily.rmse - 1.0:+.1%}"
-        yield f"| {year.policy.name} | {year.rmse:.3f} | {against} | {len(year.retrainings)} | {counts} |"
+        yield _row(year, daily)
     yield ""
     yield from _paragraph(_verdict(drift, daily))
     yield from _paragraph("By the month in which the forecast was made, RMSE in °C:")
-    monthly = [year.monthly() for year in years]
-    yield f"| policy | {' | '.join(MONTHS[number - 1][:3] for number in monthly[0])} |"
-    yield "| --- |" + " ---: |" * len(monthly[0])
-    for year, by_month in zip(years, monthly, strict=True):
-        yield f"| {year.policy.name} | {' | '.join(f'{error:.2f}' for error in by_month.values())} |"
+    monthly = {"persistence, no model": daily.monthly(daily.persistence)}
+    monthly |= {year.policy.name: year.monthly(year.errors) for year in years}
+    names = [MONTHS[number - 1][:3] for number in daily.monthly(daily.errors)]
+    yield f"| policy | {' | '.join(names)} |"
+    yield "| --- |" + " ---: |" * len(names)
+    for name, by_month in monthly.items():
+        yield f"| {name} | {' | '.join(f'{error:.2f}' for error in by_month.values())} |"
     yield ""
     yield from _told_starts(drift)
     yield from _paragraph(_told_agreement(agreed))
+
+
+def _row(year: Year, daily: Year) -> str:
+    counts = " | ".join(str(year.count(outcome)) for outcome in ("released", "blocked", "data rejected"))
+    against = f"{year.rmse / daily.rmse - 1.0:+.1%}"
+    return f"| {year.policy.name} | {year.rmse:.3f} | {against} | {len(year.retrainings)} | {counts} |"
 
 
 def _verdict(drift: Year, daily: Year) -> str:
@@ -92,12 +98,15 @@ def _told_starts(drift: Year) -> Iterator[str]:
     starts = Counter(alert for one in drift.retrainings for alert in one.alerts)
     reasons = Counter(reason for one in drift.retrainings for reason in one.reasons)
     outcomes = Counter((one.at.month, one.outcome) for one in drift.retrainings)
+    better = [one for one in drift.retrainings if one.outcome == "blocked" and (one.change or 0.0) < 0.0]
+    covering = sum(set(one.reasons) == {"coverage"} for one in better)
     fired = ", ".join(f"{name} {starts[name]}" for name in DRIFT)
     rules = ", ".join(f"{rule} {count}" for rule, count in reasons.items())
     months = ", ".join(f"{MONTHS[number - 1]} {count} {outcome}" for (number, outcome), count in outcomes.items())
     yield from _paragraph(
         f"What fired when a retraining on drift was started (more than one alert may): {fired}. Rules of the gates",
-        f"that were broken: {rules or 'none'}. By month: {months or 'none'}.",
+        f"that were broken: {rules or 'none'}. Of the blocked candidates, {len(better)} had a lower error than",
+        f"production on the hold-out, of which {covering} broke the rule of coverage alone. By month: {months or 'none'}.",
     )
 
 
@@ -109,6 +118,42 @@ def _told_agreement(agreed: Agreement | None) -> str:
         "the generated rules, `promtool test rules` has the same alerts firing in "
         f"{agreed.hours - len(agreed.differing):,} of {agreed.hours:,} hours."
     )
+
+
+def told_rules(years: Sequence[Year], daily: Year, phases: Sequence[Year]) -> Iterator[str]:
+    """years: on drift, under other rules; phases: every fourth day, begun on one of four days."""
+    yield from _paragraph(
+        "Other rules, before and after. To spare training, a run in this table takes the model of the midnight before",
+        "it, which the daily policies have made; the first row is what is shipped, so seen. All with the gate.",
+    )
+    yield "| on drift, with | RMSE, °C | against daily | retrainings | released | blocked by the gate | data rejected |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for year in years:
+        yield _row(year, daily)
+    yield ""
+    spread = [year.rmse / daily.rmse - 1.0 for year in phases]
+    yield from _paragraph(
+        "How much is chance: retrained every fourth day without any alert or gate, but begun on one of four days, the",
+        f"RMSE is {min(spread):+.1%} to {max(spread):+.1%} of daily's.",
+    )
+
+
+def told_windows(seen: Sequence[tuple[int, Sequence[Month], Sequence[Jump], Sequence[Natural]]]) -> Iterator[str]:
+    """seen: by `RPS_LIVE_WINDOW`."""
+    yield from _paragraph(
+        "`ConceptDrift`, by how many forecasts of each horizon the live error is taken over (`RPS_LIVE_WINDOW`; 504 are",
+        "a week of three hourly series): false alarms in a quiet month, hours from the jump into another season, and",
+        "hours from the change where the season changed by itself.",
+    )
+    yield "| window | false alarms a quiet month | season jumps: median hours (of how many) | by itself: hours |"
+    yield "| ---: | ---: | ---: | --- |"
+    for window, months, jumped, changed in seen:
+        quiet = [one for one in months if one.quiet]
+        false = sum(one.served.starts(CONCEPT) for one in quiet) / max(len(quiet), 1)
+        hours = _median(one.hours[CONCEPT] for one in jumped)
+        alone = ", ".join(_hours(one.after(CONCEPT)) for one in changed if one.changed)
+        yield f"| {window} | {false:.2f} | {hours} of {len(jumped)} | {alone} |"
+    yield ""
 
 
 def told_quiet(months: Sequence[Month]) -> Iterator[str]:
@@ -148,8 +193,11 @@ def told_jumps(found: Sequence[Jump]) -> Iterator[str]:
     yield f"| model of | meets | week's error / hold-out's | {' | '.join(DRIFT)} | first |"
     yield "| --- | --- | ---: |" + " ---: |" * len(DRIFT) + " ---: |"
     for one in found:
-        hours = " | ".join(f"{_hours(one.hours[name])} ({one.before[name]})" for name in DRIFT)
-        yield f"| {one.season} | {one.to:%B} | {one.error:.2f} | {hours} | **{_hours(_first(one.hours.values()))}** |"
+        hours = " | ".join(
+            f"{'on' if name in one.on else _hours(one.hours[name])} ({one.before[name]})" for name in DRIFT
+        )
+        first = _first(one.hours[name] for name in DRIFT if name not in one.on)
+        yield f"| {one.season} | {one.to:%B} | {one.error:.2f} | {hours} | **{_hours(first)}** |"
     yield ""
 
 
@@ -164,8 +212,7 @@ def told_natural(found: Sequence[Natural]) -> Iterator[str]:
     yield f"| model of | change | {' | '.join(DRIFT)} | first |"
     yield "| --- | --- |" + " ---: |" * len(DRIFT) + " ---: |"
     for one in found:
-        since = one.changed or one.as_of
-        hours = {name: None if at is None else round((at - since) / HOUR) for name, at in one.fired.items()}
+        hours = {name: one.after(name) for name in DRIFT}
         told = [_hours(hour) for hour in (*(hours[name] for name in DRIFT), _first(hours.values()))]
         if one.changed is None:
             told = [f"({each})" for each in told]

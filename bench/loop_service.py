@@ -29,9 +29,11 @@ from service.stream import count, follow, warm
 FloatArray = npt.NDArray[np.float64]
 
 HOUR = timedelta(hours=1)
-DRIFT = ("InputsOutOfDistribution", "FeatureDrift", "ConceptDrift")
+INPUTS, FEATURES, CONCEPT = "InputsOutOfDistribution", "FeatureDrift", "ConceptDrift"
+DRIFT = (INPUTS, FEATURES, CONCEPT)
 """The alerts that start a retraining, in the order of the tables."""
 COVERAGE_ALERT = "IntervalCoverage"
+LIVE_WINDOW = Settings().live_window
 WATCHED = (*DRIFT, COVERAGE_ALERT)
 
 
@@ -79,13 +81,14 @@ def moment_at(step: int) -> datetime:
 class Service:
     """A service as it starts with a bundle: windows empty, each series' last hours known from the bundle."""
 
-    def __init__(self, bundle: Bundle, version: str) -> None:
+    def __init__(self, bundle: Bundle, version: str, live_window: int = LIVE_WINDOW) -> None:
+        """live_window: `RPS_LIVE_WINDOW`."""
         self.model = Model(bundle, version)
         layout = Layout(
             features=len(self.model.columns),
             horizons=len(self.model.horizons),
             drift_window=bundle.manifest.drift.window_rows,
-            live_window=Settings().live_window,
+            live_window=live_window,
         )
         self.monitor = Monitor(self.model, Boards(layout, None))
         self._states: dict[str, SeriesState] = {}
@@ -114,7 +117,7 @@ class Service:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What the alerts ask for; by default what is shipped."""
+    """What the alerts ask for, and how long the service's live error looks back; by default what is shipped."""
 
     lasting: Mapping[str, float] = field(
         default_factory=lambda: {alert.name: alert.lasting / HOUR for alert in watched()}
@@ -122,6 +125,7 @@ class Rules:
     """In hours, by alert."""
     spike_hours: int = SPIKE_HOURS
     fewest_scores: int = FEWEST_SCORES
+    live_window: int = LIVE_WINDOW
     starting: frozenset[str] = frozenset(DRIFT)
     """Which alerts start a retraining."""
 
@@ -169,9 +173,9 @@ class Watch:
         if scores < self._rules.fewest_scores:
             live = None
         found = {
-            "InputsOutOfDistribution": enough_rows and unusual / rows > limits.max_out_of_distribution_ratio,
-            "FeatureDrift": any(each.index > each.limit for each in signals.population_stability.values()),
-            "ConceptDrift": live is not None and (live.error_ratio or 0.0) > limits.max_live_error_ratio,
+            INPUTS: enough_rows and unusual / rows > limits.max_out_of_distribution_ratio,
+            FEATURES: any(each.index > each.limit for each in signals.population_stability.values()),
+            CONCEPT: live is not None and (live.error_ratio or 0.0) > limits.max_live_error_ratio,
             COVERAGE_ALERT: live is not None and not COVERAGE[0] <= live.coverage <= COVERAGE[1],
         }
         return frozenset(name for name, true in found.items() if true)
