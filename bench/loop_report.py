@@ -106,7 +106,8 @@ def _told_starts(drift: Year) -> Iterator[str]:
     yield from _paragraph(
         f"What fired when a retraining on drift was started (more than one alert may): {fired}. Rules of the gates",
         f"that were broken: {rules or 'none'}. Of the blocked candidates, {len(better)} had a lower error than",
-        f"production on the hold-out, of which {covering} broke the rule of coverage alone. By month: {months or 'none'}.",
+        f"production on the hold-out, of which {covering} broke the rule of coverage alone. By month:",
+        f"{months or 'none'}.",
     )
 
 
@@ -141,9 +142,9 @@ def told_rules(years: Sequence[Year], daily: Year, phases: Sequence[Year]) -> It
 def told_windows(seen: Sequence[tuple[int, Sequence[Month], Sequence[Jump], Sequence[Natural]]]) -> Iterator[str]:
     """seen: by `RPS_LIVE_WINDOW`."""
     yield from _paragraph(
-        "`ConceptDrift`, by how many forecasts of each horizon the live error is taken over (`RPS_LIVE_WINDOW`; 504 are",
-        "a week of three hourly series): false alarms in a quiet month, hours from the jump into another season, and",
-        "hours from the change where the season changed by itself.",
+        "`ConceptDrift`, by how many forecasts of each horizon the live error is taken over (`RPS_LIVE_WINDOW`; 504",
+        "are a week of three hourly series): false alarms in a quiet month, hours from the jump into another season,",
+        "and hours from the change where the season changed by itself.",
     )
     yield "| window | false alarms a quiet month | season jumps: median hours (of how many) | by itself: hours |"
     yield "| ---: | ---: | ---: | --- |"
