@@ -33,14 +33,22 @@ DAY = 24
 WEEK = 504
 """Forecasts of each horizon of three hourly series in seven days."""
 DAILY = Policy(name="daily", every_hours=DAY)
-ON_DRIFT = Policy(name="on drift, with the gate", on_drift=True, gated=True)
+ON_DRIFT = Policy(name="on drift as shipped, with the gate", on_drift=True, gated=True)
 POLICIES = (
     Policy(name="never"),
     DAILY,
     Policy(name="daily, with the gate", every_hours=DAY, gated=True),
     Policy(name="every fourth day", every_hours=4 * DAY),
     ON_DRIFT,
-    Policy(name="on drift, without the gate", on_drift=True),
+    Policy(name="the same, a cool-down of 48 h", on_drift=True, gated=True, cool_down_hours=48),
+    Policy(
+        name="the same, 48 h, `InputsOutOfDistribution` starts nothing",
+        on_drift=True,
+        gated=True,
+        cool_down_hours=48,
+        rules=Rules(starting=frozenset({FEATURES, CONCEPT})),
+    ),
+    Policy(name="on drift as shipped, without the gate", on_drift=True),
 )
 OTHER_RULES = (
     ("what is shipped", COOL_DOWN_HOURS, Rules()),
