@@ -135,9 +135,8 @@ def told_rules(years: Sequence[Year], daily: Year, phases: Sequence[Year]) -> It
     spread = [year.rmse / daily.rmse - 1.0 for year in phases]
     yield from _paragraph(
         "How much is chance: retrained every fourth day without any alert or gate, but begun on one of four days, the",
-        f"RMSE is {min(spread):+.1%} to {max(spread):+.1%} of daily's; and what is shipped comes out differently when it",
-        "takes the model of the hour, above. No rule was set by this year; a rule that is chosen from this table has seen",
-        "the data that it is measured on.",
+        f"RMSE is {min(spread):+.1%} to {max(spread):+.1%} of daily's; and what is shipped comes out otherwise above,",
+        "where it takes the model of the hour. A rule chosen from this table has seen the data it is measured on.",
     )
 
 
