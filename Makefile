@@ -9,7 +9,7 @@ UV := UV_COMPILE_BYTECODE=1 $(VENV)/bin/uv
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPATH :=
 
-.PHONY: help demo gate-demo release-demo test lint format unit down status bench requirements clean
+.PHONY: help demo gate-demo release-demo loop-demo test lint format unit down status bench requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -24,6 +24,9 @@ gate-demo: $(VENV)/ready ## judge three pull requests by the real workflow, on a
 release-demo: $(VENV)/ready ## merge, release, run what was pushed, roll back: by the real workflow, a real engine and registry
 	@$(PY) -m scripts.release_demo
 
+loop-demo: $(VENV)/ready ## change the season: alert, event, retraining, gate, release, less error; needs Prometheus, Alertmanager
+	@$(PY) -m scripts.loop_demo
+
 test: $(VENV)/ready lint ## lint, types and all tests that this machine can run; lists what it left out
 	@$(PY) -m pytest $(TESTS)
 
@@ -32,6 +35,7 @@ lint: $(VENV)/ready ## formatting, lint, types, import rules, workflows, Dockerf
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/mypy --no-error-summary
 	@$(VENV)/bin/lint-imports --no-cache | tail -n 3
+	@$(PY) -m monitoring --check
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
