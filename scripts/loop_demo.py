@@ -52,7 +52,7 @@ FIRST = Proposal(
 WINTER_ENDS = datetime(2013, 3, 29, tzinfo=UTC)
 """When the first model is trained: on what the recording has of that winter."""
 SUMMER = datetime(2013, 8, 1, tzinfo=UTC)
-WATCHED = timedelta(days=8)
+WATCHED = timedelta(days=6)
 """For how long each model is watched: the first one in its own season, the second after its release."""
 QUICK, SLOW = 3.0 * 3600, 0.5 * 3600
 """Replayed seconds per second: while data stream in; and during work, which takes minutes whatever the season."""
