@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -132,6 +133,7 @@ def demo(console: Console, home: Path) -> int:
         console.rule("The container engine, the registry, the stack, the team's repository")
         host = held.enter_context(engine(home / "engine"))
         base = base_image(host, ROOT / "Dockerfile")
+        shutil.rmtree(home / "registry", ignore_errors=True)  # what an earlier demo has released
         images = held.enter_context(registry(home / "registry", host))
         stack, repository = fresh(home)
         held.callback(down, stack)

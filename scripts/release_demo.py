@@ -8,6 +8,7 @@ with the demo. State and logs stay in `.rps/release-demo/`.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -80,6 +81,7 @@ def demo(console: Console, home: Path) -> int:
         console.rule("The container engine, and a registry with a login")
         host = held.enter_context(engine(home / "engine"))
         base = base_image(host, ROOT / "Dockerfile")
+        shutil.rmtree(home / "registry", ignore_errors=True)  # what an earlier demo has released
         images = held.enter_context(registry(home / "registry", host))
         console.print(f"engine {host}\nbase {base}\nregistry {images.address}, user {images.username}", highlight=False)
         console.rule("The stack")
