@@ -67,7 +67,7 @@ CHANGED, PENDING, FIRING = "the season changes", "an alert is pending", "the ale
 TOLD, SENT = "Alertmanager has told the receiver", "GitHub has the event"
 STARTED, JUDGED, OFFERED = "retrain.yml starts", "the candidate has passed the gate", "release.yml is dispatched"
 APPROVED, PUSHED, SERVING = "the operator approves", "the image is pushed and verified", "the new model is served"
-RESOLVED, BETTER = "the alert is resolved", "the live error is within its limit"
+RESOLVED = "the alert is resolved"
 SHOWN = (CHANGED, FIRING, SERVING, RESOLVED)
 
 
@@ -167,6 +167,9 @@ def demo(console: Console, home: Path) -> int:
     _tell(console, scene.episode, report)
     console.print(f"The chart is {CHART.relative_to(ROOT)}. Logs and artifacts stay in {home}.", soft_wrap=True)
     console.print(f"{time.monotonic() - began:.0f} s in all.")
+    if ratio_after >= ratio_before:
+        console.print("Not as it must be: the live error has not gone down.")
+        return 1
     return 0
 
 
