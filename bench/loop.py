@@ -25,7 +25,7 @@ from bench.loop_report import (
     told_windows,
 )
 from bench.loop_rules import Recorder, agreement
-from bench.loop_service import CONCEPT, DRIFT, FEATURES, Rules
+from bench.loop_service import CONCEPT, DRIFT, Rules
 from ci.retrain.command import COOL_DOWN_HOURS
 from scripts.services import ROOT
 
@@ -33,6 +33,8 @@ DAY = 24
 WEEK = 504
 """Forecasts of each horizon of three hourly series in seven days."""
 DAILY = Policy(name="daily", every_hours=DAY)
+EACH = Rules(starting=frozenset(DRIFT))
+"""Every alert of drift starts a retraining."""
 ON_DRIFT = Policy(name="on drift as shipped, with the gate", on_drift=True, gated=True)
 POLICIES = (
     Policy(name="never"),
@@ -40,26 +42,21 @@ POLICIES = (
     Policy(name="daily, with the gate", every_hours=DAY, gated=True),
     Policy(name="every fourth day", every_hours=4 * DAY),
     ON_DRIFT,
-    Policy(name="the same, a cool-down of 48 h", on_drift=True, gated=True, cool_down_hours=48),
-    Policy(
-        name="the same, 48 h, `InputsOutOfDistribution` starts nothing",
-        on_drift=True,
-        gated=True,
-        cool_down_hours=48,
-        rules=Rules(starting=frozenset({FEATURES, CONCEPT})),
-    ),
     Policy(name="on drift as shipped, without the gate", on_drift=True),
+    Policy(name="the same, `InputsOutOfDistribution` starts one, too", on_drift=True, gated=True, rules=EACH),
+    Policy(name="the same, and a cool-down of 6 h", on_drift=True, gated=True, cool_down_hours=6, rules=EACH),
 )
 OTHER_RULES = (
     ("what is shipped", COOL_DOWN_HOURS, Rules()),
+    ("a cool-down of 6 h", 6, Rules()),
     ("a cool-down of 24 h", 24, Rules()),
-    ("a cool-down of 48 h", 48, Rules()),
     ("a cool-down of 96 h", 96, Rules()),
     ("48 h, live error over a week", 48, Rules(live_window=WEEK)),
-    ("24 h, `InputsOutOfDistribution` starts nothing", 24, Rules(starting=frozenset({FEATURES, CONCEPT}))),
-    ("48 h, `InputsOutOfDistribution` starts nothing", 48, Rules(starting=frozenset({FEATURES, CONCEPT}))),
-    ("48 h, the same and live error over a week", 48, Rules(starting=frozenset({FEATURES, CONCEPT}), live_window=WEEK)),
-    ("72 h, the same and live error over a week", 72, Rules(starting=frozenset({FEATURES, CONCEPT}), live_window=WEEK)),
+    ("72 h, live error over a week", 72, Rules(live_window=WEEK)),
+    ("6 h, `InputsOutOfDistribution` starts one, too", 6, EACH),
+    ("24 h, `InputsOutOfDistribution` starts one, too", 24, EACH),
+    ("48 h, `InputsOutOfDistribution` starts one, too", 48, EACH),
+    ("96 h, `InputsOutOfDistribution` starts one, too", 96, EACH),
     (
         "24 h, `ConceptDrift` alone starts, live error over a week",
         24,

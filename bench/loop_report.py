@@ -24,7 +24,7 @@ from bench.loop_changes import (
 )
 from bench.loop_policies import FIRST, LAST, Year, root_mean_square
 from bench.loop_rules import Agreement
-from bench.loop_service import CONCEPT, COVERAGE_ALERT, DRIFT, WATCHED
+from bench.loop_service import CONCEPT, DRIFT, STARTING, WATCHED
 from forecasting.verdict import Verdict
 
 WITHIN, SHARE = 0.02, 0.25
@@ -100,7 +100,7 @@ def _told_starts(drift: Year) -> Iterator[str]:
     outcomes = Counter((one.at.month, one.outcome) for one in drift.retrainings)
     better = [one for one in drift.retrainings if one.outcome == "blocked" and (one.change or 0.0) < 0.0]
     covering = sum(set(one.reasons) == {"coverage"} for one in better)
-    fired = ", ".join(f"{name} {starts[name]}" for name in DRIFT)
+    fired = ", ".join(f"{name} {starts[name]}" for name in DRIFT if name in STARTING)
     rules = ", ".join(f"{rule} {count}" for rule, count in reasons.items())
     months = ", ".join(f"{MONTHS[number - 1]} {count} {outcome}" for (number, outcome), count in outcomes.items())
     yield from _paragraph(
@@ -180,7 +180,8 @@ def told_quiet(months: Sequence[Month]) -> Iterator[str]:
         rates = " | ".join(f"**{sum(one.served.starts(name) for one in quiet) / len(quiet):.2f}**" for name in WATCHED)
         yield f"| **false alarms a quiet month** | | | {len(quiet)} | {rates} |"
     yield ""
-    yield from _paragraph(f"`{COVERAGE_ALERT}` starts no retraining.")
+    starting = " and ".join(f"`{name}`" for name in DRIFT if name in STARTING)
+    yield from _paragraph(f"Retrainings are started by {starting}; the others tell people.")
 
 
 def told_jumps(found: Sequence[Jump]) -> Iterator[str]:

@@ -31,7 +31,8 @@ FloatArray = npt.NDArray[np.float64]
 HOUR = timedelta(hours=1)
 INPUTS, FEATURES, CONCEPT = "InputsOutOfDistribution", "FeatureDrift", "ConceptDrift"
 DRIFT = (INPUTS, FEATURES, CONCEPT)
-"""The alerts that start a retraining, in the order of the tables."""
+"""The alerts that tell of drift, in the order of the tables."""
+STARTING = frozenset(alert.name for alert in alerts() if alert.drift)
 COVERAGE_ALERT = "IntervalCoverage"
 LIVE_WINDOW = Settings().live_window
 WATCHED = (*DRIFT, COVERAGE_ALERT)
@@ -126,7 +127,7 @@ class Rules:
     spike_hours: int = SPIKE_HOURS
     fewest_scores: int = FEWEST_SCORES
     live_window: int = LIVE_WINDOW
-    starting: frozenset[str] = frozenset(DRIFT)
+    starting: frozenset[str] = STARTING
     """Which alerts start a retraining."""
 
 

@@ -200,7 +200,7 @@ def _drift_alerts(pace: float) -> tuple[Alert, ...]:
             name="InputsOutOfDistribution",
             area="model",
             severity="warning",
-            drift="inputs",
+            # Without `drift`: all through a spring it would retrain for nothing (docs/how-to/drift-limits.md).
             # The counters go on over a change of the model: the rows must all be this version's.
             expression=(
                 "max by (challenge, version) ((rps:out_of_distribution:ratio > on (instance) "

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ci.progress import Log
 
-COOL_DOWN_HOURS = 6.0
+COOL_DOWN_HOURS = 48.0
 DAILY = 4
 DEADLINE_MINUTES = 45.0
 

@@ -11,9 +11,11 @@ import math
 import re
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -34,9 +36,13 @@ from tests.integration.prometheus_server import need_programs
 
 SECONDS = 120
 """Until everything that was set up has been scraped, worked out and told."""
-SHOWN = timedelta(minutes=10)
+SHOWN = timedelta(minutes=30)
+"""Longer than all these tests take: what has come and gone can still be seen."""
 STEP_SECONDS = 15
 PACE = 3600.0
+PAUSE_SECONDS = 0.5
+SENT_ROWS = 24
+"""Of observations at a time: they take many scrapes, or no counter would be seen to rise."""
 SECRET = "the secret of the receiver"
 REPLAYED = serving.START, serving.START + timedelta(days=20)
 YEAR = np.timedelta64(serving.END - serving.START)
@@ -78,7 +84,7 @@ def asked() -> Iterator[Asked]:
 
 
 def marked() -> Iterator[Asked]:
-    """Of the alerts' marks only one is sure to have something to show: the replay ends, so no observation comes."""
+    """Of the alerts' marks only one is sure to have something to show: the observations end."""
     for name, board in BOARDS.items():
         for mark in board.annotations.list_val or ():
             if mark.name == "Releases" or name == "model":
@@ -200,9 +206,15 @@ def watched(
             lambda: not grafana.ask("/query", query="rps_observations_total")["result"], seconds=SECONDS
         )
         assert scraped, "the service was not scraped before its traffic began"
-        send_traffic(service)
         send_alert(found.alerts)
-        yield found
+        enough = Event()
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            traffic = beside.submit(send_traffic, service, enough)
+            try:
+                yield found
+            finally:
+                enough.set()
+            traffic.result()
 
 
 @pytest.fixture(scope="module")
@@ -210,14 +222,19 @@ def grafana(watched: Watching) -> Grafana:
     return Grafana(watched.prometheus)
 
 
-def send_traffic(service: serving.Running) -> None:
-    """Three weeks of observations, forecasts, and a request that is wrong."""
+def send_traffic(service: serving.Running, enough: Event) -> None:
+    """Three weeks of observations, little by little; all the while, and afterwards, forecasts and wrong requests."""
     recorded = serving.recorded_table(*REPLAYED)
     table = replace(recorded, ds=recorded.ds + YEAR)
-    for unique_id in table.unique_ids:
-        service.send(list(serving.observations(table, unique_id)))
-        assert service.get(f"/v1/forecasts/{unique_id}").status_code == 200
-    assert service.post("/v1/observations", json={"observations": "none"}).status_code == 422
+    waiting = [list(serving.observations(table, unique_id)) for unique_id in table.unique_ids]
+    while not enough.is_set():
+        for place, unique_id in enumerate(table.unique_ids):
+            if waiting[place]:
+                service.send(waiting[place][:SENT_ROWS])
+                waiting[place] = waiting[place][SENT_ROWS:]
+            assert service.get(f"/v1/forecasts/{unique_id}").status_code == 200
+        assert service.post("/v1/observations", json={"observations": "none"}).status_code == 422
+        enough.wait(PAUSE_SECONDS)
 
 
 def send_alert(receiver: str) -> None:
