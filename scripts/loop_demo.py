@@ -8,6 +8,7 @@ The data are the recorded weather, whose clock is moved. State and logs stay in 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import secrets
 import shutil
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +128,8 @@ class Scene:
             time.sleep(LOOK_SECONDS)
 
 
-def demo(console: Console, home: Path) -> int:
-    """The whole loop; 0 when it has closed as it must. Raises StackError and CiError."""
+def demo(console: Console, home: Path, chart: Path = CHART) -> int:
+    """The whole loop; 0 when it has closed as it must. chart: where it is written. Raises StackError and CiError."""
     began = time.monotonic()
     with contextlib.ExitStack() as held:
         console.rule("The container engine, the registry, the stack, the team's repository")
@@ -158,14 +160,14 @@ def demo(console: Console, home: Path) -> int:
         scene.deploy(released)
         scene.episode.mark(SERVING, f"version {released.model_version} as {released.tag}")
         ratio_after = _afterwards(scene)
-        draw(CHART, scene.episode, live_errors(watch.prometheus, scene.episode), SHOWN, "°C")
+        draw(chart, scene.episode, live_errors(watch.prometheus, scene.episode), SHOWN, "°C")
         issue = _issue(scene)
         console.rule("The end")
     console.print(Panel(Markdown(issue), title="The issue on GitHub", width=min(console.width, 120)))
     report = _reported(scene.episode, ratio_before, ratio_after)
     (home / "timeline.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     _tell(console, scene.episode, report)
-    console.print(f"The chart is {CHART.relative_to(ROOT)}. Logs and artifacts stay in {home}.", soft_wrap=True)
+    console.print(f"The chart is {chart}. Logs and artifacts stay in {home}.", soft_wrap=True)
     console.print(f"{time.monotonic() - began:.0f} s in all.")
     if ratio_after >= ratio_before:
         console.print("Not as it must be: the live error has not gone down.")
@@ -372,5 +374,11 @@ def _tell(console: Console, episode: Episode, report: Report) -> None:
     )
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m scripts.loop_demo", description=__doc__)
+    parser.add_argument("--chart", type=Path, default=CHART, help="where to write it (default: docs/loop-demo.svg)")
+    return run_alone("loop-demo", partial(demo, chart=parser.parse_args().chart))
+
+
 if __name__ == "__main__":
-    sys.exit(run_alone("loop-demo", demo))
+    sys.exit(main())
