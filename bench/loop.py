@@ -51,11 +51,11 @@ OTHER_RULES = (
     ("a cool-down of 6 h", 6, Rules()),
     ("a cool-down of 24 h", 24, Rules()),
     ("a cool-down of 96 h", 96, Rules()),
-    ("48 h, live error over a week", 48, Rules(live_window=WEEK)),
+    ("live error over a week", COOL_DOWN_HOURS, Rules(live_window=WEEK)),
     ("72 h, live error over a week", 72, Rules(live_window=WEEK)),
     ("6 h, `InputsOutOfDistribution` starts one, too", 6, EACH),
     ("24 h, `InputsOutOfDistribution` starts one, too", 24, EACH),
-    ("48 h, `InputsOutOfDistribution` starts one, too", 48, EACH),
+    ("`InputsOutOfDistribution` starts one, too", COOL_DOWN_HOURS, EACH),
     ("96 h, `InputsOutOfDistribution` starts one, too", 96, EACH),
     (
         "24 h, `ConceptDrift` alone starts, live error over a week",

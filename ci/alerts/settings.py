@@ -67,7 +67,7 @@ def alert_settings(environment: Mapping[str, str]) -> AlertSettings:
     settings = AlertSettings(
         secret=_secret(environment, wrong.append),
         home=Path(environment.get("RPS_ALERTS_HOME", "").strip() or ".rps/alerts"),
-        cooldown_hours=number("COOLDOWN_HOURS", 48.0, 0.0001, 8760.0),
+        cooldown_hours=number("COOLDOWN_HOURS", 6.0, 0.0001, 8760.0),
         give_up_hours=number("GIVE_UP_HOURS", 24.0, 0.0, 8760.0),
         retry_seconds=number("RETRY_SECONDS", 300.0, 0.1, 3600.0),
         refused_seconds=number("REFUSED_SECONDS", 900.0, 0.1, 86400.0),

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from ci.progress import Log
 
-COOL_DOWN_HOURS = 48.0
+COOL_DOWN_HOURS = 47.0
+"""Two days, less an hour: drift that goes on is told every twelve hours, and a run begins minutes after its event."""
 DAILY = 4
 DEADLINE_MINUTES = 45.0
 

@@ -18,6 +18,8 @@ from ci import wording
 from ci.dag_run import ENDED_RUN, PAGE, Airflow, all_pages
 
 DAY = timedelta(days=1)
+AFTER_FAILURE = timedelta(hours=6)
+"""What failed may be tried again sooner than a model that was trained would be trained anew."""
 _UNDER_WAY = ("queued", "running")
 
 
@@ -49,7 +51,10 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """cool_down: from a retraining's start to the next one's; daily: at most so many starts within 24 hours."""
+    """cool_down: from the start of a retraining that did not fail to the next one's, and the most after one that did.
+
+    daily: at most so many starts within 24 hours.
+    """
 
     cool_down: timedelta
     daily: int
@@ -125,10 +130,13 @@ def overtaken(seen: Seen, run_id: str) -> Retraining | None:
 
 
 def _cool_down(seen: Seen, limits: Limits) -> Wait | None:
-    if not seen.runs:
-        return None
-    hours = limits.cool_down.total_seconds() / 3600
-    return Wait(f"a cool-down of {hours:g} h after each retraining", seen.runs[-1].started + limits.cool_down)
+    waits = []
+    for run in seen.runs:
+        failed = run.state == "failed"
+        pause = min(limits.cool_down, AFTER_FAILURE) if failed else limits.cool_down
+        what = "a retraining that failed" if failed else "each retraining"
+        waits.append(Wait(f"a cool-down of {pause.total_seconds() / 3600:g} h after {what}", run.started + pause))
+    return max(waits, key=lambda wait: wait.next, default=None)
 
 
 def _daily(seen: Seen, limits: Limits) -> Wait | None:

@@ -56,7 +56,9 @@ def shown(laptop: Laptop, docker_host: str, base: str, tmp_path_factory: pytest.
     need_programs()
     assert base
     home = tmp_path_factory.mktemp("loop")
-    (home / "envs").symlink_to(laptop.stack.home / "envs")
+    environments = laptop.stack.home / "envs"
+    environments.mkdir(exist_ok=True)
+    (home / "envs").symlink_to(environments)
     done = subprocess.run(
         [sys.executable, "-m", "scripts.loop_demo", "--chart", str(home / "chart.svg")],
         cwd=ROOT, env={**os.environ, "RPS_HOME": str(home), "DOCKER_HOST": docker_host}, capture_output=True, text=True,

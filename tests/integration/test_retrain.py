@@ -198,7 +198,7 @@ def test_limits_hold_a_new_event_back_and_the_issue_says_until_when(drifting: Dr
     drifting.ended_run("earlier")
     held = drifting.retrain("e2")
     assert held.returncode == 0, held.stdout + held.stderr
-    assert "not started: a cool-down of 48 h" in held.stdout
+    assert "not started: a cool-down of 47 h" in held.stdout
     assert drifting.issue()["state"] == "open"
     assert "⏸️ Not retrained" in drifting.issue()["body"]
 

@@ -21,7 +21,7 @@ def wrong(**environment: str) -> str:
 def test_the_secret_is_all_that_is_needed() -> None:
     settings = alert_settings({"RPS_ALERTS_SECRET": SECRET, "RPS_ALERTS_COOLDOWN_HOURS": " "})
     assert settings.home == Path(".rps/alerts")
-    assert (settings.cooldown, settings.give_up) == (48 * 3600, 24 * 3600)
+    assert (settings.cooldown, settings.give_up) == (6 * 3600, 24 * 3600)
     assert SECRET not in repr(settings)
 
 

@@ -25,9 +25,11 @@ def run(event: str, hours_ago: float, state: str = "success", attempt: int = 1) 
     )
 
 
-def decided(*runs: Retraining, event: str = "new", by_hand: bool = False) -> GoOn | AtWork | Wait:
+def decided(
+    *runs: Retraining, event: str = "new", by_hand: bool = False, limits: Limits = LIMITS
+) -> GoOn | AtWork | Wait:
     seen = Seen(tuple(sorted(runs, key=lambda one: one.started)), NOW)
-    return decide(seen, event, LIMITS, by_hand=by_hand)
+    return decide(seen, event, limits, by_hand=by_hand)
 
 
 def test_the_first_event_starts_a_run() -> None:
@@ -62,6 +64,19 @@ def test_after_a_retraining_comes_a_cool_down_which_a_person_may_pass_over() -> 
         assert "cool-down of 6 h" in decision.limit
         assert decided(run("other", 5.9, state), by_hand=True) == GoOn()
         assert decided(run("other", 6, state)) == GoOn()
+
+
+def test_a_failed_run_is_waited_for_less_than_one_that_did_not_fail() -> None:
+    limits = Limits(cool_down=timedelta(hours=47), daily=4)
+    failed = decided(run("other", 5, "failed"), limits=limits)
+    assert isinstance(failed, Wait)
+    assert failed.next == NOW + timedelta(hours=1)
+    assert "6 h after a retraining that failed" in failed.limit
+    assert decided(run("other", 6, "failed"), limits=limits) == GoOn()
+    both = decided(run("other", 40), run("later", 7, "failed"), limits=limits)
+    assert isinstance(both, Wait)
+    assert both.next == NOW + timedelta(hours=7)
+    assert "47 h after each retraining" in both.limit
 
 
 def test_a_day_has_so_many_retrainings_and_no_more_also_by_hand() -> None:
