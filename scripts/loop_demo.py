@@ -38,7 +38,7 @@ from scripts.registry import Registry, registry
 from scripts.release_demo import Released, gated, registry_settings, running_image, shipped
 from scripts.services import ROOT, Stack, StackError, set_clock
 from scripts.stack import down, replace, up
-from scripts.watching import Watching, watching
+from scripts.watching import Watching, program_named, watching
 
 ON_DRIFT = "retrain.yml"
 FIRST = Proposal(
@@ -131,6 +131,8 @@ class Scene:
 def demo(console: Console, home: Path, chart: Path = CHART) -> int:
     """The whole loop; 0 when it has closed as it must. chart: where it is written. Raises StackError and CiError."""
     began = time.monotonic()
+    for program in ("prometheus", "alertmanager"):
+        program_named(program)  # told before the work of the first minutes, not after it
     with contextlib.ExitStack() as held:
         console.rule("The container engine, the registry, the stack, the team's repository")
         host = held.enter_context(engine(home / "engine"))

@@ -69,6 +69,15 @@ def shown(laptop: Laptop, docker_host: str, base: str, tmp_path_factory: pytest.
     return Shown(done.stdout, timeline, home / "chart.svg", home / "loop-demo")
 
 
+def test_what_is_missing_is_told_at_once(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.loop_demo"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "RPS_HOME": str(tmp_path), "PATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "prometheus is missing: apt-get install prometheus" in done.stderr
+
+
 def test_drift_leads_to_a_better_model_in_this_order(shown: Shown) -> None:
     seconds = shown.timeline["seconds"]
     assert list(seconds) == ORDER
