@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -99,6 +100,20 @@ def test_a_body_is_not_waited_for_without_end(receiver: Receiver, announced: str
             answer += chunk
     assert answer.startswith(b"HTTP/1.1 " + status)
     assert b"connection: close" in answer.lower()
+
+
+def test_more_bodies_than_there_is_room_for_are_sent_back_and_told_when_to_come(receiver: Receiver) -> None:
+    head = f"POST /v1/alerts HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {SECRET}\r\ncontent-length: 100000\r\n\r\n"
+    with contextlib.ExitStack() as held:
+        connections = [
+            held.enter_context(socket.create_connection(("127.0.0.1", receiver.port), timeout=30)) for _ in range(6)
+        ]
+        for connection in connections:  # of four largest bodies, and a little, more than is held at once
+            connection.sendall(head.encode() + b" " * 90_000)
+        answers = [connection.recv(65536) for connection in connections]
+    assert [answer[9:12] for answer in answers].count(b"503") == 2
+    assert all(b"retry-after: 5" in answer.lower() for answer in answers if answer[9:12] == b"503")
+    assert receiver.take(alert(drift="", case="room")) == ["kept"]
 
 
 def test_without_the_secret_no_body_is_read(receiver: Receiver) -> None:

@@ -169,6 +169,24 @@ def test_a_file_that_cannot_be_written_is_told_and_its_lines_are_kept(tmp_path: 
     assert numbers(tmp_path) == [1]
 
 
+def test_only_so_many_lines_wait_for_a_file_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ci.alerts.intake.MOST_LINES_WAITING", 3)
+    with opened(tmp_path) as (intake, store, _):
+        (tmp_path / "alerts.jsonl").mkdir()
+        intake.take([webhook(1, 2, 3, 4)])
+        write_all(intake)
+        with pytest.raises(StoreBroken, match="cannot be written"):
+            intake.take([webhook(5)])
+        assert store.count_lines() == 4
+        (tmp_path / "alerts.jsonl").rmdir()
+        write_all(intake)
+        intake.take([webhook(5)])
+        write_all(intake)
+    assert numbers(tmp_path) == [1, 2, 3, 4, 5]
+
+
 def test_repetitions_are_forgotten_after_the_cooldown_and_no_earlier(tmp_path: Path) -> None:
     with opened(tmp_path, COOLDOWN_HOURS=2) as (_, store, _):
         with store.transaction():
