@@ -42,9 +42,9 @@ POLICIES = (
     Policy(name="daily, with the gate", every_hours=DAY, gated=True),
     Policy(name="every fourth day", every_hours=4 * DAY),
     ON_DRIFT,
-    Policy(name="on drift as shipped, without the gate", on_drift=True),
     Policy(name="the same, `InputsOutOfDistribution` starts one, too", on_drift=True, gated=True, rules=EACH),
     Policy(name="the same, and a cool-down of 6 h", on_drift=True, gated=True, cool_down_hours=6, rules=EACH),
+    Policy(name="on drift as shipped, without the gate", on_drift=True),
 )
 OTHER_RULES = (
     ("what is shipped", COOL_DOWN_HOURS, Rules()),
