@@ -13,7 +13,7 @@ import pytest
 
 from ci.alerts.alert_file import AlertFile
 from ci.alerts.challenges import Challenges
-from ci.alerts.intake import Intake
+from ci.alerts.intake import MOST_LINES_WAITING, Intake
 from ci.alerts.metrics import Metrics
 from ci.alerts.settings import AlertSettings, alert_settings
 from ci.alerts.store import Store, StoreBroken
@@ -169,22 +169,20 @@ def test_a_file_that_cannot_be_written_is_told_and_its_lines_are_kept(tmp_path: 
     assert numbers(tmp_path) == [1]
 
 
-def test_only_so_many_lines_wait_for_a_file_that_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ci.alerts.intake.MOST_LINES_WAITING", 3)
-    with opened(tmp_path) as (intake, store, _):
+def test_only_so_many_lines_wait_for_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    waiting = list(range(MOST_LINES_WAITING + 1))
+    with opened(tmp_path, MAX_ALERTS=len(waiting)) as (intake, store, _):
         (tmp_path / "alerts.jsonl").mkdir()
-        intake.take([webhook(1, 2, 3, 4)])
+        intake.take([webhook(*waiting)])
         write_all(intake)
         with pytest.raises(StoreBroken, match="cannot be written"):
-            intake.take([webhook(5)])
-        assert store.count_lines() == 4
+            intake.take([webhook(len(waiting))])
+        assert store.count_lines() == len(waiting)
         (tmp_path / "alerts.jsonl").rmdir()
         write_all(intake)
-        intake.take([webhook(5)])
+        intake.take([webhook(len(waiting))])
         write_all(intake)
-    assert numbers(tmp_path) == [1, 2, 3, 4, 5]
+    assert numbers(tmp_path) == [*waiting, len(waiting)]
 
 
 def test_repetitions_are_forgotten_after_the_cooldown_and_no_earlier(tmp_path: Path) -> None:
