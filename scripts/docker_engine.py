@@ -124,10 +124,8 @@ def _start(home: Path, dockerd: str) -> str:
         "--iptables=false", "--ip-masq=false", "--log-level", "warn",
     ]  # fmt: skip
     environment = {**os.environ, "PATH": _PATH}
-    process = start(command, log=log, environment=environment, directory=home, address=address)
-    scratch = home / "engine.json.new"
-    scratch.write_bytes(msgspec.json.encode(process))
-    scratch.replace(home / "engine.json")
+    record = home / "engine.json"
+    process = start(command, log=log, environment=environment, directory=home, address=address, record=record)
     deadline = time.monotonic() + START_SECONDS
     while not answers(address):
         if not process.alive or time.monotonic() > deadline:

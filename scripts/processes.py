@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 import msgspec
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+    from types import FrameType
 
 _START_TOLERANCE_SECONDS = 1.0
 
@@ -35,10 +38,22 @@ class Started(msgspec.Struct, frozen=True):
             return False
 
 
-def start(command: list[str], *, log: Path, environment: Mapping[str, str], directory: Path, address: str) -> Started:
-    """Start ``command`` as the leader of a new session, its output appended to ``log``."""
+def start(
+    command: list[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str],
+    directory: Path,
+    address: str,
+    record: Path | None = None,
+) -> Started:
+    """Start ``command`` as the leader of a new session, its output appended to ``log``.
+
+    record: a file that then names the process, so that a later command finds it. An interruption waits for it; without
+    such a file, it ends the process.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with log.open("ab") as output, _interruptions_held() as held:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -48,7 +63,40 @@ def start(command: list[str], *, log: Path, environment: Mapping[str, str], dire
             env=dict(environment),
             start_new_session=True,
         )
-    return Started(process.pid, psutil.Process(process.pid).create_time(), address)
+        started = Started(process.pid, psutil.Process(process.pid).create_time(), address)
+        if record is not None:
+            # Whole or not at all: half a record would keep the others from being found.
+            scratch = record.with_suffix(".new")
+            scratch.write_bytes(msgspec.json.encode(started))
+            scratch.replace(record)
+        elif held:
+            end([started], patience_seconds=0.0)
+    return started
+
+
+@contextlib.contextmanager
+def _interruptions_held() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM, which only the main thread gets, wait until the block ends; those that have come."""
+    held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
+
+    def hold(number: int, _frame: FrameType | None) -> None:
+        held.append(number)
+
+    # What is ignored stays so, for the process that is started, too.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if handler not in {None, signal.SIG_IGN}}
+    for number in handlers:
+        signal.signal(number, hold)
+    try:
+        yield held
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for came in held:
+            signal.raise_signal(came)
 
 
 def end(started: Iterable[Started], *, patience_seconds: float) -> list[int]:

@@ -122,13 +122,9 @@ def _start(stack: Stack, service: Service) -> None:
         )
         if done.returncode:
             raise StackError(f"{shlex.join(service.prepare)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
-    started = start(service.command, log=log, environment=environment, directory=ROOT, address=service.address)
     record = stack.home / "processes" / f"{service.name}.json"
     record.parent.mkdir(exist_ok=True)
-    # Whole or not at all: half a record would keep 'down' from finding the others.
-    scratch = record.with_suffix(".new")
-    scratch.write_bytes(msgspec.json.encode(started))
-    scratch.replace(record)
+    start(service.command, log=log, environment=environment, directory=ROOT, address=service.address, record=record)
 
 
 def _wait_until_healthy(stack: Stack, services: list[Service]) -> None:

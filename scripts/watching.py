@@ -205,9 +205,9 @@ def _running(
     state, log = home / "process.json", home / "log"
     if state.exists():  # of one whose caller was killed
         end([_recorded(home)], patience_seconds=PATIENCE_SECONDS)
-    process = start(command, log=log, environment=environment, directory=ROOT, address=address)
-    state.write_bytes(msgspec.json.encode(process))
+        state.unlink()
     try:
+        process = start(command, log=log, environment=environment, directory=ROOT, address=address, record=state)
         deadline = time.monotonic() + START_SECONDS
         while not _answers(f"http://{address}{health}"):
             if not process.alive or time.monotonic() > deadline:
@@ -216,8 +216,9 @@ def _running(
             time.sleep(0.05)
         yield
     finally:
-        end([process], patience_seconds=PATIENCE_SECONDS)
-        state.unlink()
+        if state.exists():
+            end([_recorded(home)], patience_seconds=PATIENCE_SECONDS)
+            state.unlink()
 
 
 def _recorded(home: Path) -> Started:

@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections import UserDict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -117,6 +119,34 @@ def test_an_interrupted_start_can_be_carried_on_and_ended(environment: dict[str,
     assert len(pids(environment)) == 2
     stack("down", environment)
     assert not pids(environment)
+
+
+class Interrupting(UserDict[str, str]):
+    """An environment that is interrupted while it is handed over."""
+
+    def keys(self) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return super().keys()
+
+
+def test_an_interruption_waits_until_what_is_started_is_on_record(tmp_path: Path) -> None:
+    record = tmp_path / "sleep.json"
+    options = {"log": tmp_path / "log", "directory": tmp_path, "address": "", "environment": Interrupting(os.environ)}
+    with pytest.raises(KeyboardInterrupt):
+        start(["sleep", "1000"], **options, record=record)
+    started = msgspec.json.decode(record.read_bytes(), type=Started)
+    assert started.alive
+    assert end([started], patience_seconds=5) == [started.pid]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interruption_ends_what_is_started_without_a_record(tmp_path: Path) -> None:
+    options = {"log": tmp_path / "log", "directory": tmp_path, "address": "", "environment": Interrupting(os.environ)}
+    with pytest.raises(KeyboardInterrupt):
+        start([sys.executable, "-c", f"import time; time.sleep(1000)  # {tmp_path}"], **options)
+    assert not [
+        each for each in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(each.info["cmdline"] or ())
+    ]
 
 
 def test_another_port_for_a_running_service_is_refused(environment: dict[str, str]) -> None:
