@@ -1,6 +1,6 @@
 ARG BASE=python:3.12.14-slim-bookworm
 
-# The pinned requirements of the service, without what no server reads. The same bytes whatever the commit.
+# The service's pinned requirements, without files that no server reads. The same bytes for every commit.
 FROM ${BASE} AS packages
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
@@ -19,21 +19,22 @@ RUN python3 -m venv /build/pip \
     && python3 /build/image_tree.py settle /app 0 \
     && mkdir /rootfs && mv /app /rootfs/
 
-# The commit's code and the bundle. All of the code is imported once, so that nothing lacks that it needs. The commit's
-# time is also content: to a builder's cache files are the same whatever their times, and it would give another commit's.
+# The commit's code and the bundle. The build imports all code once, to fail if a dependency is missing; the bundle and the
+# commit's time follow, because they change with every release. The time is also file content: a builder's cache ignores
+# file times, and would reuse another commit's layer.
 FROM ${BASE} AS service
-ARG SOURCE_DATE_EPOCH=0
 ENV PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 PYTHONPYCACHEPREFIX=/app/pycache PYTHONPATH=/app:/app/packages
 COPY --from=packages /rootfs/ /
 COPY scripts/image_tree.py /build/
 COPY forecasting/ /app/forecasting/
 COPY service/ /app/service/
+RUN python3 /build/image_tree.py compile /rootfs/app/pycache /app \
+        service.__main__ service.application service.healthcheck service.state.redis_store service.server \
+    && mv /app/forecasting /app/service /rootfs/app/
 COPY bundle/ /rootfs/app/bundle/
 COPY LICENSE /rootfs/app/
-RUN python3 /build/image_tree.py compile /rootfs/app/pycache /app \
-        service.__main__ service.application service.healthcheck service.redis_store service.server \
-    && mv /app/forecasting /app/service /rootfs/app/ \
-    && echo "$SOURCE_DATE_EPOCH" > /rootfs/app/committed \
+ARG SOURCE_DATE_EPOCH=0
+RUN echo "$SOURCE_DATE_EPOCH" > /rootfs/app/committed \
     && python3 /build/image_tree.py settle /rootfs "$SOURCE_DATE_EPOCH"
 
 FROM ${BASE}

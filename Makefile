@@ -1,10 +1,11 @@
-# Everything a person does here. `make help` lists it; `make demo` and `make test` need nothing but Python, git and make.
+# Every command for people. `make help` lists them; `make demo` and `make test` need only Python, git and make.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-TESTS ?= tests/unit tests/integration tests/e2e
+TESTS ?= tests/e2e tests/integration tests/unit
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 UV := UV_COMPILE_BYTECODE=1 $(VENV)/bin/uv
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPATH :=
@@ -12,23 +13,25 @@ export PYTHONPATH :=
 .PHONY: help demo gate-demo release-demo loop-demo test lint format unit down status bench requirements clean
 .DEFAULT_GOAL := help
 
-help: ## list what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/ready ## start the laptop stack, run the whole pipeline on HEAD through Airflow, show what came out
+demo: $(VENV)/ready ## start the laptop stack, run the whole pipeline on HEAD through Airflow, show the results
 	@$(PY) -m scripts.demo
 
-gate-demo: $(VENV)/ready ## judge three pull requests by the real workflow, on a stack and a GitHub double of its own
+gate-demo: $(VENV)/ready ## judge three pull requests with the real workflow, on a separate stack and GitHub double
 	@$(PY) -m scripts.gate_demo
 
-release-demo: $(VENV)/ready ## merge, release, run what was pushed, roll back: by the real workflow, a real engine and registry
+release-demo: $(VENV)/ready ## merge, release, run the pushed image, roll back: with the real workflow, engine and registry
 	@$(PY) -m scripts.release_demo
 
-loop-demo: $(VENV)/ready ## change the season: alert, event, retraining, gate, release, less error; needs Prometheus, Alertmanager
+loop-demo: $(VENV)/ready ## change the season: alert, event, retraining, gate, release, lower error; needs Prometheus, Alertmanager
 	@$(PY) -m scripts.loop_demo
 
-test: $(VENV)/ready lint ## lint, types and all tests that this machine can run; lists what it left out
-	@$(PY) -m pytest $(TESTS)
+test: $(VENV)/ready ## lint, types and all tests that this machine can run; TESTS=… for some, WORKERS=… processes
+	@$(PY) -m tests.schedule $(WORKERS) $(TESTS)
+	@$(MAKE) --no-print-directory lint
+	@exec $(PY) -m pytest --numprocesses $(WORKERS) $(TESTS)
 
 lint: $(VENV)/ready ## formatting, lint, types, import rules, workflows, Dockerfiles
 	@$(VENV)/bin/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
@@ -42,25 +45,25 @@ lint: $(VENV)/ready ## formatting, lint, types, import rules, workflows, Dockerf
 	@$(VENV)/bin/hadolint Dockerfile $$(find deploy -name Dockerfile)
 	@$(VENV)/bin/zizmor --quiet --offline --no-progress .github
 
-format: $(VENV)/ready ## format the code, and mend what the linter can
+format: $(VENV)/ready ## format the code, and fix what the linter can
 	@$(VENV)/bin/ruff check --quiet --fix . ; $(VENV)/bin/ruff format .
 
 unit: $(VENV)/ready ## the tests that need no service
-	@$(PY) -m pytest tests/unit
+	@exec $(PY) -m pytest --numprocesses $(WORKERS) tests/unit
 
-down: ## end every process that the stack started
+down: ## stop every process that the stack started
 	@if [ -x $(PY) ]; then $(PY) -m scripts.stack down; else echo "Nothing was running."; fi
 
 status: $(VENV)/ready ## show the laptop stack's services
 	@$(PY) -m scripts.stack status
 
-bench: $(VENV)/ready ## measure, and write bench/results/
+bench: $(VENV)/ready ## run the benchmarks and write bench/results/
 	@$(PY) -m bench
 
-requirements: $(VENV)/ready ## pin requirements/*.in anew, with hashes and without addresses
+requirements: $(VENV)/ready ## pin requirements/*.in again, with hashes and without addresses
 	@bash scripts/pin.sh
 
-clean: down ## end the stack, and remove its state, the environment and caches
+clean: down ## stop the stack, and remove its state, the environment and caches
 	rm -rf .rps $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis data
 
 $(VENV)/ready: requirements/uv.txt requirements/dev.txt

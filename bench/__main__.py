@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from scripts.git_commands import git
 from scripts.services import ROOT
 
 RESULTS = ROOT / "bench" / "results"
@@ -36,12 +37,10 @@ def peer_interpreter() -> Path:
 
 def machine() -> str:
     """One line on where and when this was measured."""
-    commit = subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    )
+    commit = git(ROOT, "rev-parse", "--short", "HEAD")
     cores = len(os.sched_getaffinity(0))
     versions = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {cores} cores"
-    return f"Measured {datetime.now(UTC):%Y-%m-%d} at {commit.stdout.strip()}: {versions}. `make bench` makes it anew."
+    return f"Measured {datetime.now(UTC):%Y-%m-%d} at {commit}: {versions}. `make bench` makes it anew."
 
 
 def section(title: str, command: list[str | Path]) -> str:

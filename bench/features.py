@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from forecasting.features import FeatureSpec
+    from forecasting.features.spec import FeatureSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 HOURS = 8707  # of a series: what a year of the recorded weather holds
@@ -127,8 +127,8 @@ def observations(series: int) -> pd.DataFrame:
 
 def ours() -> Compute:
     """The same features of the same variable as mlforecast is asked for."""
-    from forecasting.challenge import Features, Lags, Rolling
-    from forecasting.features import FeatureSpec
+    from forecasting.challenge.schema import Features, Lags, Rolling
+    from forecasting.features.spec import FeatureSpec
 
     features = Features(
         lags=(Lags("temperature", LAGS),),
@@ -139,8 +139,8 @@ def ours() -> Compute:
 
 def weather() -> Compute:
     """All features of the weather challenge."""
-    from forecasting.challenge import load_challenge
-    from forecasting.features import feature_spec
+    from forecasting.challenge.schema import load_challenge
+    from forecasting.features.spec import feature_spec
 
     return _compute(feature_spec(load_challenge(ROOT / "challenges" / "weather.toml")))
 

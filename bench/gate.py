@@ -7,7 +7,6 @@ what they predict is kept under `.rps/bench/gate/`, so that another policy is ju
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 import sys
 import tempfile
@@ -32,23 +31,23 @@ from bench.gate_trials import (
     Size,
     draw_weeks,
     evaluated,
+    fingerprint,
     season,
     sizes_for,
     train,
 )
-from forecasting.challenge import Gate, load_challenge
-from forecasting.evaluation import Evaluation
-from forecasting.panel import Panel, read_panel
-from forecasting.verdict import Verdict, judge
-from scripts.replay.recording import RECORDING
+from forecasting.challenge.schema import Gate, load_challenge
+from forecasting.judging.evaluation import Evaluation
+from forecasting.judging.panel import Panel, read_panel
+from forecasting.judging.verdict import Verdict, judge
 from scripts.services import ROOT
 
 T = TypeVar("T")
 
 CACHE = ROOT / ".rps" / "bench" / "gate"
-INPUTS = ("bench/gate_trials.py", "forecasting/*.py", "pipelines/*.py", "pipelines/sources/*.py")
+INPUTS = ("bench/gate_trials.py", "forecasting/**/*.py", "pipelines/*.py", "pipelines/sources/*.py")
 """The code that a trial's models and predictions come from, besides the challenge and the recording."""
-JUDGING = {"challenge.py", "verdict.py", "contests.py", "bootstrap.py", "equal_accuracy.py"}
+JUDGING = {"schema.py", "verdict.py", "contests.py", "bootstrap.py", "equal_accuracy.py"}
 """What has no part in the predictions, but for the challenge's values, which are looked at by themselves."""
 TWINS, DAMAGED, OTHERS = 9, 6, 1
 """How many trials of each of the twelve hold-outs have such candidates."""
@@ -108,23 +107,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gate", description=__doc__)
     parser.add_argument("--workers", type=int, default=2, help="how many train at a time (default: %(default)s)")
     options = parser.parse_args()
-    cache = CACHE / fingerprint()
+    # The policy has no part in what is predicted: another one is judged without training again.
+    challenge = {**msgspec.to_builtins(load_challenge(CHALLENGE)), "gate": None}
+    cache = CACHE / fingerprint(challenge, INPUTS, without=JUDGING)
     cache.mkdir(parents=True, exist_ok=True)
     make_all(cache, options.workers)
     print(report(judge_all(cache, options.workers), load_challenge(CHALLENGE).gate))
     return 0
-
-
-def fingerprint() -> str:
-    """Of all that the predictions depend on: the code, the recording, and the challenge without its policy."""
-    digest = hashlib.sha256(RECORDING.read_bytes())
-    challenge = msgspec.to_builtins(load_challenge(CHALLENGE))
-    digest.update(msgspec.json.encode({key: value for key, value in challenge.items() if key != "gate"}))
-    for pattern in INPUTS:
-        for path in sorted(ROOT.glob(pattern)):
-            if path.name not in JUDGING:
-                digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def make_all(cache: Path, workers: int) -> None:
@@ -259,7 +248,7 @@ def _told(judged: list[Judged], policy: Gate) -> list[str]:
     return [
         f"{len(judged):,} meetings of a candidate and a production model on {len(MONTH_ENDS)} hold-outs of four weeks,",
         "one before each month's end; each model trained on its own block-bootstrap sample of the weeks of the year",
-        "before, by the pipeline's own code, and judged by `forecasting.verdict.judge` with the policy of",
+        "before, by the pipeline's own code, and judged by `forecasting.judging.verdict.judge` with the policy of",
         f"`challenges/weather.toml`: {settings}.",
         "",
         "- **same code, other weeks**: both sound, each from weeks of its own. They differ by chance alone.",

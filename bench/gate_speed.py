@@ -6,8 +6,6 @@ process to the end, the report posted and the status set. `python -m bench.gate_
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import os
 import statistics
 import subprocess
@@ -21,9 +19,10 @@ import httpx
 import msgspec
 
 from bench.pipeline import RECORDING_ENDS
-from ci.errors import CiError
-from ci.progress import Log
+from bench.report_command import print_report
+from clients.progress import Log
 from scripts.gate_demo import CHALLENGE, CHALLENGE_FILE, first_production
+from scripts.git_commands import clone, git
 from scripts.github_team import Team, team
 from scripts.services import ROOT, StackError, separate_stack
 from scripts.stack import down, up
@@ -48,17 +47,13 @@ def measure(runs: int) -> list[Verdict]:
     """That many pull requests, one after the other, against a production model that was made before."""
     with tempfile.TemporaryDirectory(prefix="rps-bench-") as scratch:
         home = Path(scratch)
-        repository = home / "repository.git"
-        subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(repository)], check=True)
+        repository = clone(home / "repository.git", "--bare")
         stack = separate_stack(home / "stack", repository)
         try:
             up(stack)
             httpx.put(stack.addresses["RPS_CLOCK_URL"], json={"now": RECORDING_ENDS, "speed": 0.0}).raise_for_status()
             with team(home / "github", repository, stack.addresses) as here:
-                head = subprocess.run(
-                    ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-                )
-                here.make_branches(head.stdout.strip())
+                here.make_branches(git(ROOT, "rev-parse", "HEAD"))
                 first_production(here, stack, Log(sys.stderr, grouped=False))
                 return [_judged(here, home, stack.addresses, number) for number in range(runs)]
         finally:
@@ -68,8 +63,8 @@ def measure(runs: int) -> list[Verdict]:
 def _judged(here: Team, home: Path, addresses: dict[str, str], number: int) -> Verdict:
     sha = here.commit("dev", f"Change {number}", {CHALLENGE_FILE: {"seed = ": f"seed = {number + 1}"}})
     pull = here.open_pull_request("dev", "test", f"Change {number}")["number"]
-    checkout, output = home / f"checkout-{number}", home / f"out-{number}"
-    subprocess.run(["git", "clone", "--quiet", str(here.runner.repository), str(checkout)], check=True)
+    checkout = clone(home / f"checkout-{number}", source=here.runner.repository)
+    output = home / f"out-{number}"
     command = [
         sys.executable, "-m", "ci", "gate", "--challenge", CHALLENGE, "--sha", sha, "--pull-request", str(pull),
         "--repository", str(checkout), "--output", str(output),
@@ -104,20 +99,5 @@ def report(measured: list[Verdict]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.gate_speed", description=__doc__)
-    parser.add_argument("--runs", type=int, default=3, help="how many are counted (default: %(default)s)")
-    options = parser.parse_args()
-    try:
-        # The lines of the stack are for people who wait; the report alone goes to standard output.
-        with contextlib.redirect_stdout(sys.stderr):
-            measured = measure(options.runs)
-        print(report(measured))
-    except (StackError, CiError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(print_report("bench.gate_speed", __doc__, lambda runs: report(measure(runs))))

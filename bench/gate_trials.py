@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import shutil
 import tempfile
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,24 +25,26 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from forecasting.bundle import Bundle, read_bundle, recent_windows, write_bundle
-from forecasting.challenge import Challenge, load_challenge
-from forecasting.evaluation import Evaluation
-from forecasting.features import FeatureSpec, feature_spec, target_column
-from forecasting.manifest import SeriesWindow
-from forecasting.table_features import Table
-from pipelines.comparison import Comparison, compare
+from doubles.replay import open_meteo_wire as wire
+from doubles.replay import recording
+from forecasting.challenge.schema import Challenge, load_challenge
+from forecasting.features.spec import FeatureSpec, feature_spec, target_column
+from forecasting.features.table import Table
+from forecasting.judging.evaluation import Evaluation
+from forecasting.models.bundle import Bundle, read_bundle, recent_windows, write_bundle
+from forecasting.models.manifest import SeriesWindow
 from pipelines.evaluate import evaluation_of
-from pipelines.files import Files
 from pipelines.history import fold
+from pipelines.holdout import PanelFrame, compare
 from pipelines.production import Production
 from pipelines.run import Run, RunIdentity
-from pipelines.sources import Answer, make_source
+from pipelines.sources import make_source
+from pipelines.sources.source import Answer
 from pipelines.split import Split, split_by_time
 from pipelines.train import describe, fit_horizon
 from pipelines.transform import feature_frame, read_observations
 from pipelines.version import Dataset
-from scripts.replay import recording, wire
+from records.stages import RunFiles
 from scripts.services import ROOT
 
 FloatArray = npt.NDArray[np.float64]
@@ -118,6 +122,15 @@ class Model:
     rows: pd.DataFrame
     """As a comparison has them: unique_id, ds, horizon, truth, persistence, candidate, candidate_lower, …"""
     fitting: Fitting
+
+
+def fingerprint(challenge: object, code: Iterable[str], without: Collection[str] = ()) -> str:
+    """Of a challenge, the recording, and the code that these patterns name, files of some names left out."""
+    digest = hashlib.sha256(recording.RECORDING.read_bytes())
+    digest.update(msgspec.json.encode(challenge))
+    for path in (path for pattern in code for path in sorted(ROOT.glob(pattern)) if path.name not in without):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @functools.lru_cache(maxsize=1)
@@ -198,9 +211,10 @@ def evaluated(season: Season, candidate: Model, production: Model) -> Evaluation
     sides = ("", "_lower", "_upper")
     theirs = {f"production{side}": production.rows[f"candidate{side}"] for side in sides}
     released = Production("1", production.directory, production.bundle)
-    comparison = Comparison(candidate.rows.assign(**theirs), production.bundle, ())
+    panel = PanelFrame(candidate.rows.assign(**theirs), production.bundle, ())
     run = _run(season, candidate.directory.parent)
-    return evaluation_of(run, candidate.bundle, released, comparison, season.features)
+    errors = panel.errors(season.challenge.target.loss)
+    return evaluation_of(run, candidate.bundle, released, panel, season.features, errors=errors)
 
 
 def rmse(rows: pd.DataFrame) -> float:
@@ -243,7 +257,7 @@ _DATASET = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, ru
 
 def _run(season: Season, directory: Path) -> Run:
     identity = RunIdentity(run_id="bench", git_sha="0" * 40, as_of=season.as_of, reason="bench")
-    return Run(season.challenge, CHALLENGE, Files(directory), identity)
+    return Run(season.challenge, CHALLENGE, RunFiles(directory), identity)
 
 
 def _week_of(season: Season, part: pd.DataFrame) -> IntArray:

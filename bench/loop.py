@@ -26,7 +26,7 @@ from bench.loop_report import (
 )
 from bench.loop_rules import Recorder, agreement
 from bench.loop_service import CONCEPT, DRIFT, Rules
-from ci.retrain.command import COOL_DOWN_HOURS
+from ci.retrain.retrain_command import COOL_DOWN_HOURS
 from scripts.services import ROOT
 
 DAY = 24

@@ -15,8 +15,8 @@ from bench.gate_trials import CHALLENGE, recorded
 from bench.loop_models import HOUR, YEAR, History, history, loaded, recorded_year, year_before
 from bench.loop_policies import LAST, recorded_hours, scored
 from bench.loop_service import Hours, Made, Rules, Service, Watch, hours_of, moment_at, step_of
-from forecasting.bundle import Bundle
-from forecasting.challenge import load_challenge
+from forecasting.challenge.schema import load_challenge
+from forecasting.models.bundle import Bundle
 
 WEEK_HOURS = 168
 CHANGED = 1.5

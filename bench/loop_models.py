@@ -24,31 +24,31 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from bench.gate_trials import CHALLENGE, recorded
-from forecasting.bundle import Bundle, read_bundle, recent_windows, record_holdout, write_bundle
-from forecasting.challenge import Challenge, load_challenge
-from forecasting.features import feature_spec, target_column
-from forecasting.panel import COLUMNS, read_panel
-from forecasting.table_features import Table
-from forecasting.verdict import Verdict, judge
-from pipelines.comparison import compare
+from bench.gate_trials import CHALLENGE, fingerprint, recorded
+from clients.disk import whole_directory
+from forecasting.challenge.schema import Challenge, load_challenge
+from forecasting.features.spec import feature_spec, target_column
+from forecasting.features.table import Table
+from forecasting.judging.panel import COLUMNS, read_panel
+from forecasting.judging.verdict import Verdict, judge
+from forecasting.models.bundle import Bundle, read_bundle, recent_windows, record_holdout, write_bundle
+from pipelines.data_rules import judge as judge_data
 from pipelines.evaluate import evaluation_of
-from pipelines.files import Files, whole_directory
+from pipelines.holdout import compare
 from pipelines.production import Production
-from pipelines.quality import judge as judge_data
 from pipelines.run import Run, RunIdentity
 from pipelines.split import split_by_time
 from pipelines.train import describe, fit_horizon
 from pipelines.transform import feature_frame, read_observations
 from pipelines.version import Dataset
-from scripts.replay.recording import RECORDING
+from records.stages import RunFiles
 from scripts.services import ROOT
 
 HOUR = timedelta(hours=1)
 YEAR = timedelta(days=364)
 """So far back the end of the recording, which lacks its last day, meets the beginning, at the same hour."""
 CACHE = ROOT / ".rps" / "bench" / "loop"
-INPUTS = ("bench/loop_models.py", "forecasting/*.py", "pipelines/*.py", "pipelines/sources/*.py")
+INPUTS = ("bench/loop_models.py", "forecasting/**/*.py", "pipelines/*.py", "pipelines/sources/*.py")
 _DATASET = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="bench")
 
 
@@ -136,8 +136,8 @@ def trained(past: History, as_of: datetime) -> Path:
         with whole_directory(run.files.bundle) as directory:
             description = describe(run, split, fitted, _DATASET, "bench")
             write_bundle(directory, description, trees, recent_windows(spec, observations))
-            comparison = compare(past.challenge, as_of, features, observations, (read_bundle(directory), None))
-            measured = comparison.measured("candidate", past.challenge).horizons
+            panel = compare(past.challenge, as_of, features, observations, (read_bundle(directory), None))
+            measured = panel.errors(past.challenge.target.loss)["candidate"].horizons
             record_holdout(
                 directory, {horizon: {"rmse": one.rmse, "mae": one.mae} for horizon, one in measured.items()}
             )
@@ -153,10 +153,11 @@ def judged(past: History, as_of: datetime, production: datetime | None) -> Verdi
         candidate, released = loaded(past, as_of), None
         if production:
             released = Production(f"{production:%Y-%m-%dT%H}", trained(past, production), loaded(past, production))
-        comparison = compare(past.challenge, as_of, features, observations, (candidate, released))
-        evaluation = evaluation_of(run, candidate, released, comparison, features)
-        columns = {name: comparison.rows[name].to_numpy() for name in COLUMNS if name != "ds"}
-        columns["ds"] = comparison.rows["ds"].dt.tz_localize(None).to_numpy()
+        panel = compare(past.challenge, as_of, features, observations, (candidate, released))
+        errors = panel.errors(past.challenge.target.loss)
+        evaluation = evaluation_of(run, candidate, released, panel, features, errors=errors)
+        columns = {name: panel.rows[name].to_numpy() for name in COLUMNS if name != "ds"}
+        columns["ds"] = panel.rows["ds"].dt.tz_localize(None).to_numpy()
         verdict = judge(read_panel(columns), evaluation, past.challenge.gate)
         path.write_bytes(msgspec.json.encode(verdict))
     return msgspec.json.decode(path.read_bytes(), type=Verdict)
@@ -188,21 +189,16 @@ def _train_one(as_of: datetime) -> None:
 def _run(past: History, as_of: datetime) -> Run:
     identity = RunIdentity(run_id="bench", git_sha="0" * 40, as_of=as_of, reason="bench")
     directory = CACHE / _fingerprint() / past.name / f"{as_of:%Y-%m-%dT%H}"
-    return Run(past.challenge, CHALLENGE, Files(directory), identity)
+    return Run(past.challenge, CHALLENGE, RunFiles(directory), identity)
 
 
 @functools.cache
 def _fingerprint() -> str:
     """Of all that a model depends on: the code, the recording, and the challenge without its policy and thresholds."""
-    digest = hashlib.sha256(RECORDING.read_bytes())
     challenge: dict[str, Any] = msgspec.to_builtins(load_challenge(CHALLENGE))
     del challenge["gate"], challenge["schedule"]
     challenge["drift"] = challenge["drift"]["window_rows"]
-    digest.update(msgspec.json.encode(challenge))
-    for pattern in INPUTS:
-        for path in sorted(ROOT.glob(pattern)):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+    return fingerprint(challenge, INPUTS)
 
 
 def _policy(past: History) -> str:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from bench.loop_models import Rejected, judged, loaded, recorded_year
 from bench.loop_service import HOUR, Hours, Made, Rules, Service, Watch, hours_of, moment_at, step_of
-from ci.retrain.command import COOL_DOWN_HOURS, DAILY
+from ci.retrain.retrain_command import COOL_DOWN_HOURS, DAILY
 from monitoring.alertmanager_files import REPEAT
-from service.monitor import Monitor
+from service.watch.monitor import Monitor
 
 FloatArray = npt.NDArray[np.float64]
 Outcome = Literal["released", "blocked", "data rejected"]

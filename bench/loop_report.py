@@ -25,7 +25,7 @@ from bench.loop_changes import (
 from bench.loop_policies import FIRST, LAST, Year, root_mean_square
 from bench.loop_rules import Agreement
 from bench.loop_service import CONCEPT, DRIFT, STARTING, WATCHED
-from forecasting.verdict import Verdict
+from forecasting.judging.verdict import Verdict
 
 WITHIN, SHARE = 0.02, 0.25
 """The goal: on drift within so much of daily's RMSE, at so large a share of its retrainings."""

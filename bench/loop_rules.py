@@ -19,8 +19,8 @@ import yaml
 
 from bench.loop_service import WATCHED
 from monitoring.prometheus_files import prometheus_rules
-from service.exposition import Exposition
-from service.monitor import Monitor
+from service.watch.exposition import Exposition
+from service.watch.monitor import Monitor
 
 INSTANCE = "127.0.0.1:8000"
 READ = re.compile(

@@ -15,16 +15,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from forecasting.bundle import Bundle
-from forecasting.features import FeatureSpec
-from forecasting.table_features import Table, grid_steps
+from forecasting.features.spec import FeatureSpec
+from forecasting.features.table import Table, grid_steps
+from forecasting.models.bundle import Bundle
 from monitoring.alerts import COVERAGE, FEWEST_ROWS, FEWEST_SCORES, SPIKE_HOURS, Alert, alerts
-from service.board import Boards, Layout
-from service.model import Model
-from service.monitor import Monitor
-from service.series import SeriesState
-from service.settings import Settings
-from service.stream import count, follow, warm
+from service.model.served import Model
+from service.service_settings import Settings
+from service.state.series import SeriesState
+from service.state.stream import count, follow, warm
+from service.watch.monitor import Monitor
+from service.watch.worker_counts import AllCounts, Layout
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -91,7 +91,7 @@ class Service:
             drift_window=bundle.manifest.drift.window_rows,
             live_window=live_window,
         )
-        self.monitor = Monitor(self.model, Boards(layout, None))
+        self.monitor = Monitor(self.model, AllCounts(layout, None))
         self._states: dict[str, SeriesState] = {}
         for unique_id, window in bundle.observations.items():
             warm(self.model, self._state(unique_id), window)
@@ -110,7 +110,7 @@ class Service:
 
     def fresh_monitor(self) -> Monitor:
         """The same counts, whose signals are worked out anew: a replay does not wait out the second they are kept."""
-        return Monitor(self.model, self.monitor.boards)
+        return Monitor(self.model, self.monitor.counts)
 
     def _state(self, unique_id: str) -> SeriesState:
         return self._states.setdefault(unique_id, SeriesState(self.model))
@@ -158,8 +158,8 @@ class Watch:
         return frozenset(name for name, since in self._true_since.items() if hour - since >= self._rules.lasting[name])
 
     def _count(self, monitor: Monitor) -> None:
-        rows = float(sum(board.predicted.sum() for board in monitor.boards))
-        unusual = float(sum(board.unusual[0] for board in monitor.boards))
+        rows = float(sum(worker.predicted.sum() for worker in monitor.counts))
+        unusual = float(sum(worker.unusual[0] for worker in monitor.counts))
         self._counts.append((rows - self._totals[0], unusual - self._totals[1]))
         self._totals = rows, unusual
         del self._counts[: -self._rules.spike_hours]
@@ -170,7 +170,7 @@ class Watch:
         rows, unusual = (sum(counted) for counted in zip(*self._counts, strict=True))
         enough_rows = rows >= FEWEST_ROWS and hour - self._served_since >= self._rules.spike_hours
         live = signals.live
-        scores = sum(float(board.scored.sum()) for board in monitor.boards)
+        scores = sum(float(worker.scored.sum()) for worker in monitor.counts)
         if scores < self._rules.fewest_scores:
             live = None
         found = {

@@ -6,11 +6,8 @@ counted. `python -m bench.pipeline [--runs N]` prints a Markdown table.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,12 +18,14 @@ from pathlib import Path
 import boto3
 import httpx
 
-from ci.dag_run import Airflow, TaskState, busy_seconds
-from ci.errors import CiError
-from ci.evidence import fetch_evidence
-from ci.policy import commit_of
-from ci.settings import airflow_settings, mlflow_settings
-from scripts.services import ROOT, StackError, separate_stack
+from bench.report_command import print_report
+from ci.gate.evidence import fetch_evidence
+from ci.gate.policy import commit_of
+from clients.dag_run import Airflow, TaskState, busy_seconds
+from clients.settings import airflow_settings, mlflow_settings
+from records.stages import dag_id
+from scripts.git_commands import clone
+from scripts.services import StackError, separate_stack
 from scripts.stack import down, up
 
 DEADLINE_SECONDS = 900.0
@@ -54,8 +53,7 @@ class Measured:
 def measure(runs: int) -> list[Measured]:
     """That many runs, one after the other, after one that makes the environment. Each sees the whole year as new."""
     with tempfile.TemporaryDirectory(prefix="rps-bench-") as scratch:
-        repository = Path(scratch) / "repository"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(repository)], check=True)
+        repository = clone(Path(scratch) / "repository")
         stack = separate_stack(Path(scratch) / "home", repository)
         try:
             up(stack)
@@ -87,7 +85,7 @@ def _forget(addresses: dict[str, str]) -> None:
 def _run(addresses: dict[str, str], sha: str, name: str) -> Measured:
     run_id = f"bench__{datetime.now(UTC):%H%M%S}__{name}"
     began = time.monotonic()
-    run = Airflow(airflow_settings(addresses)).start("retrain_weather", run_id, {"git_sha": sha, "reason": "bench"})
+    run = Airflow(airflow_settings(addresses)).start(dag_id("weather"), run_id, {"git_sha": sha, "reason": "bench"})
     *_, tasks = run.changes(DEADLINE_SECONDS)
     took = time.monotonic() - began
     if any(task.state != "success" for task in tasks):
@@ -126,20 +124,5 @@ def report(measured: list[Measured]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.pipeline", description=__doc__)
-    parser.add_argument("--runs", type=int, default=3, help="how many runs are counted (default: %(default)s)")
-    options = parser.parse_args()
-    try:
-        # The stack's own lines are for people who wait; the report alone goes to standard output.
-        with contextlib.redirect_stdout(sys.stderr):
-            measured = measure(options.runs)
-        print(report(measured))
-    except (StackError, CiError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(print_report("bench.pipeline", __doc__, lambda runs: report(measure(runs))))

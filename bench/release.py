@@ -6,7 +6,6 @@ GitHub is the double. `python -m bench.release [--runs N]` prints Markdown.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shutil
 import statistics
@@ -17,18 +16,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
-import httpx
-from docker.errors import DockerException
 
 from bench.image import ENGINE
+from bench.report_command import print_report
 from bench.service_model import model
-from ci.errors import CiError
+from doubles.release_image import made_building, made_source
+from doubles.releasing import Releasing, team
+from records.mlflow_names import PRODUCTION
 from scripts.base_image import base_image
 from scripts.docker_engine import client, engine
+from scripts.processes import wait_while
 from scripts.registry import registry
-from scripts.services import Stack, StackError, free_ports
-from tests.conftest import running, service_named
-from tests.releasing import Releasing, made
+from scripts.services import Stack, StackError, answers, free_ports, running, service_named
 
 RELEASE_GOAL_SECONDS = 60.0
 START_GOAL_SECONDS = 1.5
@@ -40,16 +39,17 @@ _POLL_SECONDS = 0.005
 def releasing() -> Iterator[Releasing]:
     """A team's repository with an engine, a registry and an MLflow of its own."""
     with contextlib.ExitStack() as held:
+        held.callback(shutil.rmtree, ENGINE / "data", ignore_errors=True)
         home = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="rps-bench-")))
         address = held.enter_context(engine(ENGINE))
         images = held.enter_context(registry(home / "registry", address))
         (home / "mlflow").mkdir()
         stack = Stack(home / "mlflow", {"RPS_MLFLOW_PORT": str(free_ports(1))})
         mlflow = held.enter_context(running(service_named("mlflow", stack), home / "mlflow"))
-        with contextlib.contextmanager(made)(
-            home, model().bundle, images, address, base_image(address), mlflow.address
-        ) as each:
-            yield each
+        docker_client = held.enter_context(contextlib.closing(client(address)))
+        source = made_source(home / "source")
+        building = made_building(docker_client, base_image(address), model().bundle, source, "rps-bench/service:v1.2.3")
+        yield held.enter_context(team(home / "team", building, images, address, mlflow.address))
 
 
 def release_section(team: Releasing, runs: int) -> list[str]:
@@ -110,7 +110,7 @@ def start_section(team: Releasing) -> list[str]:
 def _better(team: Releasing) -> None:
     """A commit, and a model that is better than any before it."""
     team.commit(f"feat: change at {time.time_ns()}")
-    production = int(team.client.get_registered_model(team.challenge).aliases["production"])
+    production = int(team.client.get_registered_model(team.challenge).aliases[PRODUCTION])
     team.version(0.9, against=production)
 
 
@@ -141,30 +141,17 @@ def _until_healthy(engine: docker.DockerClient, name: str) -> float:
         container.reload()
         (published,) = container.ports["8000/tcp"] or [{"HostPort": "0"}]
         address = f"http://127.0.0.1:{published['HostPort']}/health"
-        while time.monotonic() - began < RELEASE_GOAL_SECONDS:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(address, timeout=2.0).status_code == 200:
-                    return time.monotonic() - began
-            time.sleep(_POLL_SECONDS)
-        raise StackError(f"{name} did not become healthy")
+        if not wait_while(lambda: not answers(address), seconds=RELEASE_GOAL_SECONDS, pause=_POLL_SECONDS):
+            raise StackError(f"{name} did not become healthy")
+        return time.monotonic() - began
     finally:
         container.remove(force=True)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="releases of each kind (default: %(default)s)")
-    options = parser.parse_args()
-    try:
-        with releasing() as team:
-            print("\n".join([*release_section(team, options.runs), "", "### Start", "", *start_section(team)]))
-    except (StackError, CiError, DockerException) as error:
-        print(f"bench.release: {error}", file=sys.stderr)
-        return 1
-    finally:
-        shutil.rmtree(ENGINE / "data", ignore_errors=True)
-    return 0
+def report(runs: int) -> str:
+    with releasing() as team:
+        return "\n".join([*release_section(team, runs), "", "### Start", "", *start_section(team)])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(print_report("bench.release", __doc__, report))

@@ -25,20 +25,20 @@ import treelite
 from sklearn.multioutput import MultiOutputRegressor
 
 from bench.gate_trials import recorded
-from forecasting.bundle import Bundle, read_bundle, recent_windows, write_bundle
-from forecasting.challenge import Challenge, load_challenge
-from forecasting.features import feature_spec, target_column
-from forecasting.intervals import calibrate
-from forecasting.manifest import SeriesWindow
-from forecasting.table_features import Table
-from pipelines.files import Files
+from doubles.replay import recording
+from forecasting.challenge.schema import Challenge, load_challenge
+from forecasting.features.spec import feature_spec, target_column
+from forecasting.features.table import Table
+from forecasting.models.bundle import Bundle, read_bundle, recent_windows, write_bundle
+from forecasting.models.intervals import calibrate
+from forecasting.models.manifest import SeriesWindow
 from pipelines.learner import new_model
 from pipelines.run import Run, RunIdentity
 from pipelines.split import split_by_time
 from pipelines.train import Fitted, describe
 from pipelines.transform import feature_frame, read_observations
 from pipelines.version import Dataset
-from scripts.replay import recording
+from records.stages import RunFiles
 from scripts.services import ROOT
 
 FloatArray = npt.NDArray[np.float64]
@@ -48,7 +48,7 @@ CACHE = ROOT / ".rps" / "bench" / "service"
 INPUTS = (
     "bench/service_model.py",
     "bench/gate_trials.py",
-    "forecasting/*.py",
+    "forecasting/**/*.py",
     "pipelines/*.py",
     "pipelines/sources/*.py",
 )
@@ -135,7 +135,7 @@ def _make(home: Path) -> None:
     }
     identity = RunIdentity(run_id="bench", git_sha="0" * 40, as_of=as_of, reason="bench")
     dataset = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="bench")
-    description = describe(Run(challenge, CHALLENGE, Files(home), identity), split, horizons, dataset, "bench")
+    description = describe(Run(challenge, CHALLENGE, RunFiles(home), identity), split, horizons, dataset, "bench")
     trees = {horizon: one.trees.serialize_bytes() for horizon, one in horizons.items()}
     write_bundle(home / "bundle", description, trees, recent_windows(spec, observations))
     _save_for_peers(home, fitted, known[columns].to_numpy()[:1])

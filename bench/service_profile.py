@@ -25,17 +25,36 @@ LEAD_SECONDS = 2
 TOLD = 12
 OTHER = "anything else"
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("trees", ("score (service/model.py", "(forecasting/quick_scorer.py", "(forecasting/trees.py")),
-    ("features", ("row_at (service/model.py", "<origin_reader>", "(forecasting/", "missing_steps (service/model.py")),
+    (
+        "trees",
+        ("score (service/model/served.py", "(forecasting/models/quick_scorer.py", "(forecasting/models/trees.py"),
+    ),
+    (
+        "features",
+        (
+            "row_at (service/model/served.py",
+            "<origin_reader>",
+            "(forecasting/",
+            "missing_steps (service/model/served.py",
+        ),
+    ),
     (
         "body decode and checks",
-        ("(service/bodies.py", "decode (service/", "_decode_quick (service/", "_requested (service/"),
+        (
+            "(service/protocols/observation_bodies.py",
+            "decode (service/",
+            "_decode_quick (service/",
+            "_requested (service/",
+        ),
     ),
-    ("drift and metrics", ("(service/monitor.py", "(forecasting/drift.py")),
-    ("answer encode", ("encode (service/", "forecasts (service/model.py", "told_unusual (service/model.py")),
+    ("drift and metrics", ("(service/watch/monitor.py", "(forecasting/drift/distances.py")),
+    (
+        "answer encode",
+        ("encode (service/", "forecasts (service/model/served.py", "unusual_inputs (service/model/served.py"),
+    ),
     (
         "writing the answer to the socket, its headers included",
-        ("(service/outgoing.py", "send (uvicorn/protocols/"),
+        ("(service/write_batching.py", "send (uvicorn/protocols/"),
     ),
     ("the service's routes and middleware", ("(service/",)),
     ("Litestar", ("(litestar/",)),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ci.errors import Cancelled
+from clients.errors import Cancelled
 
 
 class Signals:

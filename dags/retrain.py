@@ -1,4 +1,7 @@
-"""One DAG per challenge file: the stages in order, their retries, and the schedule. The stages do the work.
+"""The DAG of a challenge: the stages in order, their retries, and the schedule. The stages do the work.
+
+Each challenge has a DAG file of its own, `retrain_<name>.py`: Airflow stops every DAG of a file that it cannot import,
+and a mistake in one challenge must not stop the others.
 
 A run is of a commit. Its first task makes a workspace of that commit; every later task runs a stage command there, with
 the environment that the commit's own requirements name. Nothing of that code is imported here.
@@ -11,22 +14,38 @@ import os
 import signal
 import subprocess
 import sys
-import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, BaseOperator, Param
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTimetableInvalid
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # Airflow puts only the folder of the DAGs there
+
+from forecasting.challenge.schema import ChallengeError, load_challenge  # noqa: E402 - found by the line above
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-ROOT = Path(__file__).resolve().parent.parent
 PASSING_FAULT = 75
 ENDED = {64: "wrong use or configuration", 65: "the data failed the quality gate"}
 PATIENCE_SECONDS = 10
 MAX_RETRY_DELAY = timedelta(minutes=10)
+
+ORDER = {
+    "ingest": ("workspace",),
+    "validate": ("ingest",),
+    "transform": ("validate",),
+    # The profile takes no part in the model, so it is drawn while the dataset is versioned and the model trained.
+    "profile": ("transform",),
+    "version": ("transform",),
+    "train": ("version",),
+    "evaluate": ("train",),
+    "register": ("evaluate", "profile"),
+}
+"""Every stage, and the tasks that it waits for."""
 
 PARAMS = {
     "git_sha": ("HEAD", "The commit whose code is run: 7 to 40 hexadecimal digits of a branch's commit, or HEAD."),
@@ -89,7 +108,7 @@ class WorkspaceOperator(CommandOperator):
     """Makes the run's workspace; tells the later tasks where it is and which interpreter is its own."""
 
     def execute(self, context: Context) -> dict[str, str]:
-        command = [sys.executable, "-P", str(ROOT / "pipelines" / "workspace.py")]
+        command = [sys.executable, "-m", "pipelines.workspace"]
         command += ["--sha", context["params"]["git_sha"] or "HEAD", "--run-id", _run_id(context)]
         made: dict[str, str] = json.loads(self.run_command(command, ROOT, {}))
         return made
@@ -113,6 +132,7 @@ class StageOperator(CommandOperator):
             "RPS_PULL_REQUEST": context["params"]["pull_request"],
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": "",
+            "PYTHONDONTWRITEBYTECODE": "",  # the workspace's environment gets its byte code from the first run
         }
         command = [workspace["python"], "-m", "pipelines", self.stage, "--challenge", self.challenge]
         self.run_command(command, Path(workspace["directory"]), environment)
@@ -122,39 +142,39 @@ def _run_id(context: Context) -> str:
     return str(context["params"]["run_id"] or context["run_id"])
 
 
-def retrain(path: Path) -> DAG:
-    """The DAG of one challenge file."""
-    challenge = tomllib.loads(path.read_text(encoding="utf-8"))
-    name, schedule = challenge["name"], challenge["schedule"]
+def retrain(dag_file: str) -> DAG:
+    """The DAG of the challenge that ``dag_file``, `dags/retrain_<name>.py`, is named after.
+
+    Raises ChallengeError, which Airflow shows as that file's import error.
+    """
+    path = ROOT / "challenges" / f"{Path(dag_file).stem.removeprefix('retrain_')}.toml"
+    challenge = load_challenge(path)
+    schedule = challenge.schedule
     retries = {
-        "retries": schedule["retries"],
-        "retry_delay": timedelta(seconds=schedule["retry_delay_seconds"]),
+        "retries": schedule.retries,
+        "retry_delay": timedelta(seconds=schedule.retry_delay_seconds),
         "retry_exponential_backoff": True,
         "max_retry_delay": MAX_RETRY_DELAY,
-        "execution_timeout": timedelta(minutes=schedule["stage_timeout_minutes"]),
+        "execution_timeout": timedelta(minutes=schedule.stage_timeout_minutes),
     }
     with DAG(
-        f"retrain_{name}",
-        description=challenge["title"],
-        schedule=schedule["cron"],
+        f"retrain_{challenge.name}",
+        description=challenge.title,
+        schedule=schedule.cron,
         catchup=False,
         max_active_runs=4,
         default_args=retries,
         params={key: Param(value, type="string", description=what) for key, (value, what) in PARAMS.items()},
-        tags=["rps", name],
+        tags=["rps", challenge.name],
         doc_md=__doc__,
     ) as dag:
-        stage = {
-            each: StageOperator(stage=each, challenge=name)
-            for each in ("ingest", "validate", "transform", "profile", "version", "train", "evaluate", "register")
-        }
-        start = WorkspaceOperator(task_id="workspace")
-        start >> stage["ingest"] >> stage["validate"] >> stage["transform"]
-        # The profile takes no part in the model, so it is drawn while the dataset is versioned and the model trained.
-        stage["transform"] >> stage["profile"] >> stage["register"]
-        stage["transform"] >> stage["version"] >> stage["train"] >> stage["evaluate"] >> stage["register"]
+        tasks: dict[str, BaseOperator] = {"workspace": WorkspaceOperator(task_id="workspace")}
+        for stage, earlier in ORDER.items():
+            tasks[stage] = StageOperator(stage=stage, challenge=challenge.name)
+            tasks[stage].set_upstream([tasks[each] for each in earlier])
+    try:
+        dag.timetable.validate()
+    except AirflowTimetableInvalid as error:
+        key = f"{path}: schedule.cron: expected a cron expression"
+        raise ChallengeError(f"{key}; found {schedule.cron!r} ({error})") from error
     return dag
-
-
-for _path in sorted((ROOT / "challenges").glob("*.toml")):
-    globals()[f"retrain_{_path.stem}"] = retrain(_path)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Copies what cannot be made again into a new directory: `deploy/backup.sh DIRECTORY`. deploy/restore.sh brings it back.
-# The databases come first, as whatever they name is in the store by then. The store stands still while it is copied, so
-# that its files fit one another: stages that meet this are tried again, and the service does not need it.
+# Copies what cannot be recreated into a new directory: `deploy/backup.sh DIRECTORY`. deploy/restore.sh restores it.
+# The databases come first, so the store already contains what they refer to. The store is stopped while it is copied, so
+# that its files are consistent: stages that run meanwhile are retried, and the service does not need the store.
 set -euo pipefail
 umask 077
 target=${1:?usage: deploy/backup.sh NEW_DIRECTORY}

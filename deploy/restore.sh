@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the databases and the store what they were: `deploy/restore.sh DIRECTORY`, one that deploy/backup.sh has made.
-# What they hold now is lost. On a new host it brings `.env` too, as the keys in it belong to the data.
+# Restores the databases and the store: `deploy/restore.sh DIRECTORY`, a directory that deploy/backup.sh has written.
+# Their current contents are lost. On a new host it also restores `.env`, because its keys belong to the data.
 set -euo pipefail
 umask 077
 source=$(cd "${1:?usage: deploy/restore.sh DIRECTORY}" && pwd)

@@ -22,7 +22,7 @@ def generated() -> dict[Path, str]:
 
 
 def outdated(root: Path, files: Mapping[Path, str]) -> Iterator[Path]:
-    """The files below ``root`` that are missing or not current."""
+    """The files below ``root`` that are missing or stale."""
     for path, content in files.items():
         there = root / path
         if not there.is_file() or there.read_text(encoding="utf-8") != content:
@@ -31,13 +31,13 @@ def outdated(root: Path, files: Mapping[Path, str]) -> Iterator[Path]:
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(prog="python -m monitoring", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if a file is not current")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and list stale files")
     check = parser.parse_args(arguments).check
     files = generated()
     stale = list(outdated(root, files))
     for path in stale:
         if check:
-            print(f"{path} is not current: run 'python -m monitoring'", file=sys.stderr)
+            print(f"{path} is stale: run 'python -m monitoring'", file=sys.stderr)
             continue
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(files[path], encoding="utf-8")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from records.drift_kinds import DriftKind
+
 Area = Literal["service", "model", "pipeline", "watching"]
 Severity = Literal["critical", "warning"]
-Drift = Literal["inputs", "features", "concept"]
 
 OBSERVATIONS_HOURS = 6
 """Without a new observation for so long, nothing is forecast; what a challenge's `max_age_hours` is by default."""
@@ -58,22 +59,22 @@ class Alert:
     expression: str
     """PromQL; every series it gives is one alert."""
     lasting: timedelta
-    """For how long it must hold before anybody is told."""
+    """How long the condition must hold before the alert fires."""
     when: str
-    """What the expression says, in words, for the documentation."""
+    """The condition in words, for the documentation."""
     summary: str
     """One sentence that a person understands. `{{ $labels.… }}` and `{{ $value }}` as in Prometheus."""
-    drift: Drift | None = None
+    drift: DriftKind | None = None
     """What has drifted; such an alert carries the labels `drift` and `challenge`, and starts a retraining."""
 
     @property
     def runbook(self) -> str:
-        """Where the page lies that says what to look at and do, from the repository's root."""
+        """The path of the runbook, from the repository's root."""
         return f"docs/runbooks/{self.name}.md"
 
 
 def recordings(pace: float = 1.0) -> tuple[Recording, ...]:
-    """The recording rules, in an order in which none needs a later one."""
+    """The recording rules, ordered so that none needs a later one."""
     spike = _range(SPIKE_HOURS, pace)
     counted = f'rps_requests_total{{route!~"{ALWAYS_WELL}"}}'
     failed = f'rps_requests_total{{route!~"{ALWAYS_WELL}", status=~"5.."}}'
@@ -101,15 +102,15 @@ def recordings(pace: float = 1.0) -> tuple[Recording, ...]:
                 f"/ (sum by (instance) (increase(rps_predictions_total[{spike}])) >= {FEWEST_ROWS})"
             ),
             told=(
-                f"share of the rows predicted in the last {SPIKE_HOURS} hours with a feature outside what training "
-                f"saw, from {FEWEST_ROWS} rows on"
+                f"share of the rows predicted in the last {SPIKE_HOURS} hours with a feature outside the training "
+                f"range, from {FEWEST_ROWS} rows on"
             ),
         ),
     )
 
 
 def alerts(pace: float = 1.0) -> tuple[Alert, ...]:
-    """All alerts. pace: hours of data that pass in one hour; 1 but in a replay."""
+    """All alerts. pace: hours of data that pass in one hour; 1 except in a replay."""
     return (
         *_service_alerts(),
         _no_observations(pace),
@@ -149,7 +150,7 @@ def _service_alerts() -> tuple[Alert, ...]:
                 'unless on () (rps_pipeline_up{system="mlflow"} == 1 unless on () rps_production_version)'
             ),
             lasting=timedelta(minutes=1),
-            when="a service cannot be scraped, or none is there to be; not before the first release",
+            when="a service cannot be scraped, or no service exists after the first release",
             summary="The service{{ with $labels.instance }} at {{ . }}{{ end }} does not answer Prometheus.",
         ),
         Alert(
@@ -167,7 +168,7 @@ def _service_alerts() -> tuple[Alert, ...]:
             severity="critical",
             expression="rps:requests:error_ratio > 0.02",
             lasting=timedelta(minutes=5),
-            when="more than 2 % of the requests are answered with 500 or more",
+            when="the service answers more than 2 % of the requests with 500 or more",
             summary="{{ $value | humanizePercentage }} of the requests to {{ $labels.instance }} fail.",
         ),
     )
@@ -179,20 +180,20 @@ def _no_observations(pace: float) -> Alert:
         name="NoObservations",
         area="model",
         severity="critical",
-        # A service or a Prometheus that was not there so long ago has not waited so long.
+        # The offset excludes a service or a Prometheus that started later than that.
         expression=(
             f'sum by (challenge) (increase(rps_observations_total{{arrival="newest"}}[{window}]) '
             "* on (instance) group_left (challenge) rps_model_info) == 0 "
             f"and on (challenge) count by (challenge) (rps_model_info offset {window})"
         ),
         lasting=timedelta(minutes=15) / pace,
-        when=f"no replica of a challenge's service has got a new observation for {OBSERVATIONS_HOURS} hours",
-        summary=f"No new observation of {{{{ $labels.challenge }}}} has come for {OBSERVATIONS_HOURS} hours.",
+        when=f"no replica of a challenge's service has received a new observation for {OBSERVATIONS_HOURS} hours",
+        summary=f"No new observation of {{{{ $labels.challenge }}}} has arrived for {OBSERVATIONS_HOURS} hours.",
     )
 
 
 def _drift_alerts(pace: float) -> tuple[Alert, ...]:
-    """One for each challenge and version, however many replicas see it; a new version ends what the old one had."""
+    """One per challenge and version, however many replicas report it; a new version ends the old one's alerts."""
     spike = _range(SPIKE_HOURS, pace)
     hour = timedelta(hours=1) / pace
     return (
@@ -200,8 +201,8 @@ def _drift_alerts(pace: float) -> tuple[Alert, ...]:
             name="InputsOutOfDistribution",
             area="model",
             severity="warning",
-            # Without `drift`: all through a spring it would retrain for nothing (docs/how-to/drift-limits.md).
-            # The counters go on over a change of the model: the rows must all be this version's.
+            # No `drift`: it would retrain in vain all through a spring (docs/how-to/drift-limits.md).
+            # The counters continue across a change of model, but all rows must be this version's.
             expression=(
                 "max by (challenge, version) ((rps:out_of_distribution:ratio > on (instance) "
                 'rps_drift_threshold{signal="out_of_distribution_ratio"}) '
@@ -209,8 +210,8 @@ def _drift_alerts(pace: float) -> tuple[Alert, ...]:
             ),
             lasting=hour,
             when=(
-                f"of the rows of the last {SPIKE_HOURS} hours, all of one version and at least {FEWEST_ROWS}, more "
-                "than the challenge's `max_out_of_distribution_ratio` have a feature outside what training saw"
+                f"of at least {FEWEST_ROWS} rows of one version in the last {SPIKE_HOURS} hours, a larger share than "
+                "the challenge's `max_out_of_distribution_ratio` has a feature outside the training range"
             ),
             summary=(
                 "{{ $value | humanizePercentage }} of the last rows of {{ $labels.challenge }} have a feature outside "
@@ -244,7 +245,7 @@ def _drift_alerts(pace: float) -> tuple[Alert, ...]:
             ),
             lasting=hour,
             when=(
-                "the live error over the hold-out's is above the challenge's `max_live_error_ratio`, "
+                "the ratio of live error to hold-out error is above the challenge's `max_live_error_ratio`, "
                 f"from {FEWEST_SCORES:,} scored forecasts on"
             ),
             summary=(
@@ -268,7 +269,7 @@ def _interval_coverage(pace: float) -> Alert:
         ),
         lasting=timedelta(hours=1) / pace,
         when=(
-            f"less than {least} or more than {most} of the truths lay in their interval, "
+            f"less than {least} or more than {most} of the observed values lay in their interval, "
             f"from {FEWEST_SCORES:,} scored forecasts on"
         ),
         summary=(
@@ -289,21 +290,21 @@ def _pipeline_alerts() -> tuple[Alert, ...]:
             severity="warning",
             expression=f"{failed} > ({succeeded} or 0 * {failed})",
             lasting=timedelta(0),
-            when="the last run of a DAG that ended has failed",
+            when="the last completed run of a DAG failed",
             summary="The last run of {{ $labels.dag_id }} has failed.",
         ),
         Alert(
             name="NoRun",
             area="pipeline",
             severity="critical",
-            # The second part: a DAG that was known so long ago, and has never come to a good end.
+            # The second part: a DAG that existed that long ago and has never succeeded.
             expression=(
                 f"time() - {succeeded} > {seconds} "
                 f"or ({seconds} + 0 * max by (dag_id) (rps_dag_runs offset {seconds}s)) unless on (dag_id) {succeeded}"
             ),
             lasting=timedelta(minutes=10),
             when=f"no run of a DAG has succeeded for {RUN_HOURS} hours",
-            summary="No run of {{ $labels.dag_id }} has come to a good end for {{ $value | humanizeDuration }}.",
+            summary="No run of {{ $labels.dag_id }} has succeeded for {{ $value | humanizeDuration }}.",
         ),
         Alert(
             name="PipelineUnknown",
@@ -311,8 +312,8 @@ def _pipeline_alerts() -> tuple[Alert, ...]:
             severity="warning",
             expression="max by (system) (rps_pipeline_up) == 0",
             lasting=timedelta(minutes=10),
-            when="`python -m ci metrics` cannot read Airflow or MLflow",
-            summary="What {{ $labels.system }} knows of the pipeline cannot be read.",
+            when="`python -m monitoring.exporter` cannot read Airflow or MLflow",
+            summary="The exporter cannot read {{ $labels.system }}.",
         ),
     )
 
@@ -323,13 +324,13 @@ def _watching_alerts() -> tuple[Alert, ...]:
             name="WatcherDown",
             area="watching",
             severity="critical",
-            # Who does without Alertmanager has none; one that was there is missed for a day.
+            # Setups without Alertmanager have none; one that ran before is reported missing for a day.
             expression=(
                 'up{job=~"alerts|pipeline|prometheus"} == 0 or absent(up{job="alerts"}) or absent(up{job="pipeline"}) '
                 'or (up{job="alertmanager"} == 0 and max_over_time(up{job="alertmanager"}[1d]) == 1)'
             ),
             lasting=timedelta(minutes=5),
-            when="`alerts`, `pipeline` or `prometheus`, or an Alertmanager that was there, cannot be scraped",
+            when="`alerts`, `pipeline` or `prometheus`, or an Alertmanager that ran before, cannot be scraped",
             summary="{{ $labels.job }}{{ with $labels.instance }} at {{ . }}{{ end }} does not answer Prometheus.",
         ),
         Alert(
@@ -338,8 +339,8 @@ def _watching_alerts() -> tuple[Alert, ...]:
             severity="warning",
             expression='sum by (instance) (rps_alert_events_waiting{job="alerts"}) > 0',
             lasting=timedelta(minutes=15),
-            when="`python -m ci alerts` could not hand an event over to GitHub for 15 minutes",
-            summary="{{ $value }} events of drift wait at {{ $labels.instance }} to be taken by GitHub.",
+            when="`python -m monitoring.relay` could not deliver an event to GitHub for 15 minutes",
+            summary="{{ $value }} drift events at {{ $labels.instance }} wait for GitHub.",
         ),
         Alert(
             name="NotificationsFailing",
@@ -350,7 +351,7 @@ def _watching_alerts() -> tuple[Alert, ...]:
             ),
             lasting=timedelta(minutes=10),
             when="Alertmanager cannot deliver to the receiver or to Slack",
-            summary="Alertmanager at {{ $labels.instance }} cannot deliver by {{ $labels.integration }}.",
+            summary="Alertmanager at {{ $labels.instance }} cannot deliver through {{ $labels.integration }}.",
         ),
         Alert(
             name="RulesFailing",
@@ -358,7 +359,7 @@ def _watching_alerts() -> tuple[Alert, ...]:
             severity="critical",
             expression="sum by (instance) (increase(prometheus_rule_evaluation_failures_total[10m])) > 0",
             lasting=timedelta(minutes=10),
-            when="Prometheus cannot work out a rule, so its alert cannot fire",
-            summary="Prometheus at {{ $labels.instance }} cannot work out some of the alerts.",
+            when="Prometheus cannot evaluate a rule, so its alert cannot fire",
+            summary="Prometheus at {{ $labels.instance }} cannot evaluate some of its rules.",
         ),
     )

@@ -34,7 +34,7 @@ def model_dashboard() -> models.Dashboard:
     served = 'rps_model_info{challenge=~"$challenge"}'
     return dashboard(
         "model",
-        "Is the model still good, and does the world still look like what it was trained on?",
+        "Is the model still good, and does the data still look like its training data?",
         {"": _first(), "Forecast and truth": _truth(), "Live error": _error(), "Drift": _drift(), "Data": _data()},
         [
             variable("challenge", "Challenge", "What is predicted", "rps_model_info"),
@@ -52,7 +52,7 @@ def _first() -> Sequence[Panel]:
     return (
         number(
             "Version",
-            "The version that is served. Two of them: a release is under way, or a replica was forgotten.",
+            "The served version. Two versions mean that a release is in progress or a replica was not updated.",
             "none",
             Query(f"max by (challenge, version) (rps_model_info{{{SERVED}}})", "{{challenge}} {{version}}"),
             names=True,
@@ -78,7 +78,7 @@ def _first() -> Sequence[Panel]:
         ),
         number(
             "Interval coverage",
-            "Share of truths that lay in their 90 % interval. 85 to 95 % is right.",
+            "Share of observed values inside their 90 % interval. 85 to 95 % is right.",
             "percentunit",
             Query(f"min(rps_live_interval_coverage{{{ALL}}})", "coverage"),
             steps=((None, "red"), (COVERAGE[0], "green"), (COVERAGE[1], "red")),
@@ -97,8 +97,8 @@ def _truth() -> Sequence[Panel]:
     return (
         chart(
             "$unique_id",
-            "The newest observation, and the forecasts that were made for its time so many steps before, in the "
-            "target's unit. Where the lines lie on one another, the forecast was right.",
+            "The newest observation, and the forecasts made for its time that many steps earlier, in the target's "
+            "unit. Where the lines coincide, the forecast was right.",
             "none",
             Query(f'rps_target_value{{{SERVED}, unique_id=~"$unique_id"}}', "truth"),
             Query(
@@ -116,7 +116,7 @@ def _error() -> Sequence[Panel]:
     return (
         chart(
             "Live error by horizon",
-            "RMSE (or MAE, as the challenge has it) of the last forecasts met by their truth, in the target's unit.",
+            "RMSE (or MAE, depending on the challenge) of the last scored forecasts, in the target's unit.",
             "none",
             Query(f"rps_live_error{{{EACH}}}", "{{horizon}} ({{instance}})"),
             width=12,
@@ -139,7 +139,7 @@ def _error() -> Sequence[Panel]:
         ),
         chart(
             "Interval coverage by horizon",
-            "Share of truths in their 90 % interval; it should stay between the dashed lines.",
+            "Share of observed values inside their 90 % interval; it should stay between the dashed lines.",
             "percentunit",
             Query(f"rps_live_interval_coverage{{{EACH}}}", "{{horizon}} ({{instance}})"),
             width=12,
@@ -161,7 +161,7 @@ def _drift() -> Sequence[Panel]:
         ),
         chart(
             "The features that drift most",
-            "Population stability index over the limit, of those that stood among the first five.",
+            "Population stability index over the limit, of the features that were among the first five.",
             "percentunit",
             Query(f"topk(5, max by (feature) ({OFF_LIMIT}))", "{{feature}}"),
             width=16,
@@ -170,8 +170,8 @@ def _drift() -> Sequence[Panel]:
         ),
         chart(
             "Out of distribution",
-            "Share of the predicted rows with a feature outside what training saw: over the last predictions (the "
-            f"drift window), and over the last {SPIKE_HOURS} hours, which is what InputsOutOfDistribution looks at.",
+            "Share of the predicted rows with a feature outside the training range: over the last predictions (the "
+            f"drift window), and over the last {SPIKE_HOURS} hours, as InputsOutOfDistribution measures it.",
             "percentunit",
             Query(f"rps_out_of_distribution_ratio{{{SERVED}}}", "window ({{instance}})"),
             Query(f"rps:out_of_distribution:ratio{{{SERVED}}}", f"{SPIKE_HOURS} hours ({{{{instance}}}})"),
@@ -186,7 +186,7 @@ def _data() -> Sequence[Panel]:
     return (
         chart(
             "New observations",
-            f"Observations in an hour that moved a series on. None for {OBSERVATIONS_HOURS} hours: NoObservations.",
+            f"Observations per hour that advanced a series. None for {OBSERVATIONS_HOURS} hours fires NoObservations.",
             "none",
             Query(
                 f'sum by (instance) (increase(rps_observations_total{{{SERVED}, arrival="newest"}}[1h]))',
@@ -195,13 +195,13 @@ def _data() -> Sequence[Panel]:
         ),
         chart(
             "Forecasts met by their truth",
-            "Forecasts scored in an hour. None: no truth arrives, so none of the live figures moves.",
+            "Forecasts scored per hour. Without any, no truth arrives and the live figures do not change.",
             "none",
             Query(f"sum by (horizon) (increase(rps_forecasts_scored_total{{{SERVED}}}[1h]))", "{{horizon}} steps"),
         ),
         chart(
             "Age of the training data",
-            "Since the last observation that had a part in training.",
+            "Time since the last observation used in training.",
             "s",
             Query(
                 f"(time() - rps_model_train_end_timestamp_seconds{{{SERVED}}}) "

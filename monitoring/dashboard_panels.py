@@ -235,7 +235,7 @@ def alerts_now(area: str) -> Panel:
     """How many alerts of ``area`` (a regular expression) fire; what an operator looks at first."""
     return number(
         "Alerts firing",
-        f"Alerts of the area {area.replace('|', ' or ')} that fire. Their names are marked in red on the charts.",
+        f"Alerts of the area {area.replace('|', ' or ')} that are firing. Red marks on the charts show their names.",
         "none",
         Query(f'count(ALERTS{{alertstate="firing", area=~"{area}"}}) or vector(0)', "alerts"),
         steps=bad_from(1),

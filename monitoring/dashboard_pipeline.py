@@ -30,7 +30,7 @@ OF = 'challenge=~"$challenge"'
 def pipeline_dashboard() -> models.Dashboard:
     return dashboard(
         "pipeline",
-        "Did the last runs go well, what did the gate say, and what did the alerts set off?",
+        "Did the last runs succeed, what did the gate decide, and what did the alerts trigger?",
         {
             "": _first(),
             "DAG runs": _runs(),
@@ -51,7 +51,7 @@ def _first() -> Sequence[Panel]:
     return (
         number(
             "Readable",
-            "Whether the last look at Airflow and MLflow succeeded. While one is down, its figures are old.",
+            "Whether the exporter could last read Airflow and MLflow. While one is down, its figures are old.",
             "none",
             Query("rps_pipeline_up", "{{system}}"),
             words=UP,
@@ -59,7 +59,7 @@ def _first() -> Sequence[Panel]:
         alerts_now("pipeline|watching"),
         number(
             "Since the last good run",
-            f"Since a run of each DAG ended well. Above {RUN_HOURS} hours people are called (NoRun).",
+            f"Time since a run of each DAG succeeded. Above {RUN_HOURS} hours, NoRun fires.",
             "s",
             Query(
                 f'time() - max by (dag_id) (rps_dag_run_end_timestamp_seconds{{{DAG}, state="success"}})', "{{dag_id}}"
@@ -75,14 +75,14 @@ def _first() -> Sequence[Panel]:
         ),
         number(
             "In production",
-            "The number of the version behind the alias `production`.",
+            "The version that the alias `production` points to.",
             "none",
             Query(f"max by (challenge) (rps_production_version{{{OF}}})", "{{challenge}}"),
         ),
         number(
             "Events waiting",
-            "Drift events that the receiver has taken and GitHub has not. More than a few minutes above 0: GitHub is "
-            "away, or refuses the token.",
+            "Drift events that the receiver has accepted and GitHub has not. If it stays above 0 for minutes, GitHub "
+            "is unreachable or refuses the token.",
             "none",
             Query("sum(rps_alert_events_waiting)", "waiting"),
             steps=bad_from(1),
@@ -96,7 +96,7 @@ def _runs() -> Sequence[Panel]:
     return (
         states(
             "How the last run ended",
-            "Of each DAG: whether the newest run that has ended was a success.",
+            "For each DAG, whether the newest completed run succeeded.",
             Query(f"({good} > bool ({failed} or 0 * {good})) or 0 * {failed}", "{{dag_id}}"),
             {"0": ("failed", "red"), "1": ("success", "green")},
             width=12,
@@ -111,14 +111,14 @@ def _runs() -> Sequence[Panel]:
         ),
         chart(
             "Duration of runs",
-            "Of the last run that ended so.",
+            "Duration of the last run that ended in each state.",
             "s",
             Query(f"rps_dag_run_duration_seconds{{{DAG}}}", "{{dag_id}} {{state}}"),
             width=12,
         ),
         bars(
             "Duration of tasks",
-            "Of the last run that ended well, the longest first.",
+            "Durations in the last successful run, the longest first.",
             "s",
             Query(f"sort_desc(rps_task_duration_seconds{{{DAG}}})", "{{task_id}} ({{dag_id}})"),
             width=12,
@@ -136,7 +136,7 @@ def _gate() -> Sequence[Panel]:
         ),
         chart(
             "Gate verdicts",
-            "Model versions in the registry, by what the gate said of them.",
+            "Model versions in the registry, by the gate's verdict.",
             "none",
             Query(f"rps_gate_verdicts{{{OF}}}", "{{challenge}} {{verdict}}"),
             stacked=True,
@@ -155,14 +155,14 @@ def _loop() -> Sequence[Panel]:
     return (
         chart(
             "Retrainings by reason",
-            "Runs in the last 24 hours, by what asked for them.",
+            "Runs in the last 24 hours, by their reason.",
             "none",
             Query(f"rps_retrainings{{{OF}}}", "{{challenge}} {{reason}}"),
             stacked=True,
         ),
         chart(
             "Alerts received",
-            "Alerts that the receiver was sent in an hour, by who told it; it keeps each of them in its file.",
+            "Alerts that the receiver accepted per hour, by sender; it keeps each one in its file.",
             "none",
             Query(
                 "sum by (source, status) (increase(rps_alerts_received_total[1h]))",
@@ -171,7 +171,7 @@ def _loop() -> Sequence[Panel]:
         ),
         chart(
             "Drift events",
-            "What became of the drift alerts, since the receiver was started.",
+            "Outcomes of the drift alerts since the receiver's start.",
             "none",
             Query(f"sum by (challenge, outcome) (rps_alert_events_total{{{OF}}})", "{{challenge}} {{outcome}}"),
         ),

@@ -59,13 +59,13 @@ def _first() -> Sequence[Panel]:
         alerts_now("service"),
         number(
             "Requests",
-            "Requests answered per second, by all chosen instances, those of probes and Prometheus included.",
+            "Requests per second that all selected instances answered, including probes and Prometheus.",
             "reqps",
             Query(f"sum(rate(rps_requests_total{{{SERVED}}}[$__rate_interval]))", "requests"),
         ),
         number(
             "Failed",
-            "Share of the requests answered with 5xx, over 5 minutes. Above 2 % people are called (FailingRequests).",
+            "Share of the requests answered with 5xx, over 5 minutes. Above 2 %, FailingRequests fires.",
             "percentunit",
             Query(f"max(rps:requests:error_ratio{{{SERVED}}})", "failed"),
             steps=bad_from(0.02),
@@ -79,7 +79,7 @@ def _first() -> Sequence[Panel]:
         ),
         number(
             "Refused",
-            "Requests refused per second because too many were at work. Above 0 the service needs another replica.",
+            "Requests refused per second because too many were in progress. Above 0, add a replica.",
             "reqps",
             Query(f"sum(rate(rps_requests_shed_total{{{SERVED}}}[$__rate_interval]))", "refused"),
             steps=bad_from(0.01),
@@ -97,14 +97,14 @@ def _rate() -> Sequence[Panel]:
         ),
         chart(
             "Answers by status",
-            "Answers per second. 4xx are mistakes of clients, 503 is too much load or a missing state, 500 is a bug.",
+            "Answers per second. 4xx are client errors, 503 is overload or an unreachable state, 500 is a bug.",
             "reqps",
             Query(f"sum by (status) (rate(rps_requests_total{{{SERVED}}}[$__rate_interval]))", "{{status}}"),
             stacked=True,
         ),
         chart(
             "Share of failed requests",
-            "Share of requests answered with 5xx, by instance. The dashed line is where FailingRequests begins.",
+            "Share of requests answered with 5xx, by instance. The dashed line is the threshold of FailingRequests.",
             "percentunit",
             Query(
                 f'(sum by (instance) (rate(rps_requests_total{{{COUNTED}, status=~"5.."}}[$__rate_interval])) '
@@ -121,7 +121,7 @@ def _latency() -> Sequence[Panel]:
     return (
         chart(
             "Latency",
-            "Of forecasts and observations, from the headers to the whole answer. SlowRequests begins at the line.",
+            "Forecasts and observations, from the headers to the full answer. The line is SlowRequests' threshold.",
             "s",
             *(
                 Query(
@@ -136,7 +136,7 @@ def _latency() -> Sequence[Panel]:
         ),
         chart(
             "p95 by route",
-            "Which route is slow.",
+            "The same percentile for each route.",
             "s",
             Query(
                 "histogram_quantile(0.95, "
@@ -151,29 +151,29 @@ def _latency() -> Sequence[Panel]:
 def _saturation() -> Sequence[Panel]:
     return (
         chart(
-            "Requests at work",
-            "In flight when Prometheus looked. RPS_MAX_IN_FLIGHT (256 in each worker) is the most.",
+            "Requests in progress",
+            "Requests in flight at the scrape. RPS_MAX_IN_FLIGHT (256 per worker) is the limit.",
             "none",
             Query(f"rps_requests_in_flight{{{SERVED}}}", "{{instance}}"),
             width=6,
         ),
         chart(
             "CPU",
-            "Cores used. One worker uses one core at most. Not told with several workers.",
+            "Cores used. One worker uses at most one core. Not available with several workers.",
             "none",
             Query(f'rate(process_cpu_seconds_total{{job="service", {SERVED}}}[$__rate_interval])', "{{instance}}"),
             width=6,
         ),
         chart(
             "Memory",
-            "Resident memory. It should stay level. Not told with several workers.",
+            "Resident memory. It should stay level. Not available with several workers.",
             "bytes",
             Query(f'process_resident_memory_bytes{{job="service", {SERVED}}}', "{{instance}}"),
             width=6,
         ),
         chart(
             "Open files",
-            "Share of the files that the process may have open; connections are files. Not told with several workers.",
+            "Share of the process's open-file limit; connections count. Not available with several workers.",
             "percentunit",
             Query(
                 f'process_open_fds{{job="service", {SERVED}}} / process_max_fds{{job="service", {SERVED}}}',
@@ -189,21 +189,21 @@ def _work() -> Sequence[Panel]:
     return (
         chart(
             "Rows predicted",
-            "Rows predicted per second, by what asked: the stream, a window, or a protocol.",
+            "Rows predicted per second, by origin: the stream, a window, or a protocol.",
             "rowsps",
             Query(f"sum by (source) (rate(rps_predictions_total{{{SERVED}}}[$__rate_interval]))", "{{source}}"),
             stacked=True,
         ),
         chart(
             "Observations",
-            "Observations per second by what they did. `rejected` counts requests: something was out of range.",
+            "Observations per second, by their effect. `rejected` counts requests with a value out of range.",
             "cps",
             Query(f"sum by (arrival) (rate(rps_observations_total{{{SERVED}}}[$__rate_interval]))", "{{arrival}}"),
             stacked=True,
         ),
         chart(
             "Time since the start",
-            "A fall to zero is a restart.",
+            "A drop to zero is a restart; a sawtooth means a crash loop.",
             "s",
             Query(f"rps_uptime_seconds{{{SERVED}}}", "{{instance}}"),
         ),

@@ -1,4 +1,4 @@
-"""The alerts as Grafana evaluates and tells them: rules, contact points and the notification policy.
+"""The alerts as Grafana evaluates and sends them: rules, contact points and the notification policy.
 
 In these files Grafana replaces `$NAME` by the environment's variable everywhere but in queries and annotations (there
 `$labels` and `$values` are for its templates); one that is not set becomes nothing. A file that Grafana refuses keeps
@@ -72,7 +72,7 @@ def rules(dashboards: Sequence[dashboard.Dashboard]) -> dict[str, Any]:
 
 
 def contacts(*, slack: bool) -> dict[str, Any]:
-    """Who is told: the receiver of all, and Slack of what is critical, if there is an address for it."""
+    """The contact points: the receiver for every alert, and Slack for critical ones, if there is an address for it."""
     return {
         "apiVersion": 1,
         "contactPoints": [_receiver(), *([_slack()] if slack else [])],

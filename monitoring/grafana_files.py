@@ -1,4 +1,4 @@
-"""Every file that Grafana is provisioned with (data source, dashboards, alert rules, who is told), and their page."""
+"""Every file that Grafana is provisioned with (data source, dashboards, alerts, contact points), and their page."""
 
 from __future__ import annotations
 

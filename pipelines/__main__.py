@@ -12,20 +12,10 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
-from pipelines.errors import PassingFault, StageError
-from pipelines.files import held_alone
+from clients.disk import locked
+from clients.errors import PassingFault, RpsError
 from pipelines.run import open_run
-
-STAGES = {
-    "ingest": "ask the source for what is new, store the answer as it came, merge it into the history",
-    "validate": "judge the observations by the challenge's quality rules; 65 when they fail",
-    "transform": "make the features and the targets",
-    "profile": "write the profile report and log it to MLflow",
-    "version": "record the dataset with DVC, push it, commit its metadata to data/<challenge>",
-    "train": "fit one model per horizon, calibrate the intervals, write the bundle",
-    "evaluate": "measure candidate, production and persistence on the same hold-out",
-    "register": "add the candidate to the model registry, without an alias",
-}
+from records.stages import STAGES
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m pipelines",
         description="Run one stage of a challenge's pipeline in the current directory.",
         epilog="stages, in order:\n"
-        + "\n".join(f"  {name:<10} {what}" for name, what in STAGES.items())
+        + "\n".join(f"  {name:<10} {stage.help}" for name, stage in STAGES.items())
         + "\n\nexit codes: 0 done; 64 wrong use or configuration; 65 the data failed the quality gate;"
         + "\n75 a passing fault (run it again); anything else is a bug.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -55,9 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run = open_run(options.challenge, starts=options.stage == "ingest")
         # A retry must not work beside the attempt that it follows, which may outlive the task that started it.
-        with _disk_faults(), held_alone(run.files.root / f".{options.stage}.lock"):
+        with (
+            _disk_faults(),
+            locked(run.files.root / f".{options.stage}.lock", f"the stage {options.stage} of this workspace"),
+        ):
             importlib.import_module(f"pipelines.{options.stage}").run(run)
-    except StageError as error:
+    except RpsError as error:
         print(f"{options.stage}: {error}", file=sys.stderr)
         return error.exit_code
     took = time.monotonic() - started
@@ -78,7 +71,7 @@ def _disk_faults() -> Iterator[None]:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}:
             raise
-        raise PassingFault(f"the disk failed: {error}. Free or mend it, then run again.") from error
+        raise PassingFault(f"the disk failed: {error}. Free or repair it, then run again.") from error
 
 
 if __name__ == "__main__":

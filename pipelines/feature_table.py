@@ -8,8 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forecasting.features import FeatureSpec, target_column
-from pipelines.errors import ConfigurationError
+from clients.errors import ConfigurationError
+from forecasting.features.spec import FeatureSpec, target_column
+from pipelines.parquet import read_parquet
 
 
 def read_features(path: Path, spec: FeatureSpec) -> pd.DataFrame:
@@ -21,9 +22,9 @@ def read_features(path: Path, spec: FeatureSpec) -> pd.DataFrame:
     try:
         lacking = set(wanted) - set(pq.read_schema(path).names)
         if lacking:
-            told = f"{path} was made for other features (no {', '.join(sorted(lacking))})"
-            raise ConfigurationError(f"{told}: run the stage 'transform' again.")
-        return pd.read_parquet(path, columns=wanted)
+            message = f"{path} was made for other features (no {', '.join(sorted(lacking))})"
+            raise ConfigurationError(f"{message}: run the stage 'transform' again.")
+        return read_parquet(path, wanted).to_pandas(use_threads=False)
     except FileNotFoundError:
         raise ConfigurationError(f"{path} is missing: run the stage 'transform' first.") from None
     except (pa.ArrowException, OSError) as error:

@@ -19,13 +19,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forecasting.challenge import Challenge
-from pipelines.errors import ConfigurationError, DataRejected, PassingFault
-from pipelines.files import read_json, whole_file
+from clients.disk import whole_file
+from clients.errors import ConfigurationError, DataRejected, PassingFault
+from clients.store import Store, open_store
+from forecasting.challenge.schema import Challenge
+from pipelines.files import read_json
+from pipelines.parquet import read_parquet
 from pipelines.raw import RawDamaged, load_raws
 from pipelines.run import Run
-from pipelines.sources import Answer, Source
-from pipelines.store import Store, open_store
+from pipelines.sources.source import Answer, Source
 
 KEY = ["unique_id", "ds"]
 FORMAT = 1
@@ -161,7 +163,10 @@ def fingerprint(challenge: Challenge) -> str:
     tables = {"source": challenge.source, "quality": challenge.quality}
     digest.update(msgspec.json.encode(tables, order="deterministic"))
     here = Path(__file__).parent
-    code = [*sorted((here / "sources").glob("*.py")), *(here / name for name in ("raw.py", "history.py", "quality.py"))]
+    code = [
+        *sorted((here / "sources").glob("*.py")),
+        *(here / name for name in ("raw.py", "history.py", "data_rules.py")),
+    ]
     for path in code:
         if path.exists():
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -230,9 +235,9 @@ def _pack(history: History, run_id: str) -> bytes:
 def _unpack(packed: bytes, challenge: Challenge) -> tuple[History, str]:
     """History and the run that wrote it. Raises ValueError when it is damaged or of another format."""
     try:
-        table = pq.read_table(io.BytesIO(packed))
+        table = read_parquet(packed)
         contents = msgspec.json.decode(table.schema.metadata[_METADATA], type=_Contents)
-        rows = table.to_pandas()
+        rows = table.to_pandas(use_threads=False)
     except (pa.ArrowException, OSError, KeyError, TypeError, msgspec.DecodeError) as error:
         raise ValueError(str(error) or type(error).__name__) from error
     expected = list(empty_history(challenge).rows.columns)

@@ -8,9 +8,12 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pandas as pd
 
-from forecasting.challenge import Challenge
-from pipelines.errors import DataRejected, PassingFault
-from pipelines.files import whole_file, write_json
+from clients.disk import whole_file
+from clients.errors import DataRejected, PassingFault
+from clients.live_api import Limits, fetch, paced
+from clients.store import Store, open_store
+from forecasting.challenge.schema import Challenge
+from pipelines.files import write_json
 from pipelines.history import (
     KEY,
     Collection,
@@ -24,11 +27,10 @@ from pipelines.history import (
     read_answer,
     write_history,
 )
-from pipelines.http import Limits, fetch, paced
 from pipelines.raw import collected_at_of, raw_keys, store_raw
 from pipelines.run import Run, utc_now
-from pipelines.sources import Answer, Source, make_source
-from pipelines.store import Store, open_store
+from pipelines.sources import make_source
+from pipelines.sources.source import Answer, Source
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 
@@ -45,6 +47,7 @@ def run(run: Run) -> None:
     challenge, files, as_of = run.challenge, run.files, run.identity.as_of
     source = make_source(challenge)
     store = open_store()
+    store.check()
     # What an earlier ingest left here must not pass for this one's, should it fail.
     for output in (files.observations, files.collection, files.history):
         output.unlink(missing_ok=True)
@@ -70,8 +73,8 @@ def run(run: Run) -> None:
         raise DataRejected(f"{asked}, and none are known. The answers are stored; check the challenge's [source].")
     collection = _counted(run, since, known, received, observations)
     _write(run, merged, observations, collection)
-    told = f"received {collection.rows_received:,} rows in {len(received.keys)} answers, {collection.rows_new:,} new"
-    print(f"{told}; {collection.rows:,} observations of {len(collection.rows_by_series)} series", flush=True)
+    message = f"received {collection.rows_received:,} rows in {len(received.keys)} answers, {collection.rows_new:,} new"
+    print(f"{message}; {collection.rows:,} observations of {len(collection.rows_by_series)} series", flush=True)
 
 
 def _newest_collection(keys: list[str]) -> datetime | None:
@@ -81,8 +84,8 @@ def _newest_collection(keys: list[str]) -> datetime | None:
     newest = collected_at_of(keys[-1])
     now = datetime.now(UTC)
     if now < newest - CLOCK_TOLERANCE:
-        told = f"it is {_told(now)}, but {keys[-1]} was collected later"
-        raise PassingFault(f"the clock went back: {told}. Set this machine's clock, then run the stage again.")
+        message = f"it is {_told(now)}, but {keys[-1]} was collected later"
+        raise PassingFault(f"the clock went back: {message}. Set this machine's clock, then run the stage again.")
     return newest
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.utils._param_validation import InvalidParameterError
 
-from forecasting.challenge import Challenge
-from pipelines.errors import ConfigurationError
+from clients.errors import ConfigurationError
+from forecasting.challenge.schema import Challenge
 
 FloatArray = NDArray[np.float64]
 

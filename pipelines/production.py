@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from forecasting.bundle import Bundle, read_bundle
-from forecasting.manifest import BundleError
-from pipelines.files import whole_directory
+from clients.disk import whole_directory
+from clients.tracking import artifacts_gone, released_version
+from forecasting.models.bundle import Bundle, read_bundle
+from forecasting.models.manifest import BundleError
 from pipelines.run import Run
-from pipelines.tracking import Tracking
-
-ALIAS = "production"
+from pipelines.tracked_run import Tracking
 
 
 @dataclass(frozen=True)
@@ -28,16 +27,19 @@ def fetch_production(run: Run, tracking: Tracking) -> Production | None:
     """The bundle of the released version, or None when nothing was released yet.
 
     A bundle that is damaged or of another format is no fault of this run: it is told in ``problem``.
-    Raises ConfigurationError or PassingFault when MLflow does not give it.
+    Raises ConfigurationError (its artifacts are gone, or MLflow refuses us) or PassingFault.
     """
-    version = _released_version(run.challenge.name, tracking)
-    if version is None:
+    with tracking.faults(f"look up the model {run.challenge.name}"):
+        version = released_version(tracking.client, run.challenge.name)
+    if not version:
         return None
     directory = run.files.production
     with whole_directory(directory) as scratch, tracking.faults(f"fetch version {version} of {run.challenge.name}"):
-        from mlflow.artifacts import download_artifacts
+        from mlflow.artifacts import download_artifacts, list_artifacts
 
         source = tracking.client.get_model_version_download_uri(run.challenge.name, version)
+        if not list_artifacts(artifact_uri=source, tracking_uri=tracking.uri):
+            raise artifacts_gone(run.challenge.name, version, source)
         # By its artifact address: a 2.7 server does not answer what `runs:/` and `list_artifacts` ask it today.
         fetched = Path(download_artifacts(artifact_uri=source, dst_path=str(scratch), tracking_uri=tracking.uri))
         if fetched != scratch:
@@ -48,16 +50,3 @@ def fetch_production(run: Run, tracking: Tracking) -> Production | None:
         return Production(version, directory, read_bundle(directory))
     except BundleError as error:
         return Production(version, directory, None, str(error))
-
-
-def _released_version(name: str, tracking: Tracking) -> str | None:
-    from mlflow.exceptions import MlflowException
-
-    with tracking.faults(f"look up the model {name}"):
-        try:
-            version = tracking.client.get_registered_model(name).aliases.get(ALIAS)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
-    return None if version is None else str(version)

@@ -7,13 +7,11 @@ import warnings
 
 import pandas as pd
 
-from pipelines.errors import ConfigurationError, DataRejected
+from clients.errors import ConfigurationError, DataRejected
 from pipelines.files import read_table, write_text
 from pipelines.run import Run
-from pipelines.tracking import open_tracking
-
-ARTIFACTS = "profile"
-"""The MLflow artifacts about a run's data."""
+from pipelines.tracked_run import open_tracking
+from records.mlflow_names import Artifact
 
 
 def run(run: Run) -> None:
@@ -33,7 +31,7 @@ def run(run: Run) -> None:
     print(f"profiled the observations in {files.profile}", flush=True)
     tracking = open_tracking(run)
     for path in (files.profile, files.quality, files.quality_report):
-        tracking.log_artifacts(path, ARTIFACTS)
+        tracking.log_artifacts(path, Artifact.PROFILE)
     print(f"logged it to {tracking.run_url}", flush=True)
 
 

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from pipelines.sources import Answer
-from pipelines.store import Store
+from clients.store import Store
+from pipelines.sources.source import Answer
 
 _PARALLEL = 8
 _KEY = re.compile(r"/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\.json\.gz$")

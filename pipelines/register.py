@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from forecasting.evaluation import Evaluation
-from pipelines.errors import ConfigurationError, PassingFault
+from clients.errors import ConfigurationError, PassingFault
+from forecasting.judging.evaluation import Evaluation
 from pipelines.files import read_json, write_json
 from pipelines.run import Run
-from pipelines.tracking import Tracking, open_tracking
+from pipelines.tracked_run import Tracking, open_tracking
+from records.mlflow_names import Artifact, GateTag, VersionTag
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -51,7 +52,7 @@ def run(run: Run) -> None:
         run_id=run.identity.run_id,
         mlflow_run_id=tracking.run_id,
         source=str(version.source),
-        url=f"{tracking.uri.rstrip('/')}/#/models/{name}/versions/{version.version}",
+        url=f"{tracking.uri}/#/models/{name}/versions/{version.version}",
     )
     write_json(run.files.registered, registered)
     print(f"registered as version {registered.version} of {name}: {registered.url}", flush=True)
@@ -77,7 +78,7 @@ def _existing(name: str, tracking: Tracking) -> ModelVersion | None:
 
 def _created(run: Run, tracking: Tracking) -> ModelVersion:
     with tracking.faults("add a model version"):
-        source = f"{tracking.client.get_run(tracking.run_id).info.artifact_uri}/bundle"
+        source = f"{tracking.client.get_run(tracking.run_id).info.artifact_uri}/{Artifact.BUNDLE}"
         return tracking.client.create_model_version(
             run.challenge.name, source=source, run_id=tracking.run_id, tags=_tags(run), await_creation_for=0
         )
@@ -104,4 +105,8 @@ def _complete_tags(version: ModelVersion, run: Run, tracking: Tracking) -> None:
 
 
 def _tags(run: Run) -> dict[str, str]:
-    return {"gate": "pending", "git_sha": run.identity.git_sha, "run_id": run.identity.run_id}
+    return {
+        VersionTag.GATE: GateTag.PENDING,
+        VersionTag.GIT_SHA: run.identity.git_sha,
+        VersionTag.RUN_ID: run.identity.run_id,
+    }

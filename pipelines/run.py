@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +11,12 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from forecasting.challenge import Challenge, ChallengeError, load_challenge
-from pipelines.errors import ConfigurationError, PassingFault
-from pipelines.files import Files, read_json, write_json
+from clients.errors import ConfigurationError, PassingFault, RpsError
+from clients.git import Git
+from clients.settings import address
+from forecasting.challenge.schema import Challenge, ChallengeError, load_challenge
+from pipelines.files import read_json, write_json
+from records.stages import RunFiles
 
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 """The grid of every challenge starts at the first, and nanoseconds since then hold little more than the last."""
@@ -37,7 +39,7 @@ class Run:
 
     challenge: Challenge
     challenge_path: Path
-    files: Files
+    files: RunFiles
     identity: RunIdentity
 
 
@@ -53,7 +55,7 @@ def open_run(challenge_name: str, *, starts: bool) -> Run:
         challenge = load_challenge(path)
     except ChallengeError as error:
         raise ConfigurationError(str(error)) from error
-    files = Files(Path("data") / challenge.name)
+    files = RunFiles(Path("data") / challenge.name)
     asked = os.environ.get("RPS_RUN_ID", "")
     if starts and not (asked and files.run.exists() and _stored(files).run_id == asked):
         write_json(files.run, _new_identity(asked))
@@ -66,9 +68,9 @@ def open_run(challenge_name: str, *, starts: bool) -> Run:
 
 def utc_now() -> datetime:
     """Now: the system's clock, or the one at `RPS_CLOCK_URL` (the replay's moves at its own speed)."""
-    url = os.environ.get("RPS_CLOCK_URL")
-    if not url:
+    if not os.environ.get("RPS_CLOCK_URL"):
         return datetime.now(UTC)
+    url = address(os.environ, "RPS_CLOCK_URL")
     try:
         answer = httpx.get(url, timeout=10.0)
         answer.raise_for_status()
@@ -90,7 +92,7 @@ def parse_utc(text: str, what: str) -> datetime:
     return moment
 
 
-def _stored(files: Files) -> RunIdentity:
+def _stored(files: RunFiles) -> RunIdentity:
     return read_json(files.run, RunIdentity, made_by="ingest")
 
 
@@ -107,7 +109,6 @@ def _new_identity(run_id: str) -> RunIdentity:
 
 def _head() -> str:
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # git is not installed
+        return Git(Path.cwd()).text("rev-parse", "HEAD")
+    except RpsError:
         return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"

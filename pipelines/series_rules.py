@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from forecasting.challenge import Challenge
-from pipelines.quality import Violation
+from forecasting.challenge.schema import Challenge
+from records.quality import Violation
 
 JUMP_SCALE = 3.5
 JUMP_QUANTILE = 0.99
-"""A level shift of more than JUMP_SCALE times the series' own JUMP_QUANTILE of shifts is told as a change of unit.
+"""A level shift of more than JUMP_SCALE times the series' own JUMP_QUANTILE of shifts counts as a change of unit.
 
 In a year of New York's weather the largest shift is 2.7 times that quantile (temperature, at a cold front), while a
 silent change from °C to °F at any temperature above -9 °C is more than 3.5 times.

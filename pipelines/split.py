@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 import pandas as pd
 
-from forecasting.challenge import Challenge
-from forecasting.intervals import residuals_needed
-from pipelines.errors import DataRejected
+from clients.errors import DataRejected
+from forecasting.challenge.schema import Challenge
+from forecasting.models.intervals import residuals_needed
 
 MIN_ROWS = {"training": 500, "calibration": 100, "holdout": 100}
 """Below these a fit, a 90 % quantile and a comparison say nothing; rows are origins whose targets are known.

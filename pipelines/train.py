@@ -15,21 +15,23 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
-from forecasting.bundle import recent_windows, write_bundle
-from forecasting.challenge import Challenge
-from forecasting.drift import feature_references
-from forecasting.features import FeatureSpec, feature_spec, target_column
-from forecasting.intervals import Offsets, calibrate
-from forecasting.manifest import Description, SeriesWindow, VariableRange
-from pipelines.errors import ConfigurationError
+from clients.disk import whole_directory
+from clients.errors import ConfigurationError
+from forecasting.challenge.schema import Challenge
+from forecasting.drift.distances import feature_references
+from forecasting.features.spec import FeatureSpec, feature_spec, target_column
+from forecasting.models.bundle import recent_windows, write_bundle
+from forecasting.models.intervals import Offsets, calibrate
+from forecasting.models.manifest import Description, SeriesWindow, VariableRange
 from pipelines.feature_table import read_features
-from pipelines.files import read_json, whole_directory
+from pipelines.files import read_json
 from pipelines.learner import as_trees, fit_change, new_model
 from pipelines.run import Run
 from pipelines.split import Split, newest_target, split_by_time
-from pipelines.tracking import Tracking, open_tracking
+from pipelines.tracked_run import Tracking, open_tracking
 from pipelines.transform import read_observations
 from pipelines.version import Dataset
+from records.mlflow_names import Artifact, RunTag
 
 FloatArray = NDArray[np.float64]
 
@@ -205,13 +207,13 @@ def _log(run: Run, description: Description, tracking: Tracking) -> None:
         started = "start a new run with the stage 'ingest'"
         raise ConfigurationError(f"this run was trained before with other settings: {', '.join(changed)}; {started}.")
     tracking.log_params({name: value for name, value in parameters.items() if name not in known})
-    tracking.set_tags({"rps.train_end": description.train_end.isoformat()})
-    tracking.log_artifacts(run.files.bundle, "bundle")
-    tracking.log_artifacts(run.files.models, "sklearn")
-    tracking.log_artifacts(run.challenge_path, "challenge")
+    tracking.set_tags({RunTag.TRAIN_END: description.train_end.isoformat()})
+    tracking.log_artifacts(run.files.bundle, Artifact.BUNDLE)
+    tracking.log_artifacts(run.files.models, Artifact.SKLEARN)
+    tracking.log_artifacts(run.challenge_path, Artifact.CHALLENGE)
     with tracking.faults("take the list of features"):
         columns = {f"h{horizon}": description.features.columns_for(horizon) for horizon in description.offsets}
-        tracking.client.log_dict(tracking.run_id, columns, "features.json")
+        tracking.client.log_dict(tracking.run_id, columns, Artifact.FEATURES)
 
 
 def _logged_parameters(tracking: Tracking) -> dict[str, str]:

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from forecasting.challenge import Challenge
-from forecasting.features import FeatureError, FeatureSpec, feature_spec, target_column
-from forecasting.table_features import Table, table_features, table_targets
-from pipelines.errors import ConfigurationError, DataRejected
-from pipelines.files import read_table, whole_file
+from clients.disk import whole_file
+from clients.errors import ConfigurationError, DataRejected
+from forecasting.challenge.schema import Challenge
+from forecasting.features.definitions import FeatureError
+from forecasting.features.spec import FeatureSpec, feature_spec, target_column
+from forecasting.features.table import Table, table_features, table_targets
+from pipelines.files import read_table
 from pipelines.run import Run
 
 
@@ -44,7 +46,7 @@ def run(run: Run) -> None:
 
 
 def read_observations(path: Path, challenge: Challenge) -> Table:
-    """The observations with what is out of range made missing, which is told.
+    """The observations with what is out of range made missing, which is printed.
 
     Raises ConfigurationError when the file is missing, damaged, or not of this challenge.
     """
@@ -55,8 +57,9 @@ def read_observations(path: Path, challenge: Challenge) -> Table:
         raise ConfigurationError(f"{path}: expected the columns {', '.join(wanted)}; {', '.join(lacking)} missing.")
     numeric = all(pd.api.types.is_float_dtype(frame[column]) for column in challenge.columns)
     if not numeric or not pd.api.types.is_datetime64_any_dtype(frame["ds"]):
-        told = f"{path}: expected ds as times, and {', '.join(challenge.columns)} as floats"
-        raise ConfigurationError(f"{told}; found {frame.dtypes.astype(str).to_dict()}: run the stage 'ingest' again.")
+        expected = f"ds as times, and {', '.join(challenge.columns)} as floats"
+        found = frame.dtypes.astype(str).to_dict()
+        raise ConfigurationError(f"{path}: expected {expected}; found {found}: run the stage 'ingest' again.")
     unknown = sorted(set(map(str, frame["unique_id"].unique())) - set(challenge.series_ids))
     if unknown:
         message = f"{path}: expected the series {', '.join(challenge.series_ids)}; found {', '.join(unknown)}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pipelines.errors import ConfigurationError, DataRejected, StageError
+from clients.errors import ConfigurationError, DataRejected, RpsError
+from pipelines.data_rules import judge
 from pipelines.files import read_json, read_table, write_json, write_text
 from pipelines.history import Collection, accept_history
-from pipelines.profile import ARTIFACTS
-from pipelines.quality import QualityReport, Violation, judge
 from pipelines.run import Run
-from pipelines.tracking import open_tracking
+from pipelines.tracked_run import open_tracking
+from records.mlflow_names import Artifact
+from records.quality import QualityReport, Violation
 
 
 def run(run: Run) -> None:
@@ -49,9 +50,9 @@ def _log_rejection(run: Run) -> None:
     try:
         tracking = open_tracking(run)
         for path in (run.files.quality, run.files.quality_report):
-            tracking.log_artifacts(path, ARTIFACTS)
+            tracking.log_artifacts(path, Artifact.PROFILE)
         tracking.finish("FAILED")
-    except StageError as error:
+    except RpsError as error:
         print(f"the report is not in MLflow: {' '.join(str(error).split())}", flush=True)
     else:
         print(f"logged the report to {tracking.run_url}", flush=True)

@@ -15,12 +15,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipelines.errors import ConfigurationError, DataRejected, PassingFault
-from pipelines.files import Files, read_json, write_json
-from pipelines.git import RecordBranch, data_repository, open_branch
+from clients.errors import ConfigurationError, DataRejected, PassingFault
+from clients.git import RecordBranch, data_repository, open_branch
+from clients.store import Store, open_store
+from pipelines.files import read_json, write_json
 from pipelines.run import Run
-from pipelines.store import Store, open_store
-from pipelines.tracking import open_tracking
+from pipelines.tracked_run import open_tracking
+from records.mlflow_names import RunTag
+from records.quality import QualityReport
+from records.stages import RunFiles, data_branch
 
 _DATA = "dataset"
 _RECORD = "dataset.json"
@@ -54,13 +57,6 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
 
 
-class _Verdict(msgspec.Struct, frozen=True):
-    """What is read of `quality.json`."""
-
-    as_of: datetime
-    passed: bool
-
-
 class _Stored(NamedTuple):
     md5: str
     bytes: int
@@ -74,7 +70,7 @@ def run(run: Run) -> None:
     contents = _contents(run)
     store = open_store()
     remote = data_repository()
-    branch_name = f"data/{run.challenge.name}"
+    branch_name = data_branch(run.challenge.name)
     with _scratch_directory(run.files) as scratch:
         branch = open_branch(remote, branch_name, scratch)
         # A wrong key or address is told here, before any work.
@@ -83,11 +79,11 @@ def run(run: Run) -> None:
         stored = _store(scratch, contents, store)
         print(f"stored {stored.bytes:,} bytes as {stored.md5} in s3://{store.bucket}/{store.prefix}dvc", flush=True)
         record = _record(run, stored)
-        files = _write_metadata(scratch, run, record, remote.shown)
+        files = _write_metadata(scratch, run, record, remote.url)
         rev = branch.append(files, _message(record), done_already=lambda tip: _recorded(branch, tip, record))
-    print(f"recorded as {rev} on {branch_name} of {remote.shown}", flush=True)
+    print(f"recorded as {rev} on {branch_name} of {remote.url}", flush=True)
     write_json(run.files.dataset, _dataset(record, rev, branch_name))
-    open_tracking(run).set_tags({"rps.dataset_md5": record.md5, "rps.dataset_rev": rev})
+    open_tracking(run).set_tags({RunTag.DATASET_MD5: record.md5, RunTag.DATASET_REV: rev})
 
 
 def _contents(run: Run) -> list[Path]:
@@ -97,16 +93,16 @@ def _contents(run: Run) -> list[Path]:
     for path, stage in made_by.items():
         if not path.exists():
             raise ConfigurationError(f"{path} is missing: run the stage {stage!r} first.")
-    verdict = read_json(files.quality, _Verdict, made_by="validate")
-    if verdict.as_of != run.identity.as_of:
+    report = read_json(files.quality, QualityReport, made_by="validate")
+    if report.as_of != run.identity.as_of:
         raise ConfigurationError(f"{files.quality} is of another run: run the stage 'validate' first.")
-    if not verdict.passed:
+    if not report.passed:
         raise DataRejected(f"the observations failed the quality gate ({files.quality_report}): nothing is recorded.")
     return list(made_by)
 
 
 @contextmanager
-def _scratch_directory(files: Files) -> Iterator[Path]:
+def _scratch_directory(files: RunFiles) -> Iterator[Path]:
     """An empty directory in the workspace that is gone afterwards; a killed attempt's is cleared away first."""
     scratch = files.dataset.with_name(".dvc-scratch").resolve()
     try:
@@ -114,7 +110,7 @@ def _scratch_directory(files: Files) -> Iterator[Path]:
         scratch.mkdir(parents=True)
         yield scratch
     except OSError as error:
-        message = f"{scratch} could not be written: {error}. Free or mend the disk, then run again."
+        message = f"{scratch} could not be written: {error}. Free or repair the disk, then run again."
         raise PassingFault(message) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

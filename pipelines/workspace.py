@@ -1,13 +1,12 @@
 """The first task of every run: a clean checkout of one commit, with the environment that its requirements name.
 
 It runs before any environment exists, so it needs the standard library, git and uv alone:
-`python pipelines/workspace.py --sha SHA --run-id ID`. Its last line of output is a JSON object: directory, python, sha.
+`python -m pipelines.workspace --sha SHA --run-id ID`. Its last line of output is a JSON object: directory, python, sha.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
 import json
 import os
@@ -16,50 +15,43 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from clients.disk import locked
+from clients.errors import ConfigurationError, PassingFault, RpsError
+from clients.git import REMOTE, Git, Remote
 
-USAGE, PASSING_FAULT = 64, 75
 REQUIREMENTS = Path("requirements") / "pipelines.txt"
+DETACHED = "refs/rps/detached-head"
+"""The HEAD of a checkout that is on no branch: where no branch of the repository can be."""
+GIT_SECONDS = 1800.0
+"""The first fetch brings the whole repository."""
 KEPT_DAYS = 7
 """How long the workspace of an ended run, and an environment that no run has used, are kept for inspection."""
 DAY_SECONDS = 86_400
 
 
-class WorkspaceError(Exception):
-    """No workspace can be made; carries the exit code (BSD sysexits)."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-def make_workspace(home: Path, repository: str, sha: str, run_id: str) -> dict[str, str]:
+def make_workspace(home: Path, repository: Remote, sha: str, run_id: str) -> dict[str, str]:
     """Make, or find again, the workspace of one run.
 
-    home: where mirror, workspaces and environments are kept; repository: a Git URL or path; sha: a commit of one of
-    the repository's branches (or `HEAD`); run_id: any text, one workspace each.
-    Raises WorkspaceError.
+    home: where mirror, workspaces and environments are kept; sha: a commit of one of the repository's branches (or
+    `HEAD`); run_id: any text, one workspace each.
+    Raises ConfigurationError or PassingFault.
     """
-    mirror = home / "mirror.git"
-    directory = home / "runs" / _directory_name(run_id)
-    with _locked(home / "mirror.lock", "the mirror of the repository"):
+    mirror = Git(home / "mirror.git", repository, seconds=GIT_SECONDS)
+    workspace = replace(mirror, directory=home / "runs" / _directory_name(run_id))
+    with locked(home / "mirror.lock", "the mirror of the repository"):
         _refresh(mirror, repository)
         commit = _resolve(mirror, repository, sha)
-        if not (directory / ".git" / "rps-complete").exists():
-            _check_out(mirror, repository, commit, directory)
-    found = _git("rev-parse", "HEAD", directory=directory)
+        if not (workspace.directory / ".git" / "rps-complete").exists():
+            _check_out(mirror, repository, commit, workspace)
+    found = workspace.text("rev-parse", "HEAD")
     if found != commit and sha != "HEAD":
-        raise WorkspaceError(
-            f"run {run_id!r} has a workspace at {found} already, not at {commit}: use a new id.", USAGE
-        )
-    python = _environment(home, directory)
-    _forget_old(home, keep=directory)
-    return {"directory": str(directory), "python": str(python), "sha": found}
+        raise ConfigurationError(f"run {run_id!r} has a workspace at {found} already, not at {commit}: use a new id.")
+    python = _environment(home, workspace.directory)
+    _forget_old(home, keep=workspace.directory)
+    return {"directory": str(workspace.directory), "python": str(python), "sha": found}
 
 
 def _directory_name(run_id: str) -> str:
@@ -68,60 +60,50 @@ def _directory_name(run_id: str) -> str:
     return f"{readable}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
 
 
-def _refresh(mirror: Path, repository: str) -> None:
-    if not (mirror / "HEAD").exists():
-        shutil.rmtree(mirror, ignore_errors=True)
-        _git("init", "--quiet", "--bare", str(mirror))
+def _refresh(mirror: Git, repository: Remote) -> None:
+    if not (mirror.directory / "HEAD").exists():
+        shutil.rmtree(mirror.directory, ignore_errors=True)
+        mirror.directory.mkdir(parents=True)
+        mirror.text("init", "--quiet", "--bare")
     # Branches only: hosts offer the commits of forks' pull requests under other names, and those must never run.
     references = ["+refs/heads/*:refs/heads/*"]
     if _is_detached(repository):
-        references.append("+HEAD:refs/heads/rps/detached-head")
-    _git(
-        "fetch",
-        "--quiet",
-        "--prune",
-        "--force",
-        "--no-tags",
-        "--update-shallow",
-        repository,
-        *references,
-        directory=mirror,
-    )
+        references.append(f"+HEAD:{DETACHED}")
+    else:
+        mirror.text("update-ref", "-d", DETACHED)
+    mirror.text("fetch", "--quiet", "--prune", "--force", "--no-tags", "--update-shallow", REMOTE, *references)
 
 
-def _is_detached(repository: str) -> bool:
+def _is_detached(repository: Remote) -> bool:
     """Whether it is a checkout on this machine that stands on no branch, as CI's do; its HEAD is its owner's choice."""
-    if not Path(repository).is_dir():
-        return False
-    command = ["git", "-C", repository, "symbolic-ref", "--quiet", "HEAD"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 1
+    checkout = Path(repository.url)
+    return checkout.is_dir() and Git(checkout).run("symbolic-ref", "--quiet", "HEAD").returncode == 1
 
 
-def _resolve(mirror: Path, repository: str, sha: str) -> str:
+def _resolve(mirror: Git, repository: Remote, sha: str) -> str:
     if sha == "HEAD":
-        told = _git("ls-remote", repository, "HEAD").split()
-        if not told:
-            raise WorkspaceError(f"{repository} has no HEAD: is it empty?", USAGE)
-        return told[0]
+        head = mirror.text("ls-remote", REMOTE, "HEAD").split()
+        if not head:
+            raise ConfigurationError(f"{repository.url} has no HEAD: is it empty?")
+        return head[0]
     if not re.fullmatch(r"[0-9a-f]{7,40}", sha):
-        raise WorkspaceError(f"git_sha: expected HEAD or 7 to 40 hexadecimal digits; found {sha!r}", USAGE)
-    try:
-        commit = _git("rev-parse", "--verify", "--quiet", f"{sha}^{{commit}}", directory=mirror)
-        branches = _git("branch", "--contains", commit, "--format=%(refname)", directory=mirror)
-    except WorkspaceError:
-        branches = ""
-    if not branches:
-        message = f"commit {sha} is on no branch of {repository}: push it there first (a fork's commits are not run)"
-        raise WorkspaceError(message, USAGE)
+        raise ConfigurationError(f"git_sha: expected HEAD or 7 to 40 hexadecimal digits; found {sha!r}")
+    commit = mirror.run("rev-parse", "--verify", "--quiet", f"{sha}^{{commit}}").stdout.decode().strip()
+    if not commit or not mirror.text("for-each-ref", "--count=1", f"--contains={commit}", "refs/heads", DETACHED):
+        on = f"is on no branch of {repository.url}"
+        raise ConfigurationError(f"commit {sha} {on}: push it there first (a fork's commits are not run)")
     return commit
 
 
-def _check_out(mirror: Path, repository: str, commit: str, directory: Path) -> None:
+def _check_out(mirror: Git, repository: Remote, commit: str, workspace: Git) -> None:
+    directory = workspace.directory
     shutil.rmtree(directory, ignore_errors=True)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    _git("clone", "--quiet", "--no-checkout", str(mirror), str(directory))
-    _git("remote", "set-url", "origin", repository, directory=directory)
-    _git("checkout", "--quiet", "--detach", commit, directory=directory)
+    mirror.text("clone", "--quiet", "--no-checkout", str(mirror.directory), str(directory))
+    # The clone of a shallow mirror has the commits of branches alone.
+    workspace.text("fetch", "--quiet", "--no-tags", "--update-shallow", str(mirror.directory), "+refs/rps/*:refs/rps/*")
+    workspace.text("remote", "set-url", "origin", repository.url)
+    workspace.text("checkout", "--quiet", "--detach", commit)
     (directory / ".git" / "rps-complete").touch()
 
 
@@ -130,11 +112,11 @@ def _environment(home: Path, directory: Path) -> Path:
     try:
         requirements = (directory / REQUIREMENTS).read_bytes()
     except FileNotFoundError:
-        raise WorkspaceError(f"the commit has no {REQUIREMENTS}: it cannot be run by this pipeline.", USAGE) from None
+        raise ConfigurationError(f"the commit has no {REQUIREMENTS}: this pipeline cannot run it.") from None
     identity = hashlib.sha256(requirements + sys.version.encode()).hexdigest()[:16]
     environment = home / "envs" / identity
     complete = environment / "rps-complete"
-    with _locked(home / "envs" / f"{identity}.lock", f"the environment {identity}"):
+    with locked(home / "envs" / f"{identity}.lock", f"the environment {identity}"):
         if not complete.exists():
             print(f"making the environment {identity} from {REQUIREMENTS}; this is done once", flush=True)
             _build(environment, directory / REQUIREMENTS)
@@ -143,11 +125,20 @@ def _environment(home: Path, directory: Path) -> Path:
 
 
 def _build(environment: Path, requirements: Path) -> None:
-    uv = [sys.executable, "-m", "uv"]
     shutil.rmtree(environment, ignore_errors=True)
-    _run([*uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(environment)])
-    install = ["pip", "install", "--quiet", "--no-config", "--compile-bytecode", "--require-hashes"]
-    _run([*uv, *install, "--python", str(environment / "bin" / "python"), "-r", str(requirements)])
+    _uv("venv", "--quiet", "--no-project", "--python", sys.executable, str(environment))
+    # Python writes byte code as it imports: the stages load a quarter of what is installed.
+    install = ("pip", "install", "--quiet", "--no-config", "--require-hashes")
+    _uv(*install, "--python", str(environment / "bin" / "python"), "-r", str(requirements))
+
+
+def _uv(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "uv", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip() or done.stdout.strip()
+        # A wrong or missing hash will be so next time; the rest (network, disk, a registry's bad hour) may pass.
+        lasts = re.search(r"hash mismatch|require-hashes", said, re.IGNORECASE)
+        raise (ConfigurationError if lasts else PassingFault)(f"uv {' '.join(arguments[:2])} … failed: {said}")
 
 
 def _forget_old(home: Path, keep: Path) -> None:
@@ -163,46 +154,6 @@ def _forget_old(home: Path, keep: Path) -> None:
             shutil.rmtree(complete.parent, ignore_errors=True)
 
 
-def _git(*arguments: str, directory: Path | None = None) -> str:
-    return _run(["git", *(["-C", str(directory)] if directory else []), *arguments])
-
-
-def _run(command: list[str]) -> str:
-    """Run a command without prompts; its output, stripped. Raises WorkspaceError with what it said."""
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **_token_header()}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        said = done.stderr.strip() or done.stdout.strip()
-        # A wrong or missing hash will be so next time; the rest (network, disk, a registry's bad hour) may pass.
-        code = USAGE if re.search(r"hash mismatch|require-hashes", said, re.IGNORECASE) else PASSING_FAULT
-        raise WorkspaceError(f"{' '.join(command[:6])} … failed: {said}", code)
-    return done.stdout.strip()
-
-
-def _token_header() -> dict[str, str]:
-    """`GITHUB_TOKEN` for Git over HTTPS: in the environment, never in a URL or on a command line."""
-    token = os.environ.get("GITHUB_TOKEN")
-    if not token:
-        return {}
-    import base64
-
-    basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
-    key = "http.https://github.com/.extraHeader"
-    return {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": key, "GIT_CONFIG_VALUE_0": f"Authorization: Basic {basic}"}
-
-
-@contextmanager
-def _locked(path: Path, what: str) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for {what}, which another run is using", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sha", required=True, help="the commit to check out, or HEAD")
@@ -211,13 +162,14 @@ def main() -> int:
     parser.add_argument("--repository", default=os.environ.get("RPS_REPOSITORY", "."), help="default: RPS_REPOSITORY")
     options = parser.parse_args()
     try:
-        made = make_workspace(Path(options.home).resolve(), options.repository, options.sha, options.run_id)
-    except WorkspaceError as error:
+        repository = Remote.parse(options.repository, Path.cwd())
+        made = make_workspace(Path(options.home).resolve(), repository, options.sha, options.run_id)
+    except RpsError as error:
         print(f"workspace: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"workspace: {error}. Free or mend the disk, then run again.", file=sys.stderr)
-        return PASSING_FAULT
+        print(f"workspace: {error}. Free or repair the disk, then run again.", file=sys.stderr)
+        return PassingFault.exit_code
     print(json.dumps(made), flush=True)
     return 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -17,11 +16,12 @@ import msgspec
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ci.errors import CiError
-from ci.gate import Request, Services, gate
-from ci.policy import challenges, commit_of
-from ci.progress import Log
-from ci.settings import airflow_settings, mlflow_settings
+from ci.gate.gate_run import Request, Services, gate
+from ci.gate.policy import challenges, commit_of
+from clients.errors import RpsError
+from clients.progress import Log
+from clients.settings import airflow_settings, mlflow_settings
+from scripts.git_commands import git
 from scripts.services import REPLAY_STARTS, ROOT, Stack, StackError, laptop_stack, set_clock
 from scripts.stack import replace, up
 
@@ -39,7 +39,7 @@ class _Judged(msgspec.Struct):
 
 
 def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
-    """Run it all; the exit code, which is 0 when there is a verdict. Raises StackError and CiError."""
+    """Run it all; the exit code, which is 0 when there is a verdict. Raises RpsError."""
     commit = _commit(console, sha, challenge)
     stack = laptop_stack()
     console.print("Laptop stack:")
@@ -95,8 +95,7 @@ def _commit(console: Console, sha: str, challenge: str) -> str:
     if challenge not in known:
         told = f"expected a challenge of commit {commit[:12]}, one of {', '.join(known) or 'none'}; found {challenge!r}"
         raise StackError(f"{told}. A run is of a commit: is the file committed?")
-    status = ["git", "-C", str(ROOT), "status", "--porcelain", "--", ":(top,exclude)dvc.lock"]
-    if subprocess.run(status, capture_output=True, text=True, check=True).stdout:
+    if git(ROOT, "status", "--porcelain", "--", ":(top,exclude)dvc.lock"):
         console.print("Note: there are uncommitted changes; the run is of the commit, and they are not in it.\n")
     return commit
 
@@ -111,7 +110,7 @@ def main() -> int:
     console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 160)
     try:
         return demo(console, options.challenge, options.sha, options.as_of)
-    except (StackError, CiError) as error:
+    except RpsError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -12,18 +12,16 @@ import ipaddress
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import docker
-import msgspec
 import psutil
 from docker.errors import DockerException
 from filelock import FileLock, Timeout
 from requests.exceptions import RequestException
 
-from scripts.processes import Started, end, start
+from scripts.processes import comes_up, end_recorded, log_end, start
 from scripts.services import StackError
 
 if TYPE_CHECKING:
@@ -60,21 +58,24 @@ def own_engine(home: Path) -> Iterator[str]:
     Its images and its log stay in ``home``, so that the next one there is warm. What an engine left whose caller was
     killed is removed first. Raises StackError without root or `dockerd`, or when it does not come up.
     """
-    dockerd = shutil.which("dockerd", path=_PATH)
-    if dockerd is None or os.geteuid() != 0 or shutil.which("ip", path=_PATH) is None:
-        advice = "start Docker, or name an engine in DOCKER_HOST; or, as root on Debian: "
-        raise StackError(f"no container engine answers at {DEFAULT_HOST}: {advice}apt-get install docker.io iproute2")
-    home = home.resolve()
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        with FileLock(home / "engine.lock", timeout=0):
-            sweep(home)
+        with FileLock(_made(home) / "engine.lock", timeout=0):
             try:
-                yield _start(home, dockerd)
+                yield start_engine(home)
             finally:
                 sweep(home)
     except Timeout:
         raise StackError(f"another process runs a container engine in {home}: wait for it, or end it") from None
+
+
+def start_engine(home: Path) -> str:
+    """Start what ``own_engine`` gives, for a caller who ends it with ``sweep``. Raises StackError as that does."""
+    dockerd = shutil.which("dockerd", path=_PATH)
+    if dockerd is None or os.geteuid() != 0 or shutil.which("ip", path=_PATH) is None:
+        advice = "start Docker, or name an engine in DOCKER_HOST; or, as root on Debian: "
+        raise StackError(f"no container engine answers at {DEFAULT_HOST}: {advice}apt-get install docker.io iproute2")
+    sweep(home)
+    return _start(_made(home), dockerd)
 
 
 def answers(address: str) -> bool:
@@ -99,8 +100,7 @@ def sweep(home: Path) -> None:
     if state.exists():
         with contextlib.suppress(DockerException, RequestException):  # when it is dead, its processes are killed below
             _remove_containers(_address(home))
-        end([msgspec.json.decode(state.read_bytes(), type=Started)], patience_seconds=STOP_SECONDS)
-        state.unlink()
+        end_recorded(state, patience_seconds=STOP_SECONDS)
     _kill_remains(home, runtime)
     for mount in reversed(_mounts()):
         if mount.is_relative_to(home / "data") or mount.is_relative_to(runtime):
@@ -108,6 +108,12 @@ def sweep(home: Path) -> None:
     if Path("/sys/class/net", _bridge(home)).exists():
         _ip("link", "delete", _bridge(home))
     shutil.rmtree(runtime, ignore_errors=True)
+
+
+def _made(home: Path) -> Path:
+    home = home.resolve()
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return home
 
 
 def _start(home: Path, dockerd: str) -> str:
@@ -126,11 +132,8 @@ def _start(home: Path, dockerd: str) -> str:
     environment = {**os.environ, "PATH": _PATH}
     record = home / "engine.json"
     process = start(command, log=log, environment=environment, directory=home, address=address, record=record)
-    deadline = time.monotonic() + START_SECONDS
-    while not answers(address):
-        if not process.alive or time.monotonic() > deadline:
-            raise StackError(f"dockerd did not come up; the end of {log}:\n{_tail(log)}")
-        time.sleep(0.1)
+    if not comes_up(process, lambda: answers(address), seconds=START_SECONDS):
+        raise StackError(f"dockerd did not come up; the end of {log}:\n{log_end(log)}")
     _remove_containers(address)
     return address
 
@@ -207,7 +210,3 @@ def _kill_remains(home: Path, runtime: Path) -> None:
 def _mounts() -> list[Path]:
     lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
     return [Path(line.split(" ")[4].encode().decode("unicode_escape")) for line in lines]
-
-
-def _tail(log: Path) -> str:
-    return log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""

@@ -26,10 +26,13 @@ from rich.markdown import Markdown
 from rich.panel import Panel
 from rich.table import Table
 
-from ci.dag_run import Airflow
-from ci.errors import CiError
-from ci.progress import Log
-from ci.settings import airflow_settings
+from clients.dag_run import Airflow
+from clients.errors import RpsError
+from clients.progress import Log
+from clients.settings import airflow_settings
+from records.mlflow_names import PRODUCTION, VersionTag
+from records.stages import dag_id
+from scripts.git_commands import git
 from scripts.github_actions import Outcome
 from scripts.github_team import Team, team
 from scripts.services import ROOT, Stack, StackError, separate_stack
@@ -110,7 +113,7 @@ def first_production(here: Team, stack: Stack, log: Log) -> str:
     sha = here.head("test")
     run_id = f"first__{sha[:12]}"
     run = Airflow(airflow_settings(stack.addresses), note=log.line).start(
-        f"retrain_{CHALLENGE}", run_id, {"git_sha": sha, "reason": "first model"}
+        dag_id(CHALLENGE), run_id, {"git_sha": sha, "reason": "first model"}
     )
     for tasks in run.changes(RUN_SECONDS):
         log.tasks(f"the DAG run {run_id}", tasks)
@@ -125,11 +128,11 @@ def release(stack: Stack, sha: str) -> str:
 
     address = stack.addresses["MLFLOW_TRACKING_URI"]
     client = MlflowClient(tracking_uri=address, registry_uri=address)
-    versions = client.search_model_versions(f"name = '{CHALLENGE}' and tags.git_sha = '{sha}'")
+    versions = client.search_model_versions(f"name = '{CHALLENGE}' and tags.{VersionTag.GIT_SHA} = '{sha}'")
     if not versions:
         raise StackError(f"MLflow at {address} has no version of {CHALLENGE} from commit {sha}")
     newest = max(versions, key=lambda version: int(version.version))
-    client.set_registered_model_alias(CHALLENGE, "production", newest.version)
+    client.set_registered_model_alias(CHALLENGE, PRODUCTION, newest.version)
     return str(newest.version)
 
 
@@ -174,7 +177,7 @@ def source_fault(stack: Stack, fault: Mapping[str, object] | None) -> Iterator[N
 
 
 def demo(console: Console, home: Path) -> int:
-    """All three; 0 when each got the status that it must get. Raises StackError and CiError."""
+    """All three; 0 when each got the status that it must get. Raises RpsError."""
     began = time.monotonic()
     stack, repository = fresh(home)
     log = Log(sys.stdout, grouped=False)
@@ -182,7 +185,7 @@ def demo(console: Console, home: Path) -> int:
     try:
         console.rule("The stack")
         up(stack)
-        with team(home / "github", repository, stack.addresses) as here:
+        with team(home / "github", repository, stack.addresses, tools=home.parent / "tools") as here:
             start_branches(console, here, WEAK_START)
             console.rule("The first model in production")
             version = first_production(here, stack, log)
@@ -221,13 +224,8 @@ def fresh(home: Path) -> tuple[Stack, Path]:
     environments.mkdir(exist_ok=True)
     (stack.home / "envs").symlink_to(environments)
     repository = home / "repository.git"
-    for command in (
-        ["git", "init", "--quiet", "--bare", "--initial-branch=master", str(repository)],
-        ["git", "-C", str(repository), "fetch", "--quiet", "--update-shallow", str(ROOT), "HEAD:refs/heads/master"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise StackError(f"{' '.join(command)}: {done.stderr.strip()}")
+    git(home, "init", "--quiet", "--bare", "--initial-branch=master", repository.name)
+    git(repository, "fetch", "--quiet", "--update-shallow", str(ROOT), "HEAD:refs/heads/master")
     return stack, repository
 
 
@@ -299,9 +297,9 @@ def run_alone(name: str, demo: Callable[[Console, Path], int]) -> int:
         with FileLock(home / "demo.lock", timeout=0):
             return demo(console, home)
     except Timeout:
-        print(f"{name}: another one is at work in {home}", file=sys.stderr)
+        print(f"{name}: another one is running in {home}", file=sys.stderr)
         return 1
-    except (StackError, CiError) as error:
+    except RpsError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -7,12 +7,14 @@ the workflow as variables and secrets. Everything that it writes lies in the run
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,10 +25,11 @@ import httpx
 import psutil
 import yaml
 
+from scripts.git_commands import git
 from scripts.processes import Started, end
 from scripts.services import ROOT, StackError
 
-ACTIONS = ROOT / "tests" / "doubles" / "actions"
+ACTIONS = ROOT / "doubles" / "actions"
 """What stands in for other people's actions, which this machine may not be able to fetch."""
 DEFAULT_BRANCH = "master"
 INTERRUPT_SECONDS, TERMINATE_SECONDS = 7.5, 2.5
@@ -53,6 +56,8 @@ class Runner:
     secrets: Mapping[str, str] = field(repr=False)
     docker_host: str = ""
     """The address of the container engine that the steps find; empty for the usual one."""
+    tools: Path | None = None
+    """Where jobs keep the tools that later ones use again; several runners may share it. Default: in ``home``."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,8 @@ def run_on_pull_request(runner: Runner, workflow: str, pull: Mapping[str, Any], 
     number = pull["number"]
     _check_out(runner, pull["base"]["sha"], home / "source")
     merge = ["merge", "--quiet", "--no-ff", "-m", f"Merge {pull['head']['sha']} into {pull['base']['sha']}"]
-    _git(home / "source", *_IDENTITY, *merge, pull["head"]["sha"])
-    _git(home / "source", "push", "--quiet", "--force", "origin", f"HEAD:refs/pull/{number}/merge")
+    git(home / "source", *_IDENTITY, *merge, pull["head"]["sha"])
+    git(home / "source", "push", "--quiet", "--force", "origin", f"HEAD:refs/pull/{number}/merge")
     event = {"action": action, "number": number, "pull_request": pull}
     return _start(runner, home, workflow, "pull_request", event)
 
@@ -146,7 +151,7 @@ def run_on_push(runner: Runner, workflow: str, branch: str, sha: str = "") -> Wo
     """Start a workflow as a push to a branch does. sha: the commit that was pushed, the branch's newest by default."""
     home = _new_home(runner)
     _check_out(runner, sha or f"origin/{branch}", home / "source")
-    after = _git(home / "source", "rev-parse", "HEAD")
+    after = git(home / "source", "rev-parse", "HEAD")
     return _start(runner, home, workflow, "push", {"ref": f"refs/heads/{branch}", "after": after})
 
 
@@ -207,18 +212,18 @@ def _run_on_default_branch(runner: Runner, workflow: str, name: str, event: Mapp
 
 def _event_types(runner: Runner, workflow: str) -> list[str]:
     """The types of `repository_dispatch` by which a workflow of the default branch is started."""
-    text = _git(runner.repository, "show", f"{DEFAULT_BRANCH}:.github/workflows/{workflow}")
+    text = git(runner.repository, "show", f"{DEFAULT_BRANCH}:.github/workflows/{workflow}")
     events = yaml.load(text, Loader=yaml.BaseLoader)["on"]  # noqa: S506 - makes nothing but text
     return list(events.get("repository_dispatch", {}).get("types", []))
 
 
 def _check_out(runner: Runner, commit: str, directory: Path) -> None:
-    _git(runner.home, "clone", "--quiet", "--shared", "--no-checkout", str(runner.repository), str(directory))
-    _git(directory, "checkout", "--quiet", "--detach", commit)
+    git(runner.home, "clone", "--quiet", "--shared", "--no-checkout", str(runner.repository), str(directory))
+    git(directory, "checkout", "--quiet", "--detach", commit)
 
 
 def _start(runner: Runner, home: Path, workflow: str, name: str, event: Mapping[str, Any]) -> WorkflowRun:
-    source = home / "source"
+    source = _without_spaces(runner.home) / home.relative_to(runner.home) / "source"
     repository = {"full_name": runner.name, "name": runner.name.partition("/")[2], "default_branch": DEFAULT_BRANCH}
     (home / "event.json").write_text(json.dumps({**event, "repository": repository}), encoding="utf-8")
     _write_settings(home / "variables", runner.variables)
@@ -262,11 +267,12 @@ def _environment(runner: Runner, home: Path) -> dict[str, str]:
     found = subprocess.run(
         [str(Path(sys.executable).with_name("uv")), "cache", "dir"], capture_output=True, text=True, check=True
     )
+    own = _without_spaces(runner.home) / "home"
     return {
         **passed,
-        "HOME": str(runner.home / "home"),
-        "XDG_CACHE_HOME": str(runner.home / "home" / ".cache"),
-        "XDG_CONFIG_HOME": str(runner.home / "home" / ".config"),
+        "HOME": str(own),
+        "XDG_CACHE_HOME": str(_without_spaces(runner.tools) if runner.tools else own / ".cache"),
+        "XDG_CONFIG_HOME": str(own / ".config"),
         "UV_CACHE_DIR": found.stdout.strip(),
         "TERM": "dumb",
         "GIT_PAGER": "cat",
@@ -275,6 +281,19 @@ def _environment(runner: Runner, home: Path) -> dict[str, str]:
         "RPS_GITHUB_PYTHON": str(Path(sys.base_prefix) / "bin" / "python3"),
         "RPS_GITHUB_ARTIFACTS": str(home / "artifacts"),
     }
+
+
+def _without_spaces(path: Path) -> Path:
+    """The directory, made if need be, by a path without spaces, at which act splits the path of a step's script."""
+    if not re.search(r"\s", str(path)):
+        return path
+    path.mkdir(parents=True, exist_ok=True)
+    link = Path(tempfile.gettempdir()) / f"rps-{os.getuid()}-{hashlib.sha256(bytes(path)).hexdigest()[:16]}"
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(path, target_is_directory=True)
+    if not link.is_symlink() or link.readlink() != path or link.lstat().st_uid != os.getuid():
+        raise StackError(f"{link}: expected a link of ours to {path}; remove what is there, then run again")
+    return link
 
 
 def _write_settings(path: Path, settings: Mapping[str, str]) -> None:
@@ -320,10 +339,3 @@ def _job_name(entry: Mapping[str, Any]) -> str:
     job = str(entry.get("jobID", "act"))
     matrix = entry.get("matrix") or {}
     return f"{job} ({', '.join(map(str, matrix.values()))})" if matrix else job
-
-
-def _git(directory: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise StackError(f"git {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout.strip()

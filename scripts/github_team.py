@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from scripts.git_commands import git
 from scripts.github_actions import (
     Outcome,
     Runner,
@@ -26,8 +25,7 @@ from scripts.github_actions import (
     run_on_push,
     show_as_checks,
 )
-from scripts.processes import end, start
-from scripts.services import ROOT, StackError, free_ports
+from scripts.services import Service, StackError, answers, free_ports, running
 
 BRANCHES = ("dev", "test", "master")
 ON_PULL_REQUEST = {"test": ("branch-flow.yml", "model-gate.yml"), "master": ("branch-flow.yml",)}
@@ -39,7 +37,6 @@ VARIABLES = (
     "RPS_BASE_IMAGE", "RPS_BUILD_NETWORK", "RPS_CHALLENGE", "RPS_IMAGE",
 )  # fmt: skip
 SECRETS = ("AIRFLOW_PASSWORD", "AIRFLOW_TOKEN", "MLFLOW_TRACKING_PASSWORD", "REGISTRY_PASSWORD")
-READY_SECONDS = 30.0
 _IDENTITY = ("-c", "user.name=Ana", "-c", "user.email=ana@rps.invalid")
 
 
@@ -66,18 +63,18 @@ class Team:
     def make_branches(self, commit: str) -> None:
         """dev, test and master at one commit."""
         for branch in BRANCHES:
-            _git(self.runner.repository, "branch", "--force", branch, commit)
+            git(self.runner.repository, "branch", "--force", branch, commit)
 
     def head(self, branch: str) -> str:
-        return _git(self.runner.repository, "rev-parse", "--verify", f"refs/heads/{branch}^{{commit}}")
+        return git(self.runner.repository, "rev-parse", "--verify", f"refs/heads/{branch}^{{commit}}")
 
     def commit(self, branch: str, title: str, changes: Mapping[str, Mapping[str, str]]) -> str:
         """A commit on a branch that is there: in each file, texts replaced by others; its SHA."""
         work = self.runner.home / "work"
         if not work.exists():
-            _git(self.runner.home, "clone", "--quiet", "--shared", "--no-checkout", str(self.runner.repository), "work")
-        _git(work, "fetch", "--quiet", "origin")
-        _git(work, "checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
+            git(self.runner.home, "clone", "--quiet", "--shared", "--no-checkout", str(self.runner.repository), "work")
+        git(work, "fetch", "--quiet", "origin")
+        git(work, "checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
         for name, replaced in changes.items():
             path = work / name
             text = path.read_text(encoding="utf-8")
@@ -86,15 +83,15 @@ class Team:
                     raise StackError(f"{name} of {branch}: expected {old!r} in it, to replace it")
                 text = text.replace(old, new, 1)
             path.write_text(text, encoding="utf-8")
-        _git(work, *_IDENTITY, "commit", "--quiet", "--all", "--message", title)
+        git(work, *_IDENTITY, "commit", "--quiet", "--all", "--message", title)
         return self._push(work, branch)
 
     def take_back(self, branch: str) -> str:
         """Revert the last commit of a branch; the SHA of the commit that does it."""
         work = self.runner.home / "work"
-        _git(work, "fetch", "--quiet", "origin")
-        _git(work, "checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
-        _git(work, *_IDENTITY, "revert", "--no-edit", "HEAD")
+        git(work, "fetch", "--quiet", "origin")
+        git(work, "checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
+        git(work, *_IDENTITY, "revert", "--no-edit", "HEAD")
         return self._push(work, branch)
 
     def open_pull_request(
@@ -167,8 +164,8 @@ class Team:
         return found
 
     def _push(self, work: Path, branch: str) -> str:
-        _git(work, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
-        return _git(work, "rev-parse", "HEAD")
+        git(work, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+        return git(work, "rev-parse", "HEAD")
 
     def _ask(self, method: str, path: str, body: object = None, token: str = "") -> dict[str, Any]:
         found: dict[str, Any] = _require(self._request(method, path, body, token or self.owner_token))
@@ -180,11 +177,14 @@ class Team:
 
 
 @contextlib.contextmanager
-def team(home: Path, repository: Path, addresses: Mapping[str, str], name: str = "ana/weather") -> Iterator[Team]:
+def team(
+    home: Path, repository: Path, addresses: Mapping[str, str], name: str = "ana/weather", tools: Path | None = None
+) -> Iterator[Team]:
     """Start the double in front of a Git repository; it ends with the block.
 
     home: for the double's log and the runner; addresses: of Airflow, MLflow and the registry, by the names that the
-    workflows give them, which become the repository's variables and secrets. `DOCKER_HOST` is the runner's engine.
+    workflows give them, which become the repository's variables and secrets; tools: as of ``Runner``. `DOCKER_HOST` is
+    the runner's engine.
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     tokens = [f"token-{secrets.token_hex(12)}" for _ in range(4)]
@@ -192,14 +192,12 @@ def team(home: Path, repository: Path, addresses: Mapping[str, str], name: str =
     port = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     command = [
-        sys.executable, "-m", "tests.doubles.github", "--port", str(port), "--repository", str(repository),
+        sys.executable, "-m", "doubles.github", "--port", str(port), "--repository", str(repository),
         "--name", name, "--token", workflow_token, "--read-token", fork_token, "--admin-token", owner_token,
         "--user", f"bea:{reviewer_token}",
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = start(command, log=home / "github.log", environment=environment, directory=ROOT, address=url)
-    try:
-        _wait_until_up(url, lambda: process.alive, home / "github.log")
+    healthy = lambda: answers(f"{url}/_double/requests")  # noqa: E731
+    with running(Service("github", command, url, (port,), "", healthy), home):
         runner = Runner(
             home=home,
             repository=repository,
@@ -210,30 +208,12 @@ def team(home: Path, repository: Path, addresses: Mapping[str, str], name: str =
             variables={each: addresses[each] for each in VARIABLES if addresses.get(each)},
             secrets={each: addresses[each] for each in SECRETS if addresses.get(each)},
             docker_host=addresses.get("DOCKER_HOST") or os.environ.get("DOCKER_HOST", ""),
+            tools=tools,
         )
         yield Team(runner, owner_token, reviewer_token, fork_token)
-    finally:
-        end([process], patience_seconds=3)
-
-
-def _wait_until_up(url: str, alive: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while alive() and time.monotonic() < deadline:
-        with contextlib.suppress(httpx.HTTPError):
-            httpx.get(f"{url}/_double/requests", timeout=2.0).raise_for_status()
-            return
-        time.sleep(0.1)
-    raise StackError(f"the GitHub double did not come up:\n{log.read_text(errors='replace')[-2000:]}")
 
 
 def _require(answer: httpx.Response) -> Any:  # noqa: ANN401 - any JSON
     if answer.is_error:
         raise StackError(f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text}")
     return answer.json()
-
-
-def _git(directory: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise StackError(f"git {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout.strip()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import secrets
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -28,16 +27,16 @@ from rich.markdown import Markdown
 from rich.panel import Panel
 from rich.table import Table
 
-from scripts.base_image import base_image
-from scripts.docker_engine import engine
-from scripts.gate_demo import CHALLENGE, CHALLENGE_FILE, Proposal, fresh, print_line, run_alone, start_branches
+from records.drift_kinds import EVENT_TYPE
+from scripts.gate_demo import CHALLENGE, CHALLENGE_FILE, Proposal, print_line, run_alone
 from scripts.github_actions import run_on_dispatch, run_on_repository_dispatch
-from scripts.github_team import ON_RELEASE, Team, team
+from scripts.github_team import ON_RELEASE, Team
 from scripts.loop_chart import Episode, draw, live_errors
-from scripts.registry import Registry, registry
-from scripts.release_demo import Released, gated, registry_settings, running_image, shipped
+from scripts.processes import wait_while
+from scripts.registry import Registry
+from scripts.release_demo import Released, gated, made_premises, running_image, shipped
 from scripts.services import ROOT, Stack, StackError, set_clock
-from scripts.stack import down, replace, up
+from scripts.stack import replace
 from scripts.watching import Watching, program_named, watching
 
 ON_DRIFT = "retrain.yml"
@@ -57,7 +56,7 @@ WINTER_ENDS = datetime(2013, 3, 29, tzinfo=UTC)
 SUMMER = datetime(2013, 8, 1, tzinfo=UTC)
 WATCHED = timedelta(days=6)
 """For how long each model is watched: the first one in its own season, the second after its release."""
-QUICK, SLOW = 3.0 * 3600, 0.5 * 3600
+QUICK, SLOW = 6.0 * 3600, 0.5 * 3600
 """Replayed seconds per second: while data stream in; and during work, which takes minutes whatever the season."""
 LIVE_WINDOW = 3 * 24 * 3
 """Forecasts per horizon that the live error is taken over: three days of three stations."""
@@ -121,39 +120,25 @@ class Scene:
 
     def until(self, done: Callable[[], bool], seconds: float, expected: str) -> None:
         """Look again and again, noting what happens; raises StackError when it does not come."""
-        deadline = time.monotonic() + seconds
-        while not done():
-            if time.monotonic() > deadline:
-                raise StackError(f"expected, within {seconds:.0f} s: {expected}; its logs are in {self.watch.home}")
-            time.sleep(LOOK_SECONDS)
+        if not wait_while(lambda: not done(), seconds=seconds, pause=LOOK_SECONDS):
+            raise StackError(f"expected, within {seconds:.0f} s: {expected}; its logs are in {self.watch.home}")
 
 
 def demo(console: Console, home: Path, chart: Path = CHART) -> int:
-    """The whole loop; 0 when it has closed as it must. chart: where it is written. Raises StackError and CiError."""
+    """The whole loop; 0 when it has closed as it must. chart: where it is written. Raises RpsError."""
     began = time.monotonic()
     for program in ("prometheus", "alertmanager"):
         program_named(program)  # told before the work of the first minutes, not after it
     with contextlib.ExitStack() as held:
-        console.rule("The container engine, the registry, the stack, the team's repository")
-        host = held.enter_context(engine(home / "engine"))
-        base = base_image(host, ROOT / "Dockerfile")
-        shutil.rmtree(home / "registry", ignore_errors=True)  # what an earlier demo has released
-        images = held.enter_context(registry(home / "registry", host))
-        stack, repository = fresh(home)
-        held.callback(down, stack)
-        up(stack)
+        premises = held.enter_context(made_premises(console, home, WINTER_ENDS.isoformat()))
+        stack, here = premises.stack, premises.here
         port = stack.port("RPS_SERVICE_PORT", 0)
-        set_clock(stack.replay or "", speed=0.0, now=WINTER_ENDS.isoformat())
-        here = held.enter_context(
-            team(home / "github", repository, {**stack.addresses, **registry_settings(images, host, base)})
-        )
-        start_branches(console, here, {})
         console.rule(f"The first model: {WINTER_ENDS:%d %B}, after a winter")
         gated(console, here, FIRST)
         first = shipped(FIRST.title, here.release(FIRST.title, lambda job, line: print_line(console, job, line)))
         console.rule("Prometheus, Alertmanager, the receiver, the pipeline's metrics")
         watch = held.enter_context(_watched(home / "watching", stack, here, port))
-        scene = Scene(console, host, images, stack, here, watch, port)
+        scene = Scene(console, premises.host, premises.images, stack, here, watch, port)
         held.callback(scene.served.close)
         scene.deploy(first.released)
         _quiet_season(scene)
@@ -209,7 +194,7 @@ def _season_changes(scene: Scene) -> float:
 
 def _answer(scene: Scene) -> Released:
     """What GitHub does with the event, and the operator with the offer."""
-    sent = dispatches(scene.here, "model-drift")[0]
+    sent = dispatches(scene.here, EVENT_TYPE)[0]
     scene.console.rule(f"GitHub runs {ON_DRIFT} for the event {sent['payload']['event']}")
     scene.episode.mark(STARTED)
     run = run_on_repository_dispatch(scene.here.runner, ON_DRIFT, sent["event_type"], sent["payload"])
@@ -275,7 +260,7 @@ def _sent(scene: Scene) -> bool:
     """Whether GitHub has the event; when Alertmanager has told the receiver of it is noted."""
     if _metrics(scene.watch.alerts).get('rps_alerts_received_total{source="alertmanager",status="firing"}', 0.0):
         scene.episode.mark(TOLD)
-    for each in dispatches(scene.here, "model-drift"):
+    for each in dispatches(scene.here, EVENT_TYPE):
         scene.episode.mark(SENT, each["payload"]["event"])
     return scene.episode.of(SENT) is not None
 

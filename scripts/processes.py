@@ -8,13 +8,14 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
     from types import FrameType
 
@@ -97,6 +98,41 @@ def _interruptions_held() -> Iterator[list[int]]:
             signal.signal(number, handler)
         for came in held:
             signal.raise_signal(came)
+
+
+def recorded(record: Path) -> Started | None:
+    """The process that a record names; None when there is no readable record."""
+    try:
+        return msgspec.json.decode(record.read_bytes(), type=Started)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def wait_while(condition: Callable[[], bool], *, seconds: float, pause: float = 0.1) -> bool:
+    """Wait until ``condition`` is false, for at most that long; whether it became so."""
+    deadline = time.monotonic() + seconds
+    while condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True
+
+
+def comes_up(process: Started, answers: Callable[[], bool], *, seconds: float) -> bool:
+    """Wait until the process answers; False when it ends first, or does not answer within ``seconds``."""
+    return wait_while(lambda: process.alive and not answers(), seconds=seconds) and process.alive
+
+
+def log_end(log: Path) -> str:
+    """The last lines of a log; empty when there is none."""
+    return log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""
+
+
+def end_recorded(record: Path, *, patience_seconds: float) -> None:
+    """End the process that a record names, if there is one, as ``end`` does, and remove the record."""
+    if process := recorded(record):
+        end([process], patience_seconds=patience_seconds)
+    record.unlink(missing_ok=True)
 
 
 def end(started: Iterable[Started], *, patience_seconds: float) -> list[int]:

@@ -6,26 +6,23 @@ It is Debian's `docker-registry` where that is installed, else the image `regist
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import ctypes.util
 import io
 import json
 import secrets
 import shutil
 import tarfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import bcrypt
 import httpx
-import msgspec
 from docker.errors import APIError, DockerException
 from docker.types import Mount
 from requests.exceptions import RequestException
 
 from scripts.docker_engine import client
-from scripts.processes import Started, end, start
+from scripts.processes import end_recorded, log_end, recorded, start, wait_while
 from scripts.services import StackError, free_ports
 
 if TYPE_CHECKING:
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
 
 IMAGE = "registry:2"
 START_SECONDS = 30.0
-_BCRYPT_LETTERS = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @dataclass
@@ -49,8 +45,8 @@ class Registry:
     password: str = field(repr=False)
     read_only: bool = False
     """Answers every push with a refusal."""
-    _process: Started | None = field(default=None, repr=False)
-    _container: str = field(default="", repr=False)
+    container: str = field(default="", repr=False)
+    """The id of its container, once it has one."""
 
     @property
     def address(self) -> str:
@@ -59,7 +55,8 @@ class Registry:
     @property
     def pid(self) -> int | None:
         """Of the registry's process; None when it is stopped or a container."""
-        return self._process.pid if self._process else None
+        process = recorded(self._record)
+        return process.pid if process else None
 
     def start(self) -> None:
         """Start it, on the same port and storage as before, and wait until it answers. Raises StackError."""
@@ -69,29 +66,27 @@ class Registry:
             self._start_process(program)
         else:
             self._start_container()
-        deadline = time.monotonic() + START_SECONDS
-        while not self.answers():
-            if (self._process and not self._process.alive) or time.monotonic() > deadline:
-                self.stop()
-                raise StackError(f"the registry did not come up on {self.address}; its log:\n{self.log()[-2000:]}")
-            time.sleep(0.05)
+        wait_while(lambda: not self.answers() and not self._has_ended(), seconds=START_SECONDS, pause=0.05)
+        if not self.answers():
+            self.stop()
+            raise StackError(
+                f"the registry did not come up on {self.address}; its log:\n{log_end(self.home / 'registry.log')}"
+            )
 
     def stop(self) -> None:
-        """End it at once, as a machine that is lost does; what it stored stays."""
-        if self._process:
-            end([self._process], patience_seconds=0.0)
-            self._process = None
-        if self._container:
+        """Kill it, as losing its machine would, even if another process started it; its storage stays."""
+        end_recorded(self._record, patience_seconds=0.0)
+        if self.container:
             with contextlib.closing(client(self.docker_host)) as engine, contextlib.suppress(DockerException):
-                engine.containers.get(self._container).kill()
+                engine.containers.get(self.container).kill()
 
     def remove(self) -> None:
         """End it, and remove its container, if it is one."""
         self.stop()
-        if self._container:
+        if self.container:
             with contextlib.closing(client(self.docker_host)) as engine, contextlib.suppress(DockerException):
-                engine.containers.get(self._container).remove(force=True, v=True)
-            self._container = ""
+                engine.containers.get(self.container).remove(force=True, v=True)
+            self.container = ""
 
     def answers(self) -> bool:
         try:
@@ -101,29 +96,34 @@ class Registry:
         return answer.status_code == 200
 
     def log(self) -> str:
-        if self._container:
+        if self.container:
             with contextlib.closing(client(self.docker_host)) as engine, contextlib.suppress(DockerException):
-                return engine.containers.get(self._container).logs(tail=50).decode(errors="replace")
+                return engine.containers.get(self.container).logs(tail=50).decode(errors="replace")
         path = self.home / "registry.log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
+    @property
+    def _record(self) -> Path:
+        return self.home / "process.json"
+
+    def _has_ended(self) -> bool:
+        process = recorded(self._record)
+        return process is not None and not process.alive
+
     def _start_process(self, program: str) -> None:
-        state = self.home / "process.json"
-        if state.exists():  # of one whose caller was killed
-            end([msgspec.json.decode(state.read_bytes(), type=Started)], patience_seconds=0.0)
+        self.stop()  # one whose caller was killed
         settings = self.home / "registry.json"
         passwords = self.home / "htpasswd"
         _write_private(passwords, self._login())
         _write_private(settings, self._settings(self.address, self.storage, passwords))
         command, log = [program, "serve", str(settings)], self.home / "registry.log"
-        self._process = start(command, log=log, environment={}, directory=self.home, address=self.address)
-        state.write_bytes(msgspec.json.encode(self._process))
+        start(command, log=log, environment={}, directory=self.home, address=self.address, record=self._record)
 
     def _start_container(self) -> None:
         with contextlib.closing(client(self.docker_host)) as engine:
             try:
-                if self._container:
-                    engine.containers.get(self._container).start()
+                if self.container:
+                    engine.containers.get(self.container).start()
                     return
                 container = engine.containers.create(
                     IMAGE,
@@ -132,7 +132,7 @@ class Registry:
                     ports={"5000/tcp": ("127.0.0.1", self.port)},
                     mounts=[Mount("/var/lib/registry", None)],
                 )
-                self._container = container.id or ""
+                self.container = container.id or ""
                 settings = self._settings("0.0.0.0:5000", Path("/var/lib/registry"), Path("/run/htpasswd"))
                 container.put_archive("/run", _archive({"registry.json": settings, "htpasswd": self._login()}))
                 container.start()
@@ -158,7 +158,8 @@ class Registry:
         )
 
     def _login(self) -> str:
-        return f"{self.username}:{bcrypt(self.password)}\n"
+        hashed = bcrypt.hashpw(self.password.encode(), bcrypt.gensalt(rounds=5)).decode()
+        return f"{self.username}:{hashed}\n"
 
 
 @contextlib.contextmanager
@@ -178,20 +179,6 @@ def registry(
         yield made
     finally:
         made.remove()
-
-
-def bcrypt(password: str) -> str:
-    """The password's hash as `htpasswd -B` makes it, by the C library's crypt(3). Raises StackError without one."""
-    name = ctypes.util.find_library("crypt")
-    if name is None:
-        raise StackError("the C library has no crypt(3): apt-get install libcrypt1, or the like")
-    crypt = ctypes.CDLL(name).crypt
-    crypt.restype = ctypes.c_char_p
-    salt = "".join(secrets.choice(_BCRYPT_LETTERS) for _ in range(21)) + "u"
-    hashed: bytes | None = crypt(password.encode(), f"$2b$05${salt}".encode())
-    if hashed is None or not hashed.startswith(b"$2b$"):
-        raise StackError(f"{name} makes no bcrypt hashes: install libxcrypt")
-    return hashed.decode()
 
 
 def _write_private(path: Path, text: str) -> None:

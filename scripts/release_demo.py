@@ -40,8 +40,9 @@ from scripts.gate_demo import (
 )
 from scripts.github_actions import Outcome, run_on_dispatch
 from scripts.github_team import ON_RELEASE, Team, team
+from scripts.processes import wait_while
 from scripts.registry import Registry, registry
-from scripts.services import ROOT, StackError
+from scripts.services import ROOT, Stack, StackError, answers, set_clock
 from scripts.stack import down, up
 
 FIRST = Proposal(
@@ -74,23 +75,12 @@ class Shipped:
 
 
 def demo(console: Console, home: Path) -> int:
-    """All three; 0 when each is what it must be. Raises StackError and CiError."""
+    """All three; 0 when each is what it must be. Raises RpsError."""
     began = time.monotonic()
     done: list[Shipped] = []
     with contextlib.ExitStack() as held:
-        console.rule("The container engine, and a registry with a login")
-        host = held.enter_context(engine(home / "engine"))
-        base = base_image(host, ROOT / "Dockerfile")
-        shutil.rmtree(home / "registry", ignore_errors=True)  # what an earlier demo has released
-        images = held.enter_context(registry(home / "registry", host))
-        console.print(f"engine {host}\nbase {base}\nregistry {images.address}, user {images.username}", highlight=False)
-        console.rule("The stack")
-        stack, repository = fresh(home)
-        held.callback(down, stack)
-        up(stack)
-        addresses = {**stack.addresses, **registry_settings(images, host, base)}
-        here = held.enter_context(team(home / "github", repository, addresses))
-        start_branches(console, here, {})
+        premises = held.enter_context(made_premises(console, home))
+        host, images, here = premises.host, premises.images, premises.here
         for proposal in (FIRST, SECOND):
             console.rule(f"dev into test, and test into master: {proposal.title}")
             gated(console, here, proposal)
@@ -111,6 +101,38 @@ def demo(console: Console, home: Path) -> int:
         console.print(f"Not as it must be: {each}")
     console.print(f"{time.monotonic() - began:.0f} s in all. Logs and artifacts stay in {home}.", soft_wrap=True)
     return 1 if wrong else 0
+
+
+@dataclass(frozen=True)
+class Premises:
+    """All that a release needs: the engine's address, a registry, a stack, and a team with its three branches."""
+
+    host: str
+    images: Registry
+    stack: Stack
+    here: Team
+
+
+@contextlib.contextmanager
+def made_premises(console: Console, home: Path, clock: str = "") -> Iterator[Premises]:
+    """They end with the block. clock: the data's time, which then stands still; else it runs. Raises StackError."""
+    with contextlib.ExitStack() as held:
+        console.rule("The container engine, and a registry with a login")
+        host = held.enter_context(engine(home / "engine"))
+        base = base_image(host, ROOT / "Dockerfile")
+        shutil.rmtree(home / "registry", ignore_errors=True)  # what an earlier demo has released
+        images = held.enter_context(registry(home / "registry", host))
+        console.print(f"engine {host}\nbase {base}\nregistry {images.address}, user {images.username}", highlight=False)
+        console.rule("The stack")
+        stack, repository = fresh(home)
+        held.callback(down, stack)
+        up(stack)
+        if clock:
+            set_clock(stack.replay or "", speed=0.0, now=clock)
+        addresses = {**stack.addresses, **registry_settings(images, host, base)}
+        here = held.enter_context(team(home / "github", repository, addresses, tools=home.parent / "tools"))
+        start_branches(console, here, {})
+        yield Premises(host, images, stack, here)
 
 
 def registry_settings(images: Registry, host: str, base: str) -> dict[str, str]:
@@ -188,16 +210,13 @@ def running_image(
 
 
 def _healthy(container: Container) -> str:
-    deadline = time.monotonic() + ANSWER_SECONDS
-    while time.monotonic() < deadline:
+    def address() -> str:
         container.reload()
         published = (container.ports or {}).get("8000/tcp")
-        if published:
-            address = f"http://127.0.0.1:{published[0]['HostPort']}"
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{address}/health", timeout=2.0).status_code == 200:
-                    return address
-        time.sleep(0.1)
+        return f"http://127.0.0.1:{published[0]['HostPort']}" if published else ""
+
+    if wait_while(lambda: not answers(f"{address()}/health"), seconds=ANSWER_SECONDS):
+        return address()
     raise StackError(f"the container did not become healthy:\n{container.logs(tail=20).decode(errors='replace')}")
 
 

@@ -9,25 +9,41 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import secrets
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import msgspec
 from dotenv import dotenv_values
+
+from clients.errors import RpsError
+from scripts.processes import comes_up, end_recorded, log_end, start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from types_boto3_s3 import S3Client
 
 ROOT = Path(__file__).resolve().parent.parent
 REPLAY_STARTS = "2013-12-23T00:00:00Z"
 """A week before the recording ends, so that its clock can move on while the stack is up."""
 S3_PORTS = 9
 """SeaweedFS takes its S3 port and the ones that follow it."""
+READY_SECONDS = 180.0
+"""How long a service may take to its first healthy answer; a cold disk and two cores need half a minute."""
+PORTS_TOGETHER = 16
+"""How many neighbouring ports ``free_ports`` gives at most."""
 
 
-class StackError(Exception):
+class StackError(RpsError):
     """The stack cannot do what was asked; the message says what to do."""
 
 
@@ -141,18 +157,15 @@ class Stack:
 
     def online(self, challenge: str, bundle: str) -> list[Service]:
         """The service around a bundle, and what streams the source's observations into it."""
-        port = self.port("RPS_SERVICE_PORT", 8000)
-        address = f"http://127.0.0.1:{port}"
-        serve = [sys.executable, "-m", "service", "--bundle", bundle, "--host", "127.0.0.1", "--port", str(port)]
-        health = lambda: _answers(f"{address}/health")  # noqa: E731
-        service = Service("service", serve, address, (port,), "RPS_SERVICE_PORT", health, self.addresses)
-        return [service, self.feed(challenge, address)]
+        module = ["service", "--bundle", bundle, "--host", "127.0.0.1"]
+        service = self._web("service", "RPS_SERVICE_PORT", 8000, module, self.addresses)
+        return [service, self.feed(challenge, service.address)]
 
     def feed(self, challenge: str, address: str) -> Service:
         """What streams the source's observations into the service at an address, every second."""
-        command = [sys.executable, "-m", "scripts.feed", "--challenge", challenge, "--service", address, "--every", "1"]
+        module = ["monitoring.feed", "--challenge", challenge, "--service", address, "--every", "1"]
         fed = lambda: _has_streamed(address)  # noqa: E731
-        return Service("feed", command, address, (), "RPS_SERVICE_PORT", fed, self.addresses)
+        return Service("feed", [sys.executable, "-m", *module], address, (), "RPS_SERVICE_PORT", fed, self.addresses)
 
     def _s3(self) -> Service:
         first = self.port("RPS_S3_PORT", 8333)
@@ -175,19 +188,9 @@ class Stack:
         )  # fmt: skip
 
     def _bucket_is_there(self, address: str) -> bool:
-        import boto3
-        from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
-        quick = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
-        client = boto3.client(
-            "s3",
-            endpoint_url=address,
-            region_name="us-east-1",
-            aws_access_key_id=self.secrets.s3_key,
-            aws_secret_access_key=self.secrets.s3_secret,
-            config=quick,
-        )
+        client = _s3_client(address, self.secrets.s3_key, self.secrets.s3_secret)
         try:
             client.head_bucket(Bucket="rps")
             client.put_object(Bucket="rps", Key=".health", Body=b"")
@@ -196,23 +199,31 @@ class Stack:
         return True
 
     def _replay(self) -> Service:
-        port = self.port("RPS_REPLAY_PORT", 8900)
-        address = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "scripts.replay", "--port", str(port), "--as-of", REPLAY_STARTS]
-        return Service("replay", command, address, (port,), "RPS_REPLAY_PORT", lambda: _answers(f"{address}/health"))
+        return self._web("replay", "RPS_REPLAY_PORT", 8900, ["doubles.replay", "--as-of", REPLAY_STARTS])
 
     def _mlflow(self) -> Service:
-        port = self.port("RPS_MLFLOW_PORT", 5000)
-        address = f"http://127.0.0.1:{port}"
         state = _made(self.home / "mlflow")
-        command = [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        module = [
+            "mlflow", "server", "--host", "127.0.0.1", "--workers", "1",
             "--backend-store-uri", f"sqlite:///{state}/mlflow.db",
             "--artifacts-destination", str(_made(state / "artifacts")),
         ]  # fmt: skip
-        environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-        healthy = lambda: _answers(f"{address}/health")  # noqa: E731
-        return Service("mlflow", command, address, (port,), "RPS_MLFLOW_PORT", healthy, environment)
+        environment = {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # nothing here uses its six worker processes
+        }
+        return self._web("mlflow", "RPS_MLFLOW_PORT", 5000, module, environment)
+
+    def _web(
+        self, name: str, setting: str, default: int, module: list[str], environment: dict[str, str] | None = None
+    ) -> Service:
+        """A Python module that takes `--port` and answers at `/health`. setting: names its port."""
+        port = self.port(setting, default)
+        address = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", *module, "--port", str(port)]
+        healthy = lambda: answers(f"{address}/health")  # noqa: E731
+        return Service(name, command, address, (port,), setting, healthy, environment or {})
 
     def _airflow(self) -> list[Service]:
         port = self.port("RPS_AIRFLOW_PORT", 8080)
@@ -240,7 +251,8 @@ class Stack:
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API__SECRET_KEY": self.secrets.airflow_jwt,
             "AIRFLOW__API_AUTH__JWT_SECRET": self.secrets.airflow_jwt,
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+            _SCHEDULED: self.settings.get(_SCHEDULED, "True"),
             "AIRFLOW__SCHEDULER__CATCHUP_BY_DEFAULT": "False",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
@@ -267,17 +279,19 @@ class Stack:
             return lambda: _component_is_healthy(address, key)
 
         return [
-            service("airflow-api", ["api-server"], lambda: _answers(f"{address}/api/v2/version")),
+            service("airflow-api", ["api-server"], lambda: answers(f"{address}/api/v2/version")),
             service("airflow-scheduler", ["scheduler", "--skip-serve-logs"], component("scheduler")),
             service("airflow-dags", ["dag-processor"], component("dag_processor")),
         ]
 
 
+_SCHEDULED = "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE"
 _PASSED = (
     "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "RPS_STORE", "AWS_ENDPOINT_URL",
-    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "OPEN_METEO_URL", "OPEN_METEO_ARCHIVE_URL",
-    "OPENWEATHERMAP_URL", "OPENWEATHERMAP_API_KEY", "RPS_CLOCK_URL", "AIRFLOW_API_URL", "AIRFLOW_USERNAME",
-    "AIRFLOW_PASSWORD", "AIRFLOW_TOKEN", "GITHUB_TOKEN",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION", "OPEN_METEO_URL", "OPEN_METEO_ARCHIVE_URL", "OPENWEATHERMAP_URL",
+    "OPENWEATHERMAP_API_KEY", "RPS_CLOCK_URL", "AIRFLOW_API_URL", "AIRFLOW_USERNAME",
+    "AIRFLOW_PASSWORD", "AIRFLOW_TOKEN", "GITHUB_TOKEN", "GITHUB_API_URL", "GITHUB_SERVER_URL",
 )  # fmt: skip
 
 
@@ -303,25 +317,93 @@ def set_clock(replay: str, *, speed: float, now: str | None = None) -> None:
 
 
 def free_ports(count: int) -> int:
-    """The first of ``count`` neighbouring loopback ports of which none is taken, for a stack beside the usual one."""
-    for first in range(20000 + os.getpid() % 20000, 60000, count):
-        with contextlib.ExitStack() as held:
-            try:
-                for port in range(first, first + count):
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
+    """The first of ``count`` neighbouring free loopback ports, at most ``PORTS_TOGETHER``, reserved for this process.
+
+    A process takes whole blocks of ports, each by the name of an abstract Unix socket, which the kernel gives to one
+    process and takes back when that ends. So test runs and demos that start at once never choose the same port. The
+    blocks lie below the ports that the kernel gives to outgoing connections. Raises StackError.
+    """
+    if not 1 <= count <= PORTS_TOGETHER:
+        raise ValueError(f"expected 1 to {PORTS_TOGETHER} ports; found {count}")
+    with _reserving:
+        while True:
+            first = _reserved.ports.start
+            if first + count > _reserved.ports.stop:
+                _reserved.take_block()
                 continue
-        return first
-    raise StackError(f"no {count} neighbouring ports are free on 127.0.0.1")
+            _reserved.ports = range(first + count, _reserved.ports.stop)
+            with contextlib.ExitStack() as held:
+                try:
+                    for port in range(first, first + count):
+                        held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            return first
+
+
+class _Reserved:
+    """The blocks of ports that this process holds, and what is left of the newest."""
+
+    def __init__(self) -> None:
+        self.ports = range(0)
+        self._names: list[socket.socket] = []
+
+    def take_block(self) -> None:
+        """Raises StackError when other processes hold all blocks."""
+        blocks = list(range(20_000, 32_000, PORTS_TOGETHER))
+        random.shuffle(blocks)
+        for first in blocks:
+            name = socket.socket(socket.AF_UNIX)
+            try:
+                name.bind(f"\0rps-ports-{first}")
+            except OSError:
+                name.close()
+                continue
+            self._names.append(name)
+            self.ports = range(first, first + PORTS_TOGETHER)
+            return
+        raise StackError("every port from 20000 to 31999 is reserved by another stack, demo or test run: end one")
+
+
+_reserved = _Reserved()
+_reserving = threading.Lock()
 
 
 def separate_stack(home: Path, repository: Path) -> Stack:
-    """A stack of its own beside the usual one: all services, on free ports, running another checkout's commits."""
+    """A stack of its own beside the usual one: all services, on free ports, running another checkout's commits.
+
+    Its Airflow starts no run by itself, whatever the time: a scheduled one would come between those that are asked for.
+    """
     names = ("RPS_REPLAY_PORT", "RPS_MLFLOW_PORT", "RPS_AIRFLOW_PORT", "RPS_SERVICE_PORT")
     first = free_ports(S3_PORTS + len(names))
     ports = {name: str(first + S3_PORTS + offset) for offset, name in enumerate(names)}
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Stack(home, {"RPS_S3_PORT": str(first), "RPS_REPOSITORY": str(repository), **ports})
+    return Stack(home, {"RPS_S3_PORT": str(first), "RPS_REPOSITORY": str(repository), _SCHEDULED: "False", **ports})
+
+
+@contextlib.contextmanager
+def running(service: Service, home: Path, *, patience_seconds: float = 3.0) -> Iterator[Service]:
+    """The service, healthy, until the block ends; its log is in ``home``, and so is its record, `NAME.process.json`.
+
+    One whose caller was killed is ended first. Raises StackError when it does not come up.
+    """
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **service.environment}
+    log, record = home / f"{service.name}.log", home / f"{service.name}.process.json"
+    end_recorded(record, patience_seconds=patience_seconds)
+    try:
+        process = start(
+            service.command, log=log, environment=environment, directory=ROOT, address=service.address, record=record
+        )
+        if not comes_up(process, service.healthy, seconds=READY_SECONDS):
+            raise StackError(f"{service.name} did not come up on {service.address}; the end of {log}:\n{log_end(log)}")
+        yield service
+    finally:
+        end_recorded(record, patience_seconds=patience_seconds)
+
+
+def service_named(name: str, stack: Stack) -> Service:
+    return next(service for service in stack.services if service.name == name)
 
 
 def _made(path: Path) -> Path:
@@ -334,17 +416,41 @@ def _tool(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a service answers 200 within two seconds."""
     try:
-        return httpx.get(url, timeout=2.0).status_code == 200
+        return _client().get(url).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
+
+
+@cache
+def _client() -> httpx.Client:
+    """Made once, as it loads what TLS needs: services are asked again and again until they answer."""
+    return httpx.Client(timeout=2.0, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+@cache
+def _s3_client(address: str, key: str, secret: str) -> S3Client:
+    """Made once, as that takes longer than all that it is asked."""
+    import boto3
+    from botocore.config import Config
+
+    quick = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
+    return boto3.client(
+        "s3",
+        endpoint_url=address,
+        region_name="us-east-1",
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        config=quick,
+    )
 
 
 def _has_streamed(address: str) -> bool:
     """Whether any observation has reached the service."""
     try:
-        text = httpx.get(f"{address}/metrics", timeout=2.0).text
+        text = _client().get(f"{address}/metrics").text
     except httpx.HTTPError:
         return False
     counts = [line for line in text.splitlines() if line.startswith("rps_observations_total")]
@@ -353,7 +459,7 @@ def _has_streamed(address: str) -> bool:
 
 def _component_is_healthy(address: str, component: str) -> bool:
     try:
-        answer = httpx.get(f"{address}/api/v2/monitor/health", timeout=2.0)
+        answer = _client().get(f"{address}/api/v2/monitor/health")
         return answer.status_code == 200 and answer.json().get(component, {}).get("status") == "healthy"
     except (httpx.HTTPError, ValueError):
         return False

@@ -16,11 +16,9 @@ from pathlib import Path
 import msgspec
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from scripts.processes import Started, end, members, port_holder, start
-from scripts.services import ROOT, Service, Stack, StackError, laptop_stack
+from scripts.processes import Started, end, members, port_holder, recorded, start, wait_while
+from scripts.services import READY_SECONDS, ROOT, Service, Stack, StackError, laptop_stack
 
-READY_SECONDS = 180.0
-"""How long a service may take to its first healthy answer; a cold disk and two cores need half a minute."""
 PATIENCE_SECONDS = 8.0
 
 
@@ -100,7 +98,7 @@ def _alone(stack: Stack) -> AcquireReturnProxy[FileLock]:
         return FileLock(stack.home / "stack.lock").acquire(timeout=READY_SECONDS)
     except Timeout:
         raise StackError(
-            "another 'stack up' or 'down' is at work on this stack: wait for it, then try again."
+            "another 'stack up' or 'down' is running on this stack: wait for it, then try again."
         ) from None
 
 
@@ -130,20 +128,22 @@ def _start(stack: Stack, service: Service) -> None:
 def _wait_until_healthy(stack: Stack, services: list[Service]) -> None:
     began = time.monotonic()
     waiting = list(services)
-    while waiting:
+
+    def starting() -> bool:
         for service in tuple(waiting):
             started = _recorded(stack, service.name)
             if service.healthy():
-                print(
-                    f"  {service.name:<18} {service.address:<28} up after {time.monotonic() - began:.0f} s", flush=True
-                )
+                seconds = f"{time.monotonic() - began:.0f} s"
+                print(f"  {service.name:<18} {service.address:<28} up after {seconds}", flush=True)
                 waiting.remove(service)
             elif not (started and started.alive):
                 raise StackError(f"{service.name} ended while starting:\n{_tail(_log(stack, service.name))}")
-            elif time.monotonic() - began > READY_SECONDS:
-                message = f"{service.name} gave no healthy answer within {READY_SECONDS:.0f} s"
-                raise StackError(f"{message}:\n{_tail(_log(stack, service.name))}")
-        time.sleep(0.2)
+        return bool(waiting)
+
+    if not wait_while(starting, seconds=READY_SECONDS, pause=0.2):
+        name = waiting[0].name
+        message = f"{name} gave no healthy answer within {READY_SECONDS:.0f} s"
+        raise StackError(f"{message}:\n{_tail(_log(stack, name))}")
 
 
 def _write_environment(stack: Stack) -> None:
@@ -153,11 +153,7 @@ def _write_environment(stack: Stack) -> None:
 
 
 def _recorded(stack: Stack, name: str) -> Started | None:
-    path = stack.home / "processes" / f"{name}.json"
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Started)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
+    return recorded(stack.home / "processes" / f"{name}.json")
 
 
 def _log(stack: Stack, name: str) -> Path:

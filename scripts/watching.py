@@ -1,4 +1,4 @@
-"""What watches, on loopback ports, for demos and tests: Prometheus, Alertmanager, `ci alerts` and `ci metrics`.
+"""What watches, on loopback ports, for demos and tests: Prometheus, Alertmanager, the relay and the exporter.
 
 Their configuration is the one that is shipped, with other addresses and another pace. Each ends with its block; what
 one left whose caller was killed is ended before the next one starts in its directory.
@@ -11,26 +11,23 @@ import os
 import shutil
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import msgspec
 
 from monitoring.alertmanager_files import alertmanager_configuration
 from monitoring.prometheus_files import RULES_FILE, prometheus_configuration, prometheus_rules
-from scripts.processes import Started, end, port_holder, start
-from scripts.services import ROOT, StackError, free_ports
+from scripts.processes import port_holder, recorded
+from scripts.services import Service, StackError, answers, free_ports, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-START_SECONDS = 60.0
 PATIENCE_SECONDS = 10.0
 LOOK_SECONDS = 2.0
-"""Between two looks of `ci metrics` at Airflow and MLflow."""
+"""Between two looks of `monitoring.exporter` at Airflow and MLflow."""
 _PACKAGES = {"prometheus": "prometheus", "alertmanager": "prometheus-alertmanager"}
 """Of Debian, by program; Debian calls Alertmanager's program by its package's name."""
 
@@ -64,7 +61,10 @@ class Prometheus:
     def look_at(self, targets: Mapping[str, Sequence[str]]) -> None:
         """Scrape these addresses, by job, and itself from now on."""
         self.configure(targets)
-        os.kill(_recorded(self.home).pid, signal.SIGHUP)
+        process = recorded(self.home / "prometheus.process.json")
+        if process is None:
+            raise StackError(f"no Prometheus runs in {self.home}")
+        os.kill(process.pid, signal.SIGHUP)
 
     def configure(self, targets: Mapping[str, Sequence[str]]) -> None:
         """Write the configuration that it reads when it starts or is asked to."""
@@ -92,19 +92,22 @@ class Prometheus:
 def watching(home: Path, *, service: str, environment: Mapping[str, str], pace: float) -> Iterator[Watching]:
     """Everything that watches the service at ``service`` (`host:port`), until the block ends.
 
-    environment: of `ci alerts` and `ci metrics`, which know GitHub, Airflow and MLflow from it; it holds
+    environment: of the relay and the exporter, which know GitHub, Airflow and MLflow from it; it holds
     `RPS_ALERTS_SECRET`. pace: as of ``prometheus``. Raises StackError as that does.
     """
     for name in ("prometheus", "alertmanager"):
         program_named(name)
-    own = {**os.environ, "PYTHONPATH": str(ROOT), "RPS_ALERTS_HOME": str(home / "alerts" / "state"), **environment}
+    own = {"RPS_ALERTS_HOME": str(home / "alerts" / "state"), **environment}
     with contextlib.ExitStack() as held:
         address = {}
-        for name, options in (("alerts", []), ("metrics", ["--every", str(LOOK_SECONDS)])):
+        for name, module, options in (
+            ("alerts", "relay", []),
+            ("metrics", "exporter", ["--every", str(LOOK_SECONDS)]),
+        ):
             address[name] = _free_address(None)
             port = address[name].rsplit(":", 1)[1]
-            command = [sys.executable, "-m", "ci", name, "--port", port, *options]
-            held.enter_context(_running(home / name, command, address[name], "/metrics", own))
+            command = [sys.executable, "-m", f"monitoring.{module}", "--port", port, *options]
+            held.enter_context(_running(home / name, name, command, address[name], health="/metrics", environment=own))
         webhook = f"http://{address['alerts']}/v1/alerts"
         told = held.enter_context(
             alertmanager(home / "alertmanager", webhook, environment["RPS_ALERTS_SECRET"], pace=pace)
@@ -152,7 +155,7 @@ def prometheus(
         program, f"--config.file={home / 'prometheus.yml'}", f"--storage.tsdb.path={home / 'data'}",
         f"--web.listen-address={made.address}",
     ]  # fmt: skip
-    with _running(home, command, made.address, "/-/ready", os.environ):
+    with _running(home, "prometheus", command, made.address):
         yield made
 
 
@@ -174,7 +177,7 @@ def alertmanager(home: Path, webhook: str, secret: str, *, pace: float = 1.0, po
         program, f"--config.file={configuration}", f"--storage.path={home / 'data'}",
         f"--web.listen-address={address}", "--cluster.listen-address=",
     ]  # fmt: skip
-    with _running(home, command, address, "/-/ready", os.environ):
+    with _running(home, "alertmanager", command, address):
         yield address
 
 
@@ -196,37 +199,16 @@ def _free_address(port: int | None) -> str:
     return f"127.0.0.1:{chosen}"
 
 
-@contextlib.contextmanager
 def _running(
-    home: Path, command: list[str], address: str, health: str, environment: Mapping[str, str]
-) -> Iterator[None]:
-    """A process that answers at the path ``health``, until the block ends; its output is `home/log`."""
-    home.mkdir(parents=True, exist_ok=True)
-    state, log = home / "process.json", home / "log"
-    if state.exists():  # of one whose caller was killed
-        end([_recorded(home)], patience_seconds=PATIENCE_SECONDS)
-        state.unlink()
-    try:
-        process = start(command, log=log, environment=environment, directory=ROOT, address=address, record=state)
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(f"http://{address}{health}"):
-            if not process.alive or time.monotonic() > deadline:
-                told = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-                raise StackError(f"{home.name} did not come up on {address}; the end of {log}:\n{told}")
-            time.sleep(0.05)
-        yield
-    finally:
-        if state.exists():
-            end([_recorded(home)], patience_seconds=PATIENCE_SECONDS)
-            state.unlink()
-
-
-def _recorded(home: Path) -> Started:
-    return msgspec.json.decode((home / "process.json").read_bytes(), type=Started)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2.0).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
+    home: Path,
+    name: str,
+    command: list[str],
+    address: str,
+    *,
+    health: str = "/-/ready",
+    environment: Mapping[str, str] | None = None,
+) -> contextlib.AbstractContextManager[Service]:
+    """A process that answers at the path ``health``, until the block ends."""
+    healthy = lambda: answers(f"http://{address}{health}")  # noqa: E731
+    service = Service(name, command, address, (), "", healthy, dict(environment or {}))
+    return running(service, home, patience_seconds=PATIENCE_SECONDS)

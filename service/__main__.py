@@ -9,8 +9,8 @@ import sys
 import tempfile
 from dataclasses import fields
 
-from forecasting.manifest import BundleError
-from service.settings import Settings, SettingsError, read_settings
+from forecasting.models.manifest import BundleError
+from service.service_settings import Settings, SettingsError, read_settings
 
 CONFIGURATION = 64
 DATA = 65
@@ -31,7 +31,7 @@ def main() -> int:
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
     # Workers are processes of their own: what was asked for here reaches them through the environment.
     os.environ.update({f"RPS_{name.upper()}": value for name, value in given.items()})
-    from service.stores import StoreUnavailable
+    from service.state.stores import StoreUnavailable
 
     try:
         return _serve()
@@ -47,14 +47,14 @@ def main() -> int:
 
 
 def _serve() -> int:
-    from service.bundle_source import load_bundle
     from service.log import configure_logging
+    from service.model.bundle_source import load_model
     from service.server import serve
 
     settings = read_settings()
     configure_logging(settings)
     if settings.state != "memory":
-        from service.redis_store import reached
+        from service.state.redis_store import reached
 
         try:  # before any worker is started: a supervisor would start it again and again
             asyncio.run(reached(settings.state))
@@ -62,15 +62,15 @@ def _serve() -> int:
             raise SettingsError(f"RPS_STATE: expected the address of a Redis: {error}") from error
     if settings.workers == 1:
         return serve(settings)
-    load_bundle(settings)  # told once and at once, not by every worker again and again
-    with tempfile.TemporaryDirectory(prefix="rps-boards-") as boards:
-        os.environ["RPS_BOARDS"] = boards
+    load_model(settings)  # a fault is reported once, not by every worker at each of its starts
+    with tempfile.TemporaryDirectory(prefix="rps-counts-") as counts:
+        os.environ["RPS_COUNTS"] = counts
         return serve(settings)
 
 
 def _environment() -> str:
-    names = [f"RPS_{field.name.upper()}" for field in fields(Settings) if field.name != "boards"]
-    return "environment:\n  " + "\n  ".join(names) + "\n\ndocs/reference/service.md tells what each one is."
+    names = [f"RPS_{field.name.upper()}" for field in fields(Settings) if field.name != "counts"]
+    return "environment:\n  " + "\n  ".join(names) + "\n\ndocs/reference/service.md says what each one is."
 
 
 if __name__ == "__main__":

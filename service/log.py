@@ -7,7 +7,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-from service.settings import Settings
+from service.service_settings import Settings
 
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
@@ -16,7 +16,7 @@ class JsonLines(logging.Formatter):
     """A record as one JSON object: time, level, logger, message, and whatever was given as ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told = {
+        line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -24,8 +24,8 @@ class JsonLines(logging.Formatter):
             **{name: value for name, value in record.__dict__.items() if name not in _OWN},
         }
         if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False, default=str)
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def configure_logging(settings: Settings) -> None:

@@ -7,20 +7,17 @@ import signal
 import socket
 from http import HTTPStatus
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
-from service.http import answer_headers, problem_answer
-from service.outgoing import Outgoing
-from service.problems import Problem
-from service.settings import Settings, SettingsError
-
-if TYPE_CHECKING:
-    from service.application import Application
+from service.protocols.problems import Problem
+from service.protocols.request_limits import RequestLimits, added_headers, problem_answer
+from service.service_settings import Settings, SettingsError
+from service.write_batching import BatchedTransport
 
 KEEP_ALIVE_SECONDS = 75
 MOST_HEADER_BYTES = 1 << 16
@@ -35,7 +32,7 @@ class Protocol(HttpToolsProtocol):
     answer unread, and on how many connections there are.
     """
 
-    app: Application
+    app: RequestLimits
     _waiting: asyncio.TimerHandle | None = None
     """Closes the connection when the headers of a request take too long."""
     _message = 0
@@ -46,12 +43,12 @@ class Protocol(HttpToolsProtocol):
     """Looks after an answer that waits for its client."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(Outgoing(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(BatchedTransport(transport, self.loop))  # type: ignore[arg-type]
         self._served = self.app
-        self._settings = settings = self.app.door.settings
+        self._settings = settings = self.app.settings
         self._most = settings.max_connections
         if len(self.connections) > 2 * self._most:
-            transport.abort()  # who is above the limit is told so, but not without end
+            transport.abort()  # above the limit a client gets 503, but not without end
             return
         self._waiting = self.loop.call_later(settings.header_seconds, self._give_up)
 
@@ -124,17 +121,16 @@ class Protocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join([*lines, b"", rest]))
 
-    def _refuse(self, status: int, told: str) -> None:
+    def _refuse(self, status: int, message: str) -> None:
         """Answer what is not yet a request, and close."""
         if self.transport.is_closing():
             return
-        door = self._served.door
-        door.unrouted(status)
-        request_id = door.request_id(None)
-        answer = problem_answer(Problem(status, told, headers={"connection": "close"}), request_id)
-        headers = b"".join(b"%s: %s\r\n" % pair for pair in answer_headers(answer, request_id))
+        self._served.count_unrouted(status)
+        request_id = self._served.request_id(None)
+        headers, body = problem_answer(Problem(status, message, headers={"connection": "close"}), request_id)
+        lines = b"".join(b"%s: %s\r\n" % pair for pair in (*headers, *added_headers(request_id)))
         self.transport.write(b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode()))
-        self.transport.write(headers + b"\r\n" + answer.body)
+        self.transport.write(lines + b"\r\n" + body)
         self.transport.close()
 
     def _stop_waiting(self) -> None:
@@ -212,4 +208,4 @@ def listening(settings: Settings) -> socket.socket:
 
 
 def _heed(number: int, frame: FrameType | None) -> None:
-    """Uvicorn stops on a signal, then raises it again: having stopped well is no death by signal."""
+    """Uvicorn stops on a signal, then raises it again: a requested stop is not a crash."""

@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from scripts.processes import end, start
-from scripts.services import ROOT, S3_PORTS, Service, Stack, free_ports
-from tests import serving
-from tests.serving import make_bundle
+from scripts.processes import wait_while
+from scripts.services import S3_PORTS, Stack, free_ports, running, service_named
+from tests.sharing import made_once
 
-pytest_plugins = ["tests.replay_fixture", "tests.doubles.github.fixture", "tests.docker_engine", "tests.releasing"]
+if TYPE_CHECKING:
+    from tests.serving import Running
 
-SERVICE_SECONDS = 180
+pytest_plugins = [
+    "tests.integration.airflow_fixture",
+    "tests.schedule",
+    "tests.reaper",
+    "tests.replay_fixture",
+    "doubles.github.fixture",
+    "tests.docker_engine",
+    "tests.releasing",
+]
 
+__all__ = ["wait_while"]
 
-def wait_while(condition: Callable[[], bool], *, seconds: float, pause: float = 0.1) -> bool:
-    """Wait until ``condition`` is false, for at most that long; whether it became so."""
-    deadline = time.monotonic() + seconds
-    while condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(pause)
-    return True
-
-
-@contextlib.contextmanager
-def running(service: Service, home: Path) -> Iterator[Service]:
-    """The service, healthy, until the block ends."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **service.environment}
-    log = home / f"{service.name}.log"
-    process = start(service.command, log=log, environment=environment, directory=home, address=service.address)
-    try:
-        ready = wait_while(lambda: process.alive and not service.healthy(), seconds=SERVICE_SECONDS)
-        if not (ready and process.alive):
-            pytest.fail(f"{service.name} did not come up:\n{log.read_text()[-3000:]}")
-        yield service
-    finally:
-        end([process], patience_seconds=3)
+# Fits of several processes on the same cores: OpenMP's threads would wait for one another, at many times the CPU time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def service_named(name: str, stack: Stack) -> Service:
-    return next(service for service in stack.services if service.name == name)
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that all processes of this test run see."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def kept(shared: Path) -> Path:
+    """Where stages' environments (`envs`) and workflows' tools (`tools`) are made once for the whole test run."""
+    for name in ("envs", "tools"):
+        (shared / "kept" / name).mkdir(parents=True, exist_ok=True)
+    return shared / "kept"
 
 
 @pytest.fixture(scope="session")
@@ -86,14 +84,18 @@ def tracking_env(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that is fitted on the whole recorded year."""
-    return make_bundle(tmp_path_factory.mktemp("bundle") / "bundle")
+def bundle(shared: Path) -> Path:
+    """A bundle that is fitted on the whole recorded year. No test writes to it."""
+    from tests.serving import make_bundle  # seconds, which only the tests of a bundle wait for
+
+    return made_once(shared / "bundle", make_bundle)
 
 
 @pytest.fixture(scope="module")
-def service(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Running]:
+def service(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service around it, with its usual settings; its tests use series of their own."""
+    from tests import serving
+
     with serving.running(bundle, tmp_path_factory.mktemp("service") / "log") as found:
         yield found
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+import secrets
 import shutil
 import subprocess
 import tarfile
@@ -14,11 +16,13 @@ from pathlib import Path
 
 import docker
 import pytest
+from filelock import FileLock
 
 from scripts.base_image import base_image
-from scripts.docker_engine import client, engine
+from scripts.docker_engine import DEFAULT_HOST, answers, client, engine, start_engine, sweep
 from scripts.registry import Registry, registry
-from scripts.services import ROOT, StackError
+from scripts.services import ROOT, StackError, free_ports
+from tests.sharing import used_together
 
 
 @contextlib.contextmanager
@@ -31,13 +35,28 @@ def _or_left_out() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a container engine: the machine's own, or one that ends with the session."""
-    home = tmp_path_factory.mktemp("engine")
+def docker_host(shared: Path) -> Iterator[str]:
+    """The address of a container engine: the machine's own, or one that all processes of the test run use together."""
+    if "DOCKER_HOST" in os.environ or answers(DEFAULT_HOST):
+        with _or_left_out(), engine(shared / "engine") as address:
+            yield address
+        return
     with contextlib.ExitStack() as held:
         with _or_left_out():
-            address = held.enter_context(engine(home))
+            address = held.enter_context(used_together(shared / "engine", _start, _forget))
         yield address
+
+
+def _start(home: Path) -> str:
+    try:
+        return start_engine(home)
+    except BaseException:  # an interruption, too
+        sweep(home)
+        raise
+
+
+def _forget(home: Path) -> None:
+    sweep(home)
     shutil.rmtree(home / "data", ignore_errors=True)  # gigabytes, which pytest would keep for three sessions
 
 
@@ -48,19 +67,32 @@ def docker_client(docker_host: str) -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="session")
-def base(docker_host: str) -> str:
+def base(docker_host: str, shared: Path) -> str:
     """The name of the base image, in the engine."""
-    with _or_left_out():
+    with _or_left_out(), FileLock(shared / "base.lock"):
         return base_image(docker_host, ROOT / "Dockerfile")
 
 
 @pytest.fixture(scope="session")
-def image_registry(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry with a login, for the session; no test stops it."""
+def image_registry(docker_host: str, shared: Path) -> Iterator[Registry]:
+    """A registry with a login, which all processes of the test run use together; no test stops it."""
+
+    def given(home: Path, port: int, password: str, container: str = "") -> Registry:
+        return Registry(home, home / "storage", docker_host, port, "rps", password, container=container)
+
+    def begin(home: Path) -> str:
+        made = given(home, free_ports(1), secrets.token_urlsafe(12))
+        made.start()
+        return json.dumps([made.port, made.password, made.container])
+
+    def finish(home: Path) -> None:
+        given(home, *json.loads(told)).remove()
+
+    home = shared / "registry"
     with contextlib.ExitStack() as held:
         with _or_left_out():
-            made = held.enter_context(registry(tmp_path_factory.mktemp("registry"), docker_host))
-        yield made
+            told = held.enter_context(used_together(home, begin, finish))
+        yield given(home, *json.loads(told))
 
 
 @pytest.fixture
@@ -81,16 +113,31 @@ class Images:
         self._names: list[str] = []
 
     def build(
-        self, files: Mapping[str, bytes], *instructions: str, labels: Mapping[str, str] | None = None, name: str = ""
+        self,
+        files: Mapping[str, bytes],
+        *instructions: str,
+        labels: Mapping[str, str] | None = None,
+        name: str = "",
+        base: str = "",
     ) -> str:
-        """The name of an image: the base, the files (by absolute path), and further lines of a Dockerfile."""
+        """The name of an image: the base, the files (by absolute path) in a layer, and further lines of a Dockerfile.
+
+        base: `scratch` for an image that is not run, which goes to a registry in a moment.
+        """
         name = self.named(name or f"rps-test/{uuid.uuid4().hex[:12]}:1")
-        copies = [f"COPY {index} {path}" for index, path in enumerate(files)]
-        context = {str(index): content for index, content in enumerate(files.values())}
-        context["Dockerfile"] = "\n".join([f"FROM {self._base}", *copies, *instructions, ""]).encode()
-        self._engine.images.build(
-            fileobj=archive(context), custom_context=True, tag=name, labels=dict(labels or {}), rm=True, forcerm=True
-        )
+        context = {f"files{path}": content for path, content in files.items()}
+        context["Dockerfile"] = "\n".join([f"FROM {base or self._base}", "COPY files/ /", *instructions, ""]).encode()
+        for left in reversed(range(3)):
+            try:
+                self._engine.images.build(
+                    fileobj=archive(context), custom_context=True, tag=name, labels=dict(labels or {}), rm=True,
+                    forcerm=True,
+                )  # fmt: skip
+                break
+            except docker.errors.BuildError as error:
+                # The engine is shared: when another test removes an image, a step that both were built from goes too.
+                if "unable to find image" not in str(error) or not left:
+                    raise
         return name
 
     def named(self, name: str) -> str:
@@ -116,7 +163,10 @@ def containers_left(docker_client: docker.DockerClient) -> Callable[[str], list[
     """The containers of an image that are there, running or not."""
 
     def of(image: str) -> list[str]:
-        return [str(each.name) for each in docker_client.containers.list(all=True, filters={"ancestor": image})]
+        return [
+            str(each.name)
+            for each in docker_client.containers.list(all=True, ignore_removed=True, filters={"ancestor": image})
+        ]
 
     return of
 

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from ci.judgement import Data, Failure, Judgement, Links, PullRequest, Violation
-from forecasting.challenge import Gate
-from forecasting.contests import Contest
-from forecasting.evaluation import Compared, Errors, Evaluation, Measured, Window
-from forecasting.verdict import Reason, Verdict
+from forecasting.challenge.schema import Gate
+from forecasting.judging.contests import Contest
+from forecasting.judging.evaluation import Errors, Evaluation, ModelErrors, ModelEvaluation, Window
+from forecasting.judging.verdict import Reason, Verdict
+from records.judgement import Data, Failure, Judgement, Links, PullRequest
+from records.quality import Violation
 
 SHA = "9c1e5bd0c2f24f5d8a3b7e6f1a2b3c4d5e6f7a8b"
 NOW = datetime(2013, 12, 30, 6, 0, tzinfo=UTC)
@@ -75,8 +76,8 @@ def without_production(made: Verdict) -> Verdict:
 
 def evaluation(**changes: object) -> Evaluation:
     errors = Errors(rows=6048, loss=3.88, rmse=1.97, mae=1.5, r2=0.9, coverage=0.897)
-    measured = Measured(overall=errors, horizons={}, series={})
-    candidate = Compared(
+    measured = ModelErrors(overall=errors, horizons={}, series={})
+    candidate = ModelEvaluation(
         version="",
         mlflow_run="9450d49be5b14d109ab0845b5ffa0fdf",
         git_sha=SHA,
@@ -217,9 +218,11 @@ def data_rejected(**changes: object) -> Judgement:
 def violation(**changes: object) -> Violation:
     made = Violation(
         rule="nulls",
-        severity="error",
         series="EWR",
         column="temperature",
+        found=0.104,
+        limit=0.01,
+        count=905,
         message="10.4 % of the values are missing; at most 1.0 % is allowed",
         first=NOW - timedelta(days=3),
         last=NOW,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -10,12 +11,13 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 
-from forecasting.challenge import load_challenge
-from forecasting.evaluation import Evaluation
+from forecasting.challenge.schema import load_challenge
+from forecasting.judging.evaluation import Evaluation
 from pipelines import evaluate, register, train, transform
-from pipelines.files import Files, read_json, write_json
+from pipelines.files import read_json, write_json
 from pipelines.run import Run, RunIdentity
 from pipelines.version import Dataset
+from records.stages import RunFiles
 from tests.runs import AS_OF, ROOT, made_up_weather, write_observations
 
 NO_EDITS: Mapping[str, str] = {}
@@ -42,7 +44,7 @@ def featured_run(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(re.sub(r"max_iter = \d+", "max_iter = 20", text), encoding="utf-8")
     identity = RunIdentity(run_id=run_id, git_sha="a" * 40, as_of=as_of, reason="test", pull_request="7")
-    run = Run(load_challenge(path), path, Files(root / "data" / name), identity)
+    run = Run(load_challenge(path), path, RunFiles(root / "data" / name), identity)
     table = made_up_weather() if observations is None else observations
     write_json(run.files.run, identity)
     write_observations(run, table[table["ds"] <= as_of])
@@ -60,7 +62,11 @@ def trained(run: Run) -> Run:
 
 
 def evaluated(run: Run) -> Evaluation:
-    train.run(run)
+    return measured(trained(run))
+
+
+def measured(run: Run) -> Evaluation:
+    """The evaluation of a run that is trained."""
     evaluate.run(run)
     return read_json(run.files.evaluation, Evaluation, made_by="evaluate")
 
@@ -69,6 +75,13 @@ def registered(run: Run) -> register.Registered:
     evaluated(run)
     register.run(run)
     return read_json(run.files.registered, register.Registered, made_by="register")
+
+
+def copied(run: Run, root: Path) -> Run:
+    """The same run in another workspace, as far as it has got, for a test that changes it."""
+    shutil.copytree(run.challenge_path.parents[1], root, dirs_exist_ok=True)
+    name = run.challenge.name
+    return Run(run.challenge, root / "challenges" / f"{name}.toml", RunFiles(root / "data" / name), run.identity)
 
 
 def with_learner(run: Run, **changes: object) -> Run:

@@ -20,27 +20,30 @@ class Replay:
     """The running replay, and what a test may do to it."""
 
     url: str
+    client: httpx.Client
 
     def fault(self, kind: str, **options: object) -> None:
-        httpx.put(f"{self.url}/replay/faults", json={"kind": kind, **options}).raise_for_status()
+        self.client.put(f"{self.url}/replay/faults", json={"kind": kind, **options}).raise_for_status()
 
     def clear_faults(self) -> None:
-        httpx.delete(f"{self.url}/replay/faults").raise_for_status()
+        self.client.delete(f"{self.url}/replay/faults").raise_for_status()
 
     def move_clock(self, now: str, speed: float = 0.0) -> None:
-        httpx.put(f"{self.url}/replay/clock", json={"now": now, "speed": speed}).raise_for_status()
+        self.client.put(f"{self.url}/replay/clock", json={"now": now, "speed": speed}).raise_for_status()
 
 
 @pytest.fixture(scope="session")
 def replay_process() -> Iterator[Replay]:
     """One replay for the whole session, its clock standing at the end of the recording."""
-    command = [sys.executable, "-m", "scripts.replay", "--port", "0", "--as-of", END, "--speed", "0"]
+    command = [sys.executable, "-m", "doubles.replay", "--port", "0", "--as-of", END, "--speed", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             # It says where it listens once it does: "replay API on http://127.0.0.1:PORT, as of …".
             first_line = process.stdout.readline()
-            yield Replay(first_line.split(" on ", 1)[1].split(",", 1)[0])
+            # No TLS here: making it ready for each request takes twenty times as long as the request.
+            with httpx.Client(verify=False, limits=httpx.Limits(max_keepalive_connections=0)) as client:
+                yield Replay(first_line.split(" on ", 1)[1].split(",", 1)[0], client)
         finally:
             process.terminate()
             process.wait(timeout=10)

@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from forecasting.challenge import Challenge, load_challenge
-from pipelines.files import Files, write_json
+from forecasting.challenge.schema import Challenge, load_challenge
+from pipelines.files import write_json
 from pipelines.run import Run, RunIdentity
+from records.stages import RunFiles
 
 ROOT = Path(__file__).resolve().parent.parent
 AS_OF = datetime(2013, 12, 30, 12, 30, tzinfo=UTC)
@@ -27,7 +28,7 @@ def make_run(root: Path, run_id: str = "manual__1", *, as_of: datetime = AS_OF) 
     (root / "challenges").mkdir(exist_ok=True, parents=True)
     path = Path(shutil.copy(ROOT / "challenges" / "weather.toml", root / "challenges"))
     identity = RunIdentity(run_id=run_id, git_sha="a" * 40, as_of=as_of, reason="test", pull_request="7")
-    files = Files(root / "data" / "weather")
+    files = RunFiles(root / "data" / "weather")
     write_json(files.run, identity)
     return Run(load_challenge(path), path, files, identity)
 

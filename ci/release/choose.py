@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ci.errors import ConfigurationError, NotReleased
 from ci.release.plan import ModelVersion
 from ci.wording import percent
+from clients.errors import ConfigurationError, NotReleased
+from records.mlflow_names import GateTag, VersionTag, metric
 
 SKILL_DECIMALS = 4
 """Skills that agree to this many decimals are a tie, which the newer version wins."""
@@ -57,8 +58,8 @@ def choose(
     """The version to release.
 
     production: the version that the alias names now; measure: `rmse` or `mae`, by the challenge's loss;
-    in_history: whether a commit is part of what is released; pinned: the version that was asked for.
-    Raises NotReleased when none can be released, or not the one that was asked for; ConfigurationError when there is
+    in_history: whether a commit is part of what is released; pinned: the requested version.
+    Raises NotReleased when none can be released, or not the requested one; ConfigurationError when there is
     no such version.
     """
     known = {version.version: version for version in versions}
@@ -94,10 +95,9 @@ def _pinned(pinned: int, considered: Sequence[Considered]) -> Choice:
 
 
 def _refused(version: ModelVersion, in_history: Callable[[str], bool]) -> str:
-    if version.gate != "passed":
-        return {"blocked": "blocked by the gate", "pending": "the gate has not judged it"}.get(
-            version.gate, f"its tag gate is {version.gate!r}, not 'passed'"
-        )
+    if version.gate != GateTag.PASSED:
+        told = {GateTag.BLOCKED.value: "blocked by the gate", GateTag.PENDING.value: "the gate has not judged it"}
+        return told.get(version.gate, f"its tag {VersionTag.GATE} is {version.gate!r}, not '{GateTag.PASSED}'")
     if not version.git_sha or not in_history(version.git_sha):
         return "its commit is not in the history of the commit that is released"
     return ""
@@ -145,12 +145,12 @@ class _Score:
 
 def _score(version: ModelVersion, scores: Mapping[int, _Score], production: int | None, measure: str) -> _Score | None:
     metrics, opponent = version.metrics, version.opponent
-    against = f"production.{measure}"
+    against = metric(measure, model="production")
     if opponent is None and against in metrics and version.version != production:
         opponent = production
     start: _Score | None = _Score("production", 0.0) if opponent == production else None
     if opponent is None or (production is None and opponent not in scores):
-        against, start = f"persistence.{measure}", _Score("persistence", 0.0)
+        against, start = metric(measure, model="persistence"), _Score("persistence", 0.0)
     elif opponent in scores:
         start = scores[opponent]
     ratio = _ratio(metrics, measure, against)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import secrets
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
@@ -17,9 +18,10 @@ from docker.models.containers import Container
 from docker.types import Healthcheck
 from docker.utils import version_gte
 
-from ci.errors import NotReleased, PassingFault
-from ci.release.engine import Engine
-from ci.release.engine_faults import ENGINE_ERRORS, words
+from clients.engine import Engine
+from clients.engine_faults import ENGINE_ERRORS, words
+from clients.errors import ConfigurationError, NotReleased
+from records.image_labels import Label
 
 PORT = "8000/tcp"
 """Where the service listens in its container."""
@@ -27,12 +29,10 @@ MEMORY = "512m"
 PROCESSES = 128
 PROBE_SECONDS = 0.5
 STOP_SECONDS = 10
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
 END_SECONDS = 3.0
 MOST_FILE_BYTES = 64 << 20
 LOG_LINES = 20
-UNTIL = "io.rps.verified-until"
-"""The label of a container that says from when on (Unix time) nobody waits for it any more."""
 _POLL_SECONDS = 0.05
 _NANOSECONDS = 1_000_000_000
 _INSIDE = """
@@ -54,9 +54,10 @@ class Running:
     Methods raise NotReleased when the image is at fault, and PassingFault when the engine is.
     """
 
-    def __init__(self, engine: Engine, container: Container, host: str, started: float) -> None:
+    def __init__(self, engine: Engine, container: Container, http: httpx.Client, host: str, started: float) -> None:
         self._engine = engine
         self._container = container
+        self._http = http
         self._host = host
         self._started = started
         self._port = ""
@@ -120,7 +121,7 @@ class Running:
         except NotFound:
             raise NotReleased(f"{path}: expected this file in the image; there is none") from None
         except ENGINE_ERRORS as error:
-            self._engine_fault(error)
+            raise self._engine.fault(error, "looking at the container") from error
         raise NotReleased(f"{path}: expected a file in the image; found something else")
 
     def confinement(self) -> tuple[int, str, int]:
@@ -132,7 +133,7 @@ class Running:
         try:
             code, told = self._container.exec_run([program, "-I", "-S", "-c", _INSIDE])
         except ENGINE_ERRORS as error:
-            self._engine_fault(error)
+            raise self._engine.fault(error, "looking at the container") from error
         output = told.decode(errors="replace") if isinstance(told, bytes) else ""
         try:
             found = json.loads(output)
@@ -151,7 +152,7 @@ class Running:
             self._container.stop(timeout=STOP_SECONDS)
             code = int(self._container.wait(timeout=STOP_SECONDS + 30)["StatusCode"])
         except ENGINE_ERRORS as error:
-            self._engine_fault(error)
+            raise self._engine.fault(error, "looking at the container") from error
         took = time.monotonic() - began
         if code and took >= STOP_SECONDS:
             self._fail(f"it did not end within {STOP_SECONDS} s of being asked to (SIGTERM), and was killed")
@@ -163,7 +164,7 @@ class Running:
         try:
             self._container.reload()
         except ENGINE_ERRORS as error:
-            self._engine_fault(error)
+            raise self._engine.fault(error, "looking at the container") from error
         if not self._port:
             ports = self._container.attrs["NetworkSettings"]["Ports"].get(PORT) or []
             self._port = next((str(each["HostPort"]) for each in ports), "")
@@ -174,14 +175,14 @@ class Running:
         if not self._port:
             return False, "no answer"
         try:
-            answer = httpx.get(f"{self.url}/health", timeout=2.0, trust_env=False)
+            answer = self._http.get(f"{self.url}/health", timeout=2.0)
         except httpx.HTTPError as error:
             return False, f"no answer ({error or type(error).__name__})"
         return answer.status_code == 200, words(f"{answer.status_code} {answer.text}")
 
     def _asked(self, method: str, path: str, body: object) -> Any:  # noqa: ANN401
         try:
-            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=ANSWER_SECONDS, trust_env=False)
+            answer = self._http.request(method, f"{self.url}{path}", json=body, timeout=ANSWER_SECONDS)
         except httpx.HTTPError as error:
             self._look_for_end()
             self._fail(f"{method} {path} got no answer: {words(error)}")
@@ -213,9 +214,6 @@ class Running:
         said = "its last lines:\n  " + "\n  ".join(words(line) for line in lines) if lines else "it wrote nothing"
         raise NotReleased(f"the image does not work: {why}; {said}")
 
-    def _engine_fault(self, error: Exception) -> NoReturn:
-        raise PassingFault(f"the container engine at {self._engine.address} is at fault: {words(error)}") from error
-
 
 @contextmanager
 def running(engine: Engine, image_id: str, *, deadline_seconds: float) -> Iterator[Running]:
@@ -226,13 +224,35 @@ def running(engine: Engine, image_id: str, *, deadline_seconds: float) -> Iterat
     """
     address, host = engine.published_at
     client = engine.client
+    name = f"rps-verify-{secrets.token_hex(8)}"  # known before the engine's answer, which a signal may cut off
+    try:
+        container = _created(engine, image_id, name, address, deadline_seconds)
+        started = time.monotonic()
+        try:
+            container.start()
+        except APIError as error:
+            fault = engine.fault(error, "starting the image")
+            if isinstance(fault, ConfigurationError):
+                raise NotReleased(f"the image cannot be started: {words(error)}") from error
+            raise fault from error
+        # One client, as each reads the machine's certificates anew; a connection for each request, as others have.
+        with httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)) as http:
+            yield Running(engine, container, http, host, started)
+    finally:
+        with suppress(*ENGINE_ERRORS):
+            client.api.remove_container(name, force=True, v=True)
+
+
+def _created(engine: Engine, image_id: str, name: str, address: str, deadline_seconds: float) -> Container:
+    client = engine.client
     try:
         _remove_abandoned(engine)
         health = Healthcheck(interval=int(PROBE_SECONDS * _NANOSECONDS))
         if version_gte(client.api.api_version, "1.44"):  # where probes come in between while a container starts
             health["StartInterval"] = int(PROBE_SECONDS * _NANOSECONDS)
-        container = client.containers.create(
+        return client.containers.create(
             image_id,
+            name=name,
             ports={PORT: (address, None)},  # type: ignore[dict-item]  # None is a port of the engine's choice
             read_only=True,
             cap_drop=["ALL"],
@@ -241,27 +261,16 @@ def running(engine: Engine, image_id: str, *, deadline_seconds: float) -> Iterat
             memswap_limit=MEMORY,
             pids_limit=PROCESSES,
             healthcheck=health,
-            labels={UNTIL: str(math.ceil(time.time() + deadline_seconds + 300))},
+            labels={Label.VERIFIED_UNTIL.value: str(math.ceil(time.time() + deadline_seconds + 300))},
         )
     except ENGINE_ERRORS as error:
-        raise PassingFault(f"the container engine at {engine.address} made no container: {words(error)}") from error
-    try:
-        started = time.monotonic()
-        try:
-            container.start()
-        except APIError as error:
-            if error.status_code in {400, 404} or "runtime create failed" in str(error):
-                raise NotReleased(f"the image cannot be started: {words(error)}") from error
-            raise PassingFault(f"the container engine did not start the image: {words(error)}") from error
-        yield Running(engine, container, host, started)
-    finally:
-        with suppress(*ENGINE_ERRORS):
-            container.remove(force=True, v=True)
+        raise engine.fault(error, "making a container") from error
 
 
 def _remove_abandoned(engine: Engine) -> None:
-    for container in engine.client.containers.list(all=True, filters={"label": UNTIL}, ignore_removed=True):
-        until = str(container.labels.get(UNTIL, ""))
+    label = Label.VERIFIED_UNTIL.value
+    for container in engine.client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
+        until = str(container.labels.get(Label.VERIFIED_UNTIL, ""))
         if until.isdecimal() and int(until) < time.time():
             with suppress(APIError):
                 container.remove(force=True, v=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import subprocess
 import tarfile
 import tomllib
 from collections.abc import Mapping
@@ -17,15 +16,15 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from ci.errors import ConfigurationError, NotReleased
-from forecasting.manifest import MANIFEST, BundleError, Manifest, decoded_manifest, listed, sha256
+from clients.errors import ConfigurationError, NotReleased
+from clients.git import Git
+from forecasting.models.manifest import MANIFEST, BundleError, Manifest, decoded_manifest, listed, sha256
 
 PATHS = ("Dockerfile", "LICENSE", "forecasting", "requirements/service.txt", "scripts/image_tree.py", "service")
 """What the Dockerfile copies of a commit; `.dockerignore` lets in the same."""
 BUNDLE = "bundle"
 REQUIREMENTS = "requirements/service.txt"
 _PROJECT = "pyproject.toml"
-_GIT_SECONDS = 60.0
 _BASE = re.compile(r"^ARG BASE=(\S+)$", re.MULTILINE)
 
 
@@ -84,7 +83,7 @@ def read_context(repository: Path, sha: str, bundle: Path) -> Context:
     damaged or has other files than its manifest names.
     """
     manifest, bundled = _bundle(bundle)
-    committed = datetime.fromtimestamp(int(_git(repository, "show", "--no-patch", "--format=%ct", sha)), UTC)
+    committed = datetime.fromtimestamp(int(Git(repository).text("show", "--no-patch", "--format=%ct", sha)), UTC)
     files = _commit_files(repository, sha)
     project = tomllib.loads(files.pop(_PROJECT).decode("utf-8")).get("project", {})
     declared = project.get("license", "")
@@ -93,9 +92,7 @@ def read_context(repository: Path, sha: str, bundle: Path) -> Context:
 
 
 def _commit_files(repository: Path, sha: str) -> dict[str, bytes]:
-    # No conversion of line ends by a setting or attribute of this machine: the bytes are those of the commit.
-    settings = ("-c", "core.autocrlf=false", "-c", "core.attributesFile=/dev/null")
-    packed = _git(repository, *settings, "archive", "--format=tar", sha, "--", *PATHS, _PROJECT)
+    packed = Git(repository).output("archive", "--format=tar", sha, "--", *PATHS, _PROJECT)
     files = {}
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         for entry in archive:
@@ -126,15 +123,3 @@ def _bundle(directory: Path) -> tuple[Manifest, dict[str, bytes]]:
             told = f"{name}: expected SHA-256 {checksum}; found {sha256(contents[name])}"
             raise NotReleased(f"the bundle in {directory} is refused: {told}")
     return manifest, contents
-
-
-def _git(repository: Path, *arguments: str) -> bytes:
-    command = ["git", "-C", str(repository), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=_GIT_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigurationError(f"git in {repository} cannot be run: {error}") from error
-    if done.returncode:
-        told = done.stderr.decode("utf-8", errors="replace").strip()
-        raise ConfigurationError(f"git {' '.join(arguments)} in {repository}: {told}")
-    return done.stdout

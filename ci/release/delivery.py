@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from ci.errors import PassingFault
-from ci.progress import Log
+from ci.release.build import build, find_base, labels
+from ci.release.code_history import History
 from ci.release.context import read_context
-from ci.release.engine import Engine
-from ci.release.history import History
-from ci.release.image import build, find_base, labels
 from ci.release.plan import Plan
 from ci.release.steps import Steps
 from ci.release.verify import Check, verify
-from ci.settings import ImageSettings
+from clients.engine import Engine
+from clients.errors import PassingFault
+from clients.progress import Log
+from clients.settings import ImageSettings
 
 
 @dataclass(frozen=True)

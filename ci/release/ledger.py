@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 
 from ci.release.numbering import Named
-from ci.release.plan import RESERVED, TAGS, Plan, number_of
+from ci.release.plan import Plan, number_of
+from clients.github_releases import RESERVED, TAGS
 
 _TRAILER = re.compile(r"(?P<key>[A-Z][A-Za-z0-9-]*): (?P<value>\S.*)")
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ci import markdown, wording
 from ci.release.choose import Choice
-from ci.release.history import Change, Commit
+from ci.release.code_history import Change, Commit
 from ci.release.numbering import Named
 from ci.release.plan import Plan
-from forecasting.manifest import Manifest
+from forecasting.judging.evaluation import Model
+from forecasting.models.manifest import Manifest
+from records.mlflow_names import Metric, RunTag, horizons_of, levels_of, metric
+from records.stages import data_branch
 
 COMMITS_SHOWN = 50
 _HEADINGS: Mapping[Change, str] = {
@@ -24,8 +26,6 @@ _IMAGE = (
     "Also as `{tagged}`. What is in it, and what it was made from, is in `sbom.spdx.json` and `provenance.json` below. "
     "`python -m ci verify` with that name runs it and checks what it answers."
 )
-_COVERAGE = re.compile(r"coverage_(\d+(?:\.\d+)?)")
-_HORIZON = re.compile(r"rmse_h(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,12 @@ def render(released: Released) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def without_latest(notes: str, image: str) -> str:
+    """The notes of a release whose registry did not move `latest`."""
+    latest = f"{image.partition('@')[0]}:latest"
+    return f"{notes}\n`{latest}` is not this image: the registry does not move its tags. Pull the names above.\n"
+
+
 def _opening(released: Released) -> str:
     plan = released.plan
     told = f"**{markdown.text(plan.title)}**: version {plan.model.version} of {markdown.code(plan.challenge)}"
@@ -89,14 +95,14 @@ def _model(released: Released) -> str:
     plan, manifest = released.plan, released.manifest
     metrics = plan.model.metrics
     opponent = plan.model.opponent
-    columns = [("", f"version {plan.model.version}")]
-    if "production.rmse" in metrics:
-        columns.append(("production.", f"production then ({opponent})" if opponent else "production then"))
-    if "persistence.rmse" in metrics:
-        columns.append(("persistence.", "persistence"))
+    columns: list[tuple[Model, str]] = [("candidate", f"version {plan.model.version}")]
+    if metric(Metric.RMSE, model="production") in metrics:
+        columns.append(("production", f"production then ({opponent})" if opponent else "production then"))
+    if metric(Metric.RMSE, model="persistence") in metrics:
+        columns.append(("persistence", "persistence"))
     rows = []
     for name, label in _measures(metrics, manifest.unit):
-        rows.append([label, *(_shown(name, metrics.get(prefix + name)) for prefix, _ in columns)])
+        rows.append([label, *(_shown(name, metrics.get(metric(name, model=model))) for model, _ in columns)])
     span = f"{wording.moment(manifest.train_start)} to {wording.moment(manifest.train_end)} UTC"
     facts = [
         f"trained on {span}, dataset {markdown.code(manifest.dataset_md5)}{_recorded(plan)}",
@@ -111,27 +117,25 @@ def _model(released: Released) -> str:
 
 def _recorded(plan: Plan) -> str:
     """Where the dataset is in Git's history, if the run has said so."""
-    revision = plan.model.tags.get("rps.dataset_rev", "")
-    return f" (commit {markdown.code(revision[:12])} of `data/{plan.challenge}`)" if revision else ""
+    revision = plan.model.tags.get(RunTag.DATASET_REV, "")
+    return f" (commit {markdown.code(revision[:12])} of `{data_branch(plan.challenge)}`)" if revision else ""
 
 
 def _measures(metrics: Mapping[str, float], unit: str) -> list[tuple[str, str]]:
-    named = [
-        ("rmse", f"RMSE, {markdown.text(unit)}"),
-        ("mae", f"MAE, {markdown.text(unit)}"),
-        ("skill", "skill against persistence, of the loss"),
+    named: list[tuple[str, str]] = [
+        (Metric.RMSE, f"RMSE, {markdown.text(unit)}"),
+        (Metric.MAE, f"MAE, {markdown.text(unit)}"),
+        (Metric.SKILL, "skill against persistence, of the loss"),
     ]
-    levels = [found[1] for name in sorted(metrics) if (found := _COVERAGE.fullmatch(name))]
-    named += [(f"coverage_{level}", f"coverage of the {level} % interval") for level in levels]
-    steps = sorted(int(found[1]) for name in metrics if (found := _HORIZON.fullmatch(name)))
-    named += [(f"rmse_h{step}", f"RMSE, {step} steps ahead") for step in steps]
+    named += [(name, f"coverage of the {level} % interval") for name, level in levels_of(metrics).items()]
+    named += [(metric(Metric.RMSE, horizon=step), f"RMSE, {step} steps ahead") for step in horizons_of(metrics)]
     return [(name, label) for name, label in named if name in metrics]
 
 
 def _shown(name: str, value: float | None) -> str:
     if value is None:
         return "–"
-    return wording.percent(value) if name.startswith(("coverage_", "skill")) else wording.number(value)
+    return wording.percent(value) if name.startswith((Metric.COVERAGE, Metric.SKILL)) else wording.number(value)
 
 
 def _code(released: Released) -> str:

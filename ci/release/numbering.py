@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ci.errors import NotReleased
-from ci.release.history import Commit, History
+from ci.release.code_history import Commit, History
 from ci.release.plan import Number
+from clients.errors import NotReleased
 
 FIRST = Number(1, 0, 0)
 

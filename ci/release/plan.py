@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-TAGS = "refs/tags/"
-RESERVED = "refs/rps/releases/"
-"""Where a release reserves its number before it does anything under that name."""
+from clients.github_releases import RESERVED
+from records.image_labels import Label
+from records.mlflow_names import RunTag
+
 _TAG = re.compile(r"v(?P<major>0|[1-9]\d*)\.(?P<minor>0|[1-9]\d*)\.(?P<patch>0|[1-9]\d*)")
 
 
@@ -59,12 +60,12 @@ class ModelVersion:
     @property
     def opponent(self) -> int | None:
         """The version that was production when this one was evaluated; None when there was none, or nobody said."""
-        told = self.tags.get("rps.production_version", "")
+        told = self.tags.get(RunTag.PRODUCTION_VERSION, "")
         return int(told) if told.isdecimal() else None
 
     @property
     def dataset_md5(self) -> str:
-        return self.tags.get("rps.dataset_md5", "")
+        return self.tags.get(RunTag.DATASET_MD5, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,11 @@ class Plan:
         return self.number.tag
 
     @property
+    def heading(self) -> str:
+        """Of the release on GitHub."""
+        return f"{self.title} {self.tag}"
+
+    @property
     def reservation(self) -> str:
         """The Git ref that holds the number for this plan."""
         return f"{RESERVED}{self.tag}"
@@ -93,14 +99,14 @@ class Plan:
     def labels(self) -> dict[str, str]:
         """Of the image: what it is, whoever has built it, on whatever base."""
         known = {
-            "org.opencontainers.image.version": str(self.number),
-            "org.opencontainers.image.revision": self.sha,
-            "io.rps.challenge": self.challenge,
-            "io.rps.model-version": str(self.model.version),
-            "io.rps.model-run": self.model.mlflow_run,
-            "io.rps.run-id": self.model.run_id,
-            "io.rps.dataset-md5": self.model.dataset_md5,
-            "io.rps.git-sha": self.sha,
-            "io.rps.model-git-sha": self.model.git_sha,
+            Label.VERSION: str(self.number),
+            Label.REVISION: self.sha,
+            Label.CHALLENGE: self.challenge,
+            Label.MODEL_VERSION: str(self.model.version),
+            Label.MODEL_RUN: self.model.mlflow_run,
+            Label.RUN_ID: self.model.run_id,
+            Label.DATASET_MD5: self.model.dataset_md5,
+            Label.GIT_SHA: self.sha,
+            Label.MODEL_GIT_SHA: self.model.git_sha,
         }
-        return {name: value for name, value in known.items() if value}
+        return {label.value: value for label, value in known.items() if value}

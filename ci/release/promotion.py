@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ci.errors import NotReleased
-from ci.progress import Log
-from ci.release.engine import Engine
-from ci.release.models import RELEASED, Models
 from ci.release.numbering import Named, newest_image
+from ci.release.registered import Models
 from ci.release.steps import Steps
+from clients.engine import Engine
+from clients.engine_faults import TagTaken
+from clients.errors import NotReleased
+from clients.progress import Log
+from records.mlflow_names import VersionTag
 
 LATEST = "latest"
 
@@ -54,7 +56,7 @@ class Promotion:
                 self.models.withdraw(range(release.model_version + 1, release.withdraws + 1), told)
             found = self.models.production() == release.model_version
             self.models.promote(release.model_version)
-            self.models.tag(release.model_version, RELEASED, release.number.tag)
+            self.models.tag(release.model_version, VersionTag.RELEASED, release.number.tag)
             step.done(f"the alias production names version {release.model_version} of {self.challenge}", found=found)
 
     def _latest(self, release: Named) -> None:
@@ -62,11 +64,17 @@ class Promotion:
         name = f"{repository}:{LATEST}"
         with self.steps.step("latest") as step:
             found = self.engine.digest_in_registry(name) == digest
-            if not found:
-                self.engine.pull(release.image)
-                self.engine.tag(release.image, name)
-                pushed = self.engine.push(name)
-                if pushed != digest:
-                    told = f"{name}: expected {digest}, which is {release.number.tag}; the registry has {pushed}"
-                    raise NotReleased(f"{told}. Find out who pushes there, and run the release again.")
+            try:
+                pushed = digest if found else self._push_as(name, release.image)
+            except TagTaken as refusal:
+                step.leave_out(f"{name} stays what it was, the release is {release.image} ({refusal})")
+                return
+            if pushed != digest:
+                told = f"{name}: expected {digest}, which is {release.number.tag}; the registry has {pushed}"
+                raise NotReleased(f"{told}. Find out who pushes there, and run the release again.")
             step.done(f"{name} is {release.number.tag}", found=found)
+
+    def _push_as(self, name: str, image: str) -> str:
+        self.engine.pull(image)
+        self.engine.tag(image, name)
+        return self.engine.push(name)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ci.release.context import REQUIREMENTS
-from ci.release.image import BASE_DIGEST, BASE_ID, BASE_NAME
-from ci.settings import workflow_url
+from clients.settings import workflow_url
+from records.image_labels import Label
 
 if TYPE_CHECKING:
     from ci.release.context import Context
@@ -78,8 +78,8 @@ def statement(
 def _dependencies(plan: Plan, context: Context, labels: Mapping[str, str], source_url: str) -> list[dict[str, Any]]:
     """What went in, each as a resource descriptor of in-toto."""
     model = plan.model
-    base = labels.get(BASE_NAME, "")
-    base_digest = labels.get(BASE_DIGEST, "")
+    base = labels.get(Label.BASE_NAME, "")
+    base_digest = labels.get(Label.BASE_DIGEST, "")
     requirements = context.files[REQUIREMENTS]
     found: list[dict[str, Any]] = [
         {"name": "source", "uri": f"git+{source_url}@{plan.sha}", "digest": {"gitCommit": plan.sha}},
@@ -88,7 +88,7 @@ def _dependencies(plan: Plan, context: Context, labels: Mapping[str, str], sourc
             "name": "base",
             "uri": f"docker-image://{base}",
             **({"digest": _digest(base_digest)} if base_digest else {}),
-            "annotations": {"imageId": labels.get(BASE_ID, "")},
+            "annotations": {"imageId": labels.get(Label.BASE_ID, "")},
         },
         {
             "name": "model",

@@ -33,16 +33,15 @@ from spdx_tools.spdx.model.spdx_no_assertion import SpdxNoAssertion
 from spdx_tools.spdx.spdx_element_utils import calculate_package_verification_code
 from spdx_tools.spdx.writer.json.json_writer import write_document_to_stream
 
-from ci.errors import NotReleased, PassingFault
-from ci.release.engine_faults import ENGINE_ERRORS, words
-from ci.release.image import BASE_NAME, CREATED
+from clients.engine_faults import ENGINE_ERRORS, engine_fault
+from clients.errors import NotReleased
+from records.image_labels import Label
 
 if TYPE_CHECKING:
     import docker
     from docker.models.containers import Container
 WHEELS = "/app/packages.json"
 PACKAGES = "/app/packages"
-BUNDLE = "io.rps.bundle"
 DPKG_STATUS = "/var/lib/dpkg/status"
 OS_RELEASE = "/usr/lib/os-release"
 ROOT = "SPDXRef-Image"
@@ -72,15 +71,15 @@ def sbom(client: docker.DockerClient, image: str, requirements: bytes, *, refere
 
     image: `repository@sha256:…`; requirements: the pinned requirements of the commit that it was built from; reference:
     what the engine knows the image by, if that is something else.
-    Raises NotReleased when a distribution is not the one that the requirements name, PassingFault when the engine is at
-    fault.
+    Raises NotReleased when a distribution is not the one that the requirements name; what an error of the engine
+    means is in `engine_faults`.
     """
     try:
         attributes = client.images.get(reference or image).attrs
         with _files_of(client, reference or image) as files:
             document = _document(image, attributes["Config"], files, pinned(requirements))
     except ENGINE_ERRORS as error:
-        raise PassingFault(f"{image} cannot be looked into: {words(error)}; run it again") from error
+        raise engine_fault(error, f"looking into {image}") from error
     written = io.StringIO()
     write_document_to_stream(document, written, drop_duplicates=False)
     return f"{written.getvalue()}\n".encode()
@@ -143,7 +142,7 @@ def _document(
 ) -> Document:
     labels: dict[str, str] = dict(settings.get("Labels") or {})  # type: ignore[call-overload]
     variables: list[str] = list(settings.get("Env") or [])  # type: ignore[call-overload]
-    bundled = [_file(name, content) for name, content in sorted(files.directory(labels[BUNDLE]).items())]
+    bundled = [_file(name, content) for name, content in sorted(files.directory(labels[Label.BUNDLE]).items())]
     bundle = _bundle(labels, bundled)
     packages = [*_distributions(files, allowed), *_debian(files), *_interpreter(variables)]
     relationships = [
@@ -157,7 +156,9 @@ def _document(
         name=image,
         document_namespace=f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'docker-image://{image}')}",
         creators=[Actor(ActorType.TOOL, "rps-release")],
-        created=datetime.fromisoformat(labels[CREATED].replace("Z", "+00:00")).astimezone(UTC).replace(tzinfo=None),
+        created=datetime.fromisoformat(labels[Label.CREATED].replace("Z", "+00:00"))
+        .astimezone(UTC)
+        .replace(tzinfo=None),
     )
     return Document(creation, [_image(image, labels), bundle, *packages], bundled, relationships=relationships)
 
@@ -169,27 +170,27 @@ def _image(image: str, labels: Mapping[str, str]) -> Package:
         ROOT,
         repository,
         SpdxNoAssertion(),
-        version=labels.get("org.opencontainers.image.version"),
+        version=labels.get(Label.VERSION),
         files_analyzed=False,
         checksums=_sha256(digest.removeprefix("sha256:")),
-        license_declared=_license(labels.get("org.opencontainers.image.licenses", "")),
+        license_declared=_license(labels.get(Label.LICENSES, "")),
         external_references=[_purl(f"pkg:oci/{name}@{quote(digest, safe='')}?repository_url={repository}")],
         primary_package_purpose=PackagePurpose.CONTAINER,
-        comment=f"Built from commit {labels.get('io.rps.git-sha', '')} on {labels.get(BASE_NAME, '')}; {digest} is its "
-        "manifest's digest.",
+        comment=f"Built from commit {labels.get(Label.GIT_SHA, '')} on {labels.get(Label.BASE_NAME, '')}; {digest} is "
+        "its manifest's digest.",
     )
 
 
 def _bundle(labels: Mapping[str, str], files: list[File]) -> Package:
     return Package(
         "SPDXRef-Bundle",
-        f"model {labels.get('io.rps.challenge', '')}",
+        f"model {labels.get(Label.CHALLENGE, '')}",
         SpdxNoAssertion(),
-        version=labels.get("io.rps.model-version"),
+        version=labels.get(Label.MODEL_VERSION),
         verification_code=calculate_package_verification_code(files),
         primary_package_purpose=PackagePurpose.OTHER,
-        comment=f"Trained by the MLflow run {labels.get('io.rps.model-run', '')} on the dataset with the MD5 "
-        f"{labels.get('io.rps.dataset-md5', '')}, with the code of commit {labels.get('io.rps.model-git-sha', '')}.",
+        comment=f"Trained by the MLflow run {labels.get(Label.MODEL_RUN, '')} on the dataset with the MD5 "
+        f"{labels.get(Label.DATASET_MD5, '')}, with the code of commit {labels.get(Label.MODEL_GIT_SHA, '')}.",
     )
 
 

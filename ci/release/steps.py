@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from ci.progress import Log
+from clients.progress import Log
 
 Name = Literal["choose", "number", "fetch", "build", "smoke", "push", "verify", "tag", "publish", "promote", "latest"]
 
@@ -22,6 +22,8 @@ class Step(Struct, frozen=True, kw_only=True):
     """Whether an earlier attempt had done it already."""
     told: str
     seconds: float
+    refused: bool = False
+    """Whether the registry did not allow it; the release works without."""
 
 
 class Telling:
@@ -30,9 +32,14 @@ class Telling:
     def __init__(self) -> None:
         self.told = ""
         self.found = False
+        self.refused = False
 
     def done(self, told: str, *, found: bool = False) -> None:
         self.told, self.found = told, found
+
+    def leave_out(self, why: str) -> None:
+        """The step cannot be done, and the release works without it."""
+        self.told, self.refused = why, True
 
 
 class Steps:
@@ -49,7 +56,8 @@ class Steps:
         began = time.monotonic()
         telling = Telling()
         yield telling
-        self._end(Step(name=name, found=telling.found, told=telling.told, seconds=time.monotonic() - began))
+        seconds = time.monotonic() - began
+        self._end(Step(name=name, found=telling.found, told=telling.told, seconds=seconds, refused=telling.refused))
 
     def skip(self, name: Name, told: str) -> None:
         """A step that an earlier attempt has done."""
@@ -57,6 +65,9 @@ class Steps:
 
     def _end(self, step: Step) -> None:
         self.ended.append(step)
-        how = "done already" if step.found else f"done in {step.seconds:.1f} s"
-        self.log.line(f"{step.name:<8} {how}: {step.told}")
+        if step.refused:
+            self.log.notice(f"{step.name:<8} left out: {step.told}")
+        else:
+            how = "done already" if step.found else f"done in {step.seconds:.1f} s"
+            self.log.line(f"{step.name:<8} {how}: {step.told}")
         self._on_change()

@@ -15,18 +15,17 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ci import markdown
-from ci.errors import CiError, ConfigurationError, NotReleased
-from ci.progress import Log, summarise
 from ci.release.container import Running, running
-from ci.release.engine import Credentials, Engine, Image
-from ci.release.engine_faults import registry_of, words
 from ci.signals import cancelled_by_signals
-from forecasting.bundle import TOLERANCE
-from forecasting.manifest import MANIFEST, BundleError, Example, Forecast, Manifest, decoded_manifest
+from clients.engine import Credentials, Engine, Image
+from clients.engine_faults import registry_of, words
+from clients.errors import ConfigurationError, NotReleased, RpsError
+from clients.progress import Log, summarise
+from forecasting.models.bundle import TOLERANCE
+from forecasting.models.manifest import MANIFEST, BundleError, Example, Forecast, Manifest, decoded_manifest
+from records.image_labels import Label
 
 DEADLINE_SECONDS = 60.0
-BUNDLE = "io.rps.bundle"
-MODEL_VERSION = "io.rps.model-version"
 _READ_ONLY = os.strerror(errno.EROFS)
 _ENDS = {"value": "", "lower": "_lower", "upper": "_upper"}
 """Of a forecast's numbers, the ends of their names in the protocol of MLflow."""
@@ -96,8 +95,8 @@ def verify(
         passed("confinement", _confinement(container))
         manifest = _manifest(container, bundle)
         health = container.get("/health")
-        _check_identity(image.labels, health, manifest)
-        version = image.labels[MODEL_VERSION]
+        check_identity(image.labels, health, manifest)
+        version = image.labels[Label.MODEL_VERSION]
         passed(
             "identity",
             f"{manifest.challenge}, model {version} of commit {manifest.git_sha[:12]}, dataset {manifest.dataset_md5}",
@@ -118,7 +117,7 @@ def verify(
 
 
 def verify_command(options: argparse.Namespace, log: Log) -> int:
-    """`python -m ci verify`: options has image, deadline_seconds, pull, expect_digest. 0, or raises CiError."""
+    """`python -m ci verify`: options has image, deadline_seconds, pull, expect_digest. 0, or raises RpsError."""
     with cancelled_by_signals("its container is removed; run it again") as signals:
         engine = Engine.connect(os.environ, credentials_for(options.image, os.environ), log)
         try:
@@ -130,7 +129,7 @@ def verify_command(options: argparse.Namespace, log: Log) -> int:
                 deadline_seconds=options.deadline_seconds,
                 note=lambda check: log.line(f"ok  {check.name}: {check.found}"),
             )
-        except CiError as error:
+        except RpsError as error:
             signals.ignore()
             title = "The image does not work" if isinstance(error, NotReleased) else "The image could not be verified"
             summarise(f"## {title}: {markdown.code(options.image)}\n\n{markdown.fence(str(error).splitlines())}")
@@ -167,12 +166,12 @@ def _image(engine: Engine, reference: str, *, pull: bool, expected_digest: str) 
 
 
 def _bundle_path(reference: str, image: Image) -> PurePosixPath:
-    path = PurePosixPath(image.labels.get(BUNDLE, ""))
+    path = PurePosixPath(image.labels.get(Label.BUNDLE, ""))
     if not path.is_absolute():
         known = ", ".join(sorted(image.labels)) or "none"
         raise NotReleased(
-            f"{reference} is no image of this system: expected the label {BUNDLE}, the path of the model bundle in it; "
-            f"found the labels: {known}"
+            f"{reference} is no image of this system: expected the label {Label.BUNDLE}, the path of the model bundle "
+            f"in it; found the labels: {known}"
         )
     return path
 
@@ -208,16 +207,16 @@ def _manifest(container: Running, bundle: PurePosixPath) -> Manifest:
         raise NotReleased(f"the bundle in the image, {bundle}: {error}") from error
 
 
-def _check_identity(labels: Mapping[str, str], health: Any, manifest: Manifest) -> None:  # noqa: ANN401
+def check_identity(labels: Mapping[str, str], health: Any, manifest: Manifest) -> None:  # noqa: ANN401
     """Whether labels, `/health` and manifest speak of the same. Raises NotReleased with every difference."""
     said: Mapping[str, Any] = health if isinstance(health, dict) else {}
     differences = []
     for label, field, of_manifest in (
-        ("io.rps.challenge", "challenge", manifest.challenge),
-        (MODEL_VERSION, "model_version", None),
-        ("io.rps.model-run", "mlflow_run", manifest.mlflow_run),
-        ("io.rps.model-git-sha", "git_sha", manifest.git_sha),
-        ("io.rps.dataset-md5", None, manifest.dataset_md5),
+        (Label.CHALLENGE, "challenge", manifest.challenge),
+        (Label.MODEL_VERSION, "model_version", None),
+        (Label.MODEL_RUN, "mlflow_run", manifest.mlflow_run),
+        (Label.MODEL_GIT_SHA, "git_sha", manifest.git_sha),
+        (Label.DATASET_MD5, None, manifest.dataset_md5),
     ):
         found = {f"the label {label}": labels.get(label)}
         if field is not None:

@@ -15,7 +15,8 @@ from typing import Any
 from airflow_client.client.exceptions import NotFoundException
 
 from ci import wording
-from ci.dag_run import ENDED_RUN, PAGE, Airflow, all_pages
+from clients.dag_run import ENDED_RUN, PAGE, Airflow, all_pages
+from records.stages import dag_id
 
 DAY = timedelta(days=1)
 AFTER_FAILURE = timedelta(hours=6)
@@ -93,13 +94,13 @@ def look(airflow: Airflow, challenge: str, event: str, limits: Limits) -> Seen:
     Raises NoVerdict and ConfigurationError as `Airflow.persist` does.
     """
     now = _now(airflow)
-    dag_id, since = f"retrain_{challenge}", now - max(DAY, limits.cool_down)
+    dag, since = dag_id(challenge), now - max(DAY, limits.cool_down)
     asked: tuple[dict[str, Any], ...] = (
         {"run_id_prefix_pattern": _prefix(challenge), "run_after_gte": since},
         {"run_id_prefix_pattern": _prefix(challenge), "state": list(_UNDER_WAY)},
         {"run_id_prefix_pattern": f"{stem_of(challenge, event)}__"},
     )
-    found = [run for filters in asked for run in _listed(airflow, dag_id, filters)]
+    found = [run for filters in asked for run in _listed(airflow, dag, filters)]
     known = {run.run_id: run for run in _retrainings(found, challenge)}
     return Seen(tuple(sorted(known.values(), key=_age)), now)
 

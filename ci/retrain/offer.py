@@ -11,14 +11,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Literal
 
-from ci.errors import CiError
-from ci.github_releases import Releases
-from ci.progress import Log
-from ci.release.models import RELEASED, WITHDRAWN
-from ci.tracking import Tracking
+from clients.errors import RpsError
+from clients.github_releases import Releases
+from clients.progress import Log
+from clients.tracking import Tracking
+from records.mlflow_names import VersionTag
 
-OFFERED = "offered"
-"""The version's tag: when `release.yml` was started for it."""
 WORKFLOW, BRANCH = "release.yml", "master"
 
 
@@ -31,23 +29,23 @@ class Offer:
 
 
 def offer(tracking: Tracking, releases: Releases, challenge: str, version: str, log: Log) -> Offer:
-    """Start the release of a version, unless that was done. Raises CiError; then it was not started."""
+    """Start the release of a version, unless that was done. Raises RpsError; then it was not started."""
     client = tracking.client
     found = tracking.ask(f"give version {version}", partial(client.get_model_version, challenge, version))
     tags = dict(found.tags)
-    if WITHDRAWN in tags:
-        return Offer("withdrawn", tags[WITHDRAWN])
-    if RELEASED in tags:
-        return Offer("released", tags[RELEASED])
-    if OFFERED in tags:
-        log.line(f"the release of version {version} of {challenge} was asked for at {tags[OFFERED]}")
-        return Offer("asked", tags[OFFERED])
+    if VersionTag.WITHDRAWN in tags:
+        return Offer("withdrawn", tags[VersionTag.WITHDRAWN])
+    if VersionTag.RELEASED in tags:
+        return Offer("released", tags[VersionTag.RELEASED])
+    if VersionTag.OFFERED in tags:
+        log.line(f"the release of version {version} of {challenge} was asked for at {tags[VersionTag.OFFERED]}")
+        return Offer("asked", tags[VersionTag.OFFERED])
     releases.dispatch_workflow(WORKFLOW, BRANCH, {"challenge": challenge, "model_version": version})
     asked = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     log.line(f"asked for the release of version {version} of {challenge}: {WORKFLOW} on {BRANCH}")
     try:
-        tag = partial(client.set_model_version_tag, challenge, version, OFFERED, asked)
+        tag = partial(client.set_model_version_tag, challenge, version, VersionTag.OFFERED, asked)
         tracking.ask(f"tag version {version} of {challenge}", tag)
-    except CiError as error:
+    except RpsError as error:
         log.line(f"that it was asked for could not be noted; run again, it would be asked for once more: {error}")
     return Offer("asked", asked)

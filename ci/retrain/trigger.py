@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, get_args
 
 from ci import markdown
-from ci.errors import ConfigurationError
+from clients.errors import ConfigurationError
+from records.drift_kinds import KINDS, DriftKind
+from records.mlflow_names import Reason
 
-DRIFT = "drift"
-"""The reason of a run that an alert has started."""
-Drift = Literal["inputs", "features", "concept"]
 _EVENT = re.compile(r"[a-z0-9-]{1,64}")
 _NOT_IN_AN_EVENT = re.compile(r"[^a-z0-9]+")
 _REASON_LENGTH, _NAME_LENGTH, _SUMMARY_LENGTH = 100, 80, 500
@@ -26,7 +24,7 @@ class Trigger:
     """The same for every delivery of the same event."""
     reason: str
     """What the run's tag `rps.reason` says."""
-    drift: Drift | None = None
+    drift: DriftKind | None = None
     alert: str = ""
     summary: str = ""
     version: str = ""
@@ -42,20 +40,19 @@ def read_trigger(
 
     Raises ConfigurationError for the first that is not what it must be.
     """
-    kinds = get_args(Drift)
-    if drift and drift not in kinds:
-        raise ConfigurationError(f"--drift: expected one of {', '.join(kinds)}, or nothing; found {drift[:80]!r}")
+    if drift and drift not in KINDS:
+        raise ConfigurationError(f"--drift: expected one of {', '.join(KINDS)}, or nothing; found {drift[:80]!r}")
     if event and not _EVENT.fullmatch(event):
         expected = "1 to 64 of the characters a-z, 0-9 and -"
         raise ConfigurationError(f"--event: expected {expected}; found {event[:80]!r}")
-    reason = reason or (DRIFT if drift else "by hand")
+    reason = reason or (Reason.DRIFT if drift else "by hand")
     if len(reason) > _REASON_LENGTH or not reason.isprintable() or not reason.strip():
         expected = f"one line of at most {_REASON_LENGTH} characters"
         raise ConfigurationError(f"--reason: expected {expected}; found {reason[:120]!r}")
     return Trigger(
         event=event or _made_up(reason, now),
         reason=reason.strip(),
-        drift=next((kind for kind in kinds if kind == drift), None),
+        drift=next((kind for kind in KINDS if kind == drift), None),
         alert=markdown.clean(alert, _NAME_LENGTH),
         summary=markdown.clean(summary, _SUMMARY_LENGTH),
         version=markdown.clean(version, _NAME_LENGTH),

@@ -19,7 +19,7 @@ def main() -> int:
         return 64
     migrated = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=False)
     if migrated.returncode:
-        print("prepare: the database is not migrated; what Airflow said above tells why", file=sys.stderr)
+        print("prepare: the database is not migrated; see Airflow's output above", file=sys.stderr)
         return migrated.returncode
     make_admin(*(os.environ[name] for name in NEEDED))
     return 0

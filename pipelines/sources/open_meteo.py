@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from forecasting.challenge import Challenge
-from pipelines.errors import ConfigurationError, DataRejected, PassingFault
-from pipelines.http import Request
-from pipelines.sources import Answer
+from clients.errors import ConfigurationError, DataRejected, PassingFault
+from clients.live_api import Request
+from clients.settings import address
+from forecasting.challenge.schema import Challenge
 from pipelines.sources.places import series_by_coordinates
+from pipelines.sources.source import Answer
 
 RECENT_DAYS = 5
 """The archive is complete up to five days ago; what is newer comes from the forecast API's own past."""
@@ -98,12 +99,12 @@ class OpenMeteo:
                 )
             unit = place.hourly_units.get(variable.name)
             if unit != variable.unit:
-                told = f"expected {variable.name} in {variable.unit}; found {unit}"
-                raise DataRejected(f"{address}: {series}: {told}.{_RAW_IS_KEPT}")
+                message = f"expected {variable.name} in {variable.unit}; found {unit}"
+                raise DataRejected(f"{address}: {series}: {message}.{_RAW_IS_KEPT}")
             numbers = place.hourly[variable.name]
             if len(numbers) != len(times):
-                told = f"expected as many values of {variable.name} as hours, {len(times)}; found {len(numbers)}"
-                raise DataRejected(f"{address}: {series}: {told}.{_RAW_IS_KEPT}")
+                message = f"expected as many values of {variable.name} as hours, {len(times)}; found {len(numbers)}"
+                raise DataRejected(f"{address}: {series}: {message}.{_RAW_IS_KEPT}")
             values[column] = np.array(numbers, dtype="float64")
         if place.hourly_units.get("time") != "unixtime" or None in times:
             raise DataRejected(
@@ -113,8 +114,8 @@ class OpenMeteo:
         # An hour that no later answer repeats would stay in the history for good, so none may be impossible.
         impossible = (seconds % self._step_seconds != 0) | (seconds < 0) | (seconds > _LAST_SECOND)
         if impossible.any():
-            told = f"expected times every {self._step_seconds} s since 1970; found {seconds[impossible][0]:.15g}"
-            raise DataRejected(f"{address}: {series}: {told}.{_RAW_IS_KEPT}")
+            message = f"expected times every {self._step_seconds} s since 1970; found {seconds[impossible][0]:.15g}"
+            raise DataRejected(f"{address}: {series}: {message}.{_RAW_IS_KEPT}")
         return self._table(series, seconds.astype("int64"), values)
 
     def _table(self, series: str, seconds: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -129,7 +130,7 @@ class OpenMeteo:
         return self._request("OPEN_METEO_URL", "https://api.open-meteo.com", "/v1/forecast", period)
 
     def _request(self, variable: str, default: str, path: str, period: dict[str, str]) -> Request:
-        base = (os.environ.get(variable) or default).rstrip("/")
+        base = address(os.environ, variable, default=default)
         latitudes, longitudes = zip(*self._series, strict=True)
         query = {
             "latitude": ",".join(latitudes),

@@ -14,11 +14,12 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from forecasting.challenge import Challenge
-from pipelines.errors import ConfigurationError, DataRejected, PassingFault
-from pipelines.http import Request, Secret
-from pipelines.sources import Answer
+from clients.errors import ConfigurationError, DataRejected, PassingFault
+from clients.live_api import Request, Secret
+from clients.settings import address
+from forecasting.challenge.schema import Challenge
 from pipelines.sources.places import series_by_coordinates
+from pipelines.sources.source import Answer
 
 KEY_VARIABLE = "OPENWEATHERMAP_API_KEY"
 CURRENT, FORECAST = "/data/2.5/weather", "/data/2.5/forecast"
@@ -65,7 +66,7 @@ class OpenWeatherMap:
                 raise ConfigurationError(f"{where}: expected one of {offered}; found {variable.name} ({variable.unit})")
 
     def requests(self, since: datetime, until: datetime, now: datetime) -> Iterator[Request]:  # noqa: ARG002 - only now can be asked for
-        base = (os.environ.get("OPENWEATHERMAP_URL") or "https://api.openweathermap.org").rstrip("/")
+        base = address(os.environ, "OPENWEATHERMAP_URL", KEY_VARIABLE, default="https://api.openweathermap.org")
         for path in (CURRENT, FORECAST):
             for latitude, longitude in self._series:
                 query = {"lat": latitude, "lon": longitude, "units": "metric"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from forecasting.challenge import Challenge
-from pipelines.errors import ConfigurationError
+from clients.errors import ConfigurationError
+from forecasting.challenge.schema import Challenge
 
 Coordinates = tuple[str, str]
 

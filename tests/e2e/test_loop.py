@@ -20,7 +20,6 @@ import pytest
 
 from scripts.gate_demo import CHALLENGE
 from scripts.services import ROOT
-from tests.e2e.conftest import Laptop
 from tests.integration.prometheus_server import need_programs
 
 pytestmark = pytest.mark.timeout(1500)  # the first test waits for the whole demo
@@ -51,14 +50,13 @@ class Shown:
 
 
 @pytest.fixture(scope="module")
-def shown(laptop: Laptop, docker_host: str, base: str, tmp_path_factory: pytest.TempPathFactory) -> Shown:
-    """The environments of the laptop's pull requests are used again; all else is the demo's own."""
+def shown(docker_host: str, base: str, kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """The environments and tools of other tests are used again; all else is the demo's own."""
     need_programs()
     assert base
     home = tmp_path_factory.mktemp("loop")
-    environments = laptop.stack.home / "envs"
-    environments.mkdir(exist_ok=True)
-    (home / "envs").symlink_to(environments)
+    for name in ("envs", "tools"):
+        (home / name).symlink_to(kept / name)
     done = subprocess.run(
         [sys.executable, "-m", "scripts.loop_demo", "--chart", str(home / "chart.svg")],
         cwd=ROOT, env={**os.environ, "RPS_HOME": str(home), "DOCKER_HOST": docker_host}, capture_output=True, text=True,
@@ -111,7 +109,10 @@ def test_the_chart_shows_both_models(shown: Shown) -> None:
 
 
 def test_nothing_is_left_running(shown: Shown, docker_client: docker.DockerClient) -> None:
-    images = [str(each.attrs["Config"]["Image"]) for each in docker_client.containers.list(all=True)]
-    assert [image for image in images if f"/ana/{CHALLENGE}:" in image] == []
+    repositories = set(re.findall(rf"(\S+/ana/{CHALLENGE}):\S+ is served", shown.output))
+    assert len(repositories) == 1
+    found = docker_client.containers.list(all=True, ignore_removed=True)
+    images = [str(each.attrs["Config"]["Image"]) for each in found]
+    assert [image for image in images if image.startswith(*repositories)] == []
     commands = [each.info["cmdline"] or [] for each in psutil.process_iter(["cmdline"])]
     assert [command for command in commands if str(shown.home) in " ".join(command)] == []

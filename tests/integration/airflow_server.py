@@ -1,4 +1,7 @@
-"""A real Airflow with small DAGs: the API server, scheduler and DAG processor of the laptop stack, and nothing else."""
+"""A real Airflow with small DAGs: the API server, scheduler and DAG processor of the laptop stack, and nothing else.
+
+Modules share the one of `tests.integration.airflow_fixture`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ci.settings import AirflowSettings, airflow_settings
-from scripts.processes import Started, end, start
-from scripts.services import ROOT, Service, Stack, free_ports
-from tests.conftest import SERVICE_SECONDS, wait_while
+from clients.settings import AirflowSettings, airflow_settings
+from scripts.processes import Started, comes_up, end, start
+from scripts.services import READY_SECONDS, ROOT, Service, Stack, free_ports
 
 ELSEWHERE = {
     "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
@@ -75,8 +77,11 @@ class AirflowServer:
         self._stack = Stack(home, {"RPS_AIRFLOW_PORT": str(free_ports(1)), **ELSEWHERE})
         quick = {
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
-            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "2",
+            # A file that is added or changed is read at once. Reading the others again and again takes a fifth of a
+            # core.
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "1",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
+            "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",  # no run but those that a test asks for
             "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": "1",  # so that every list comes in pages
             "PYTHONPATH": str(ROOT),
         }
@@ -108,7 +113,7 @@ class AirflowServer:
             )
         for service in started:
             process = self._processes[service.name]
-            if not wait_while(lambda: process.alive and not service.healthy(), seconds=SERVICE_SECONDS):  # noqa: B023 - called in this turn
+            if not comes_up(process, service.healthy, seconds=READY_SECONDS):
                 pytest.fail(f"{service.name} did not come up:\n{self._log(service).read_text()[-3000:]}")
 
     def end(self, *names: str) -> None:

@@ -137,7 +137,7 @@ RUN_FAILED = [
 
 
 def not_run(duration: str) -> Fires:
-    told = f"No run of retrain_weather has come to a good end for {duration}."
+    told = f"No run of retrain_weather has succeeded for {duration}."
     return Fires(told, {"dag_id": "retrain_weather"})
 
 
@@ -166,7 +166,7 @@ PIPELINE_UNKNOWN = [
         {MLFLOW: gauge((60, 1)), MLFLOW.replace("mlflow", "airflow"): gauge((10, 1), (20, 0), (30, 1))},
         {
             "19m": [],
-            "20m": [Fires("What airflow knows of the pipeline cannot be read.", {"system": "airflow"})],
+            "20m": [Fires("The exporter cannot read airflow.", {"system": "airflow"})],
             "30m": [],
         },
     ),
@@ -209,7 +209,7 @@ EVENTS_WAITING = [
         {WAITING: gauge((10, 0), (30, 2), (20, 0))},
         {
             "24m": [],
-            "25m": [Fires("2 events of drift wait at w:9107 to be taken by GitHub.", {"instance": "w:9107"})],
+            "25m": [Fires("2 drift events at w:9107 wait for GitHub.", {"instance": "w:9107"})],
             "40m": [],
         },
     ),
@@ -227,7 +227,7 @@ NOTIFICATIONS_FAILING = [
             "20m": [],
             "21m": [
                 Fires(
-                    "Alertmanager at w:9093 cannot deliver by webhook.",
+                    "Alertmanager at w:9093 cannot deliver through webhook.",
                     {"instance": "w:9093", "integration": "webhook"},
                 )
             ],
@@ -244,7 +244,7 @@ RULES_FAILING = [
         {BROKEN: counter((10, 0), (20, 4), (30, 0))},
         {
             "20m": [],
-            "21m": [Fires("Prometheus at p:9090 cannot work out some of the alerts.", {"instance": "p:9090"})],
+            "21m": [Fires("Prometheus at p:9090 cannot evaluate some of its rules.", {"instance": "p:9090"})],
             "40m": [],
         },
     ),

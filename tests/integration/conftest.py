@@ -6,15 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from records.stages import STAGES
 from tests.replay_fixture import Replay
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("ingest", "validate", "transform", "profile", "version", "train", "evaluate", "register")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Pipeline:
         output, _ = process.communicate(timeout=180)
         return process.returncode, output
 
-    def run_all(self, stages: tuple[str, ...] = STAGES) -> None:
+    def run_all(self, stages: Iterable[str] = STAGES) -> None:
         for stage in stages:
             code, output = self.run(stage)
             assert code == 0, f"{stage}: {output}"
@@ -58,19 +59,25 @@ class Pipeline:
 @pytest.fixture
 def pipeline(tmp_path: Path, replay: Replay, store_env: dict[str, str], tracking_env: str) -> Pipeline:
     """An empty workspace with the weather challenge, its services real, its run identified."""
-    workspace = tmp_path / "workspace"
+    return new_pipeline(tmp_path)
+
+
+def new_pipeline(directory: Path, **changes: str) -> Pipeline:
+    """The same in any directory; its services are those that the environment and ``changes`` name."""
+    workspace = directory / "workspace"
     (workspace / "challenges").mkdir(parents=True)
     shutil.copy(ROOT / "challenges" / "weather.toml", workspace / "challenges")
-    repository = tmp_path / "repository.git"
+    repository = directory / "repository.git"
     subprocess.run(["git", "init", "--quiet", "--bare", str(repository)], check=True)
     subprocess.run(["git", "init", "--quiet", str(workspace)], check=True)
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "RPS_REPOSITORY": str(repository),
-        "RPS_RUN_ID": f"kill__{tmp_path.name}",
+        "RPS_RUN_ID": f"kill__{directory.name}",
         "RPS_GIT_SHA": "a" * 40,
         "RPS_REASON": "test",
+        **changes,
     }
     return Pipeline(workspace, environment)
 

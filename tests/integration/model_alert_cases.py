@@ -21,7 +21,7 @@ from tests.integration.alert_series import (
 
 WEATHER = {"challenge": "weather", "version": "3"}
 
-NONE = Fires("No new observation of weather has come for 6 hours.", {"challenge": "weather"})
+NONE = Fires("No new observation of weather has arrived for 6 hours.", {"challenge": "weather"})
 NO_OBSERVATIONS = [
     Case(
         "six hours and a quarter after the last one, until the next",

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import numpy as np
 
-from forecasting.table_features import Table
+from forecasting.features.table import Table
 from tests.serving import CHALLENGE, END, START, recorded_table
 
 

@@ -5,25 +5,30 @@ The pipeline itself is run by the end-to-end tests; so every way for a gate to e
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 import pytest
 from mlflow.tracking import MlflowClient
 
+from ci.__main__ import main
+from clients.errors import DataRejected
+from doubles.github.fixture import Double
 from pipelines import validate
-from pipelines.errors import DataRejected
+from pipelines.data_rules import judge
 from pipelines.files import write_json
 from pipelines.history import Collection
-from pipelines.quality import judge
 from pipelines.register import Registered
 from pipelines.run import Run
-from pipelines.tracking import open_tracking
+from pipelines.tracked_run import open_tracking
 from scripts.services import ROOT
-from tests.doubles.github.fixture import Double
 from tests.integration.airflow_server import AirflowServer
 from tests.modelling import featured_run, registered
 from tests.runs import AS_OF, made_up_weather, write_observations
@@ -58,6 +63,30 @@ for number in range({count}):
 
 
 @dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    returncode: int
+    out: str
+
+
+class Told(io.StringIO):
+    """What a command tells; when it tells ``until``, the first time, ``then`` happens, before it goes on."""
+
+    def __init__(self, until: str, then: Callable[[], object]) -> None:
+        super().__init__()
+        self._until = until
+        self._then: Callable[[], object] | None = then if until else None
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if self._then and self._until in self.getvalue():
+            then, self._then = self._then, None
+            then()
+        return written
+
+
+@dataclass(frozen=True)
 class ScriptedRuns:
     """The runs of one challenge, on one commit, and the services that they meet."""
 
@@ -70,10 +99,13 @@ class ScriptedRuns:
 
     @property
     def environment(self) -> dict[str, str]:
+        return {**self.without_github, **self.double.environment()}
+
+    @property
+    def without_github(self) -> dict[str, str]:
         settings = self.airflow.settings
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")},
-            **self.double.environment(),
             "AIRFLOW_API_URL": settings.url,
             "AIRFLOW_USERNAME": settings.username,
             "AIRFLOW_PASSWORD": settings.password,
@@ -81,13 +113,35 @@ class ScriptedRuns:
             "PYTHONPATH": str(ROOT),
         }
 
+    def ci(
+        self,
+        *arguments: str,
+        until: str = "",
+        then: Callable[[], object] = lambda: None,
+        github: bool = True,
+        **environment: str,
+    ) -> Done:
+        """`python -m ci` with these arguments, but in this process: another one is seconds at work before it begins.
+
+        until, then: what happens in the middle of it, and when. github: whether the environment names one.
+        """
+        given = {**(self.environment if github else self.without_github), **environment}
+        with (
+            mock.patch.dict(os.environ, given, clear=True),
+            contextlib.chdir(self.root),
+            contextlib.redirect_stdout(Told(until, then)) as told,
+        ):
+            return Done(main(list(arguments)), told.getvalue())
+
     @property
     def mlflow(self) -> MlflowClient:
         return MlflowClient(self.tracking, self.tracking)
 
     def task(self, name: str, script: str) -> None:
         """What a task of the DAG does from now on."""
-        (self.airflow.home / "scripts" / f"retrain_{self.challenge}.{name}").write_text(script, encoding="utf-8")
+        scripts = self.airflow.home / "scripts"
+        scripts.mkdir(exist_ok=True)
+        (scripts / f"retrain_{self.challenge}.{name}").write_text(script, encoding="utf-8")
 
     def left_candidate(self, run_id: str, sha: str = "", **edits: str) -> Registered:
         """The stages leave a candidate in MLflow, as the DAG run of this name would have."""

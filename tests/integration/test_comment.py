@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from ci.comment import COMMENT_LENGTH, is_report, post_report, report_length, watermark
-from ci.errors import ConfigurationError
-from ci.github import GitHub
-from ci.settings import GitHubSettings
-from tests.doubles.github.fixture import Double
+from ci.gate.comment import COMMENT_LENGTH, is_report, post_report, report_length, watermark
+from clients.errors import ConfigurationError
+from clients.github import GitHub
+from clients.settings import GitHubSettings
+from doubles.cml import main
+from doubles.github.fixture import Double
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "mlflow-password-9f2d"
@@ -44,7 +44,7 @@ class Cml:
     def install(self, monkeypatch: pytest.MonkeyPatch, script: str = "") -> None:
         """script: what it does, in place of what CML does."""
         program = self.home / "cml"
-        run = script or f'exec "{sys.executable}" "{ROOT / "tests" / "doubles" / "cml.py"}" "$@"'
+        run = script or f'exec "{sys.executable}" "{ROOT / "doubles" / "cml.py"}" "$@"'
         program.write_text(
             f'#!/bin/sh\necho "$@" >> "{self.home}/arguments"\nenv >> "{self.home}/environment"\n{run}\n'
         )
@@ -178,7 +178,7 @@ def test_a_cml_that_hangs_is_ended_and_replaced_by_the_api(
 def test_a_cml_that_fails_after_it_has_posted_leaves_one_comment(
     github: GitHub, github_double: Double, number: int, cml: Cml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cml.install(monkeypatch, f'"{sys.executable}" "{ROOT / "tests" / "doubles" / "cml.py"}" "$@"; exit 1')
+    cml.install(monkeypatch, f'"{sys.executable}" "{ROOT / "doubles" / "cml.py"}" "$@"; exit 1')
 
     post(github, number, "# passed")
 
@@ -304,12 +304,12 @@ def test_a_forks_token_is_told_what_it_lacks(
         ["--driver=gitea", "report.md"],
     ],
 )
-def test_the_stand_in_refuses_options_that_cml_refuses(arguments: list[str], tmp_path: Path) -> None:
+def test_the_stand_in_refuses_options_that_cml_refuses(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "report.md").write_text("# passed")
-    command = [sys.executable, str(ROOT / "tests" / "doubles" / "cml.py"), "comment", "create", *arguments]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={"HOME": str(tmp_path)}, check=False, capture_output=True, text=True
-    )
+    monkeypatch.chdir(tmp_path)
 
-    assert done.returncode == 1
-    assert any(told in done.stderr for told in ("Unknown argument", "exclusive", "Not enough", "Invalid values"))
+    assert main(["comment", "create", *arguments]) == 1
+    told = capsys.readouterr().err
+    assert any(each in told for each in ("Unknown argument", "exclusive", "Not enough", "Invalid values"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +15,12 @@ import psutil
 import pytest
 from airflow_client import client
 
-from ci.dag_run import CLEARED, Airflow, DagRun, TaskState, busy_seconds
-from ci.errors import Cancelled, ConfigurationError, NoVerdict
-from ci.settings import AirflowSettings
+from clients.dag_run import CLEARED, Airflow, DagRun, TaskState, busy_seconds
+from clients.errors import Cancelled, ConfigurationError, NoVerdict
+from clients.settings import AirflowSettings
+from doubles.airflow_faults import AirflowFaults, airflow_behind_faults
 from tests.conftest import wait_while
-from tests.doubles.airflow_faults import AirflowFaults, airflow_behind_faults
-from tests.integration.airflow_server import DAGS, AirflowServer, airflow_server
+from tests.integration.airflow_server import DAGS, AirflowServer
 
 DEADLINE_SECONDS = 60.0
 
@@ -31,9 +30,8 @@ class Enough(Exception):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]:
-    with airflow_server(tmp_path_factory.mktemp("airflow")) as running:
-        yield running
+def server(airflow_server: AirflowServer) -> AirflowServer:
+    return airflow_server
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +41,10 @@ def airflow(server: AirflowServer) -> Airflow:
 
 @pytest.fixture(scope="module")
 def ended(airflow: Airflow) -> dict[str, DagRun]:
-    """Runs that were followed to their ends: one that retried, one that failed, and two that people will touch."""
-    codes = {"retried": "75", "failed": "64", "cleared": "0", "task_cleared": "0"}
+    """Runs that were followed to their ends: one that retried, one that failed, one that others will follow, and three
+    that people will touch, each for one test.
+    """
+    codes = {"retried": "75", "failed": "64", "old": "0", "cleared": "0", "task_cleared": "0", "task_set": "0"}
     runs = {name: airflow.attach_or_start("steps", name, {"code": code}) for name, code in codes.items()}
     for run in runs.values():
         follow(run)
@@ -155,7 +155,8 @@ def test_a_rerun_attaches_to_a_run_that_succeeded_and_is_fresh(airflow: Airflow,
 def test_a_run_that_succeeded_too_long_ago_or_failed_is_followed_by_the_next_attempt(
     airflow: Airflow, ended: dict[str, DagRun]
 ) -> None:
-    for stem, not_before in (("retried", datetime.now(UTC)), ("failed", None)):
+    assert ended["old"].state == "success"
+    for stem, not_before in (("old", datetime.now(UTC)), ("failed", None)):
         with cancelled_after(airflow.attach_or_start("steps", stem, {}, not_before=not_before)) as run:
             assert (run.run_id, run.attached) == (f"{stem}__2", False)
             # What was cancelled gives way to a third.
@@ -466,7 +467,7 @@ def test_a_run_that_is_touched_while_we_wait_is_no_evidence(
 def test_a_finished_task_that_is_cleared_while_we_wait_is_no_evidence(
     airflow: Airflow, ended: dict[str, DagRun]
 ) -> None:
-    run = ended["retried"]
+    run = ended["task_set"]
     set_task(airflow, run, "failed")
     with pytest.raises(NoVerdict, match="had its task end cleared or changed by hand"):
         follow(run)
@@ -580,10 +581,10 @@ def test_a_restart_of_airflow_in_the_middle_is_survived(server: AirflowServer) -
     looks = run.changes(DEADLINE_SECONDS * 4)
     assert any(task.state == "running" for tasks in looks for task in tasks)
     server.end("airflow-api")
-    starting = threading.Thread(target=server.start, args=("airflow-api",))
-    starting.start()
-    *_, tasks = looks
-    starting.join()
+    with ThreadPoolExecutor(1) as starting:
+        started = starting.submit(server.start, "airflow-api")
+        *_, tasks = looks
+    started.result()
     assert (run.state, {task.state for task in tasks}) == ("success", {"success"})
     assert "gives no good answer" in notes[0]
     assert "answers again" in notes[1]

@@ -1,4 +1,7 @@
-"""The whole pipeline against what DagsHub serves, and against the newest MLflow: stage by stage, as Airflow runs it."""
+"""The whole pipeline and a release's models against what DagsHub serves: an old MLflow, addresses with paths, a token.
+
+`tests/e2e` runs the same against the newest MLflow.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,17 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from ci.errors import NoVerdict
-from ci.evidence import Evidence, fetch_evidence, production_version, rejected_data
-from ci.release.models import open_models
-from ci.settings import mlflow_settings
-from forecasting.bundle import read_bundle
-from pipelines.store import open_store
-from scripts.services import free_ports
-from tests.conftest import running
-from tests.doubles import dagshub
-from tests.integration.conftest import ROOT, STAGES, Pipeline
-from tests.releasing import register
+from ci.gate.evidence import Evidence, fetch_evidence, production_version, rejected_data
+from ci.release.registered import open_models
+from clients.errors import NoVerdict
+from clients.settings import mlflow_settings
+from clients.store import open_store
+from doubles import dagshub
+from doubles.releasing import register
+from forecasting.models.bundle import read_bundle
+from scripts.services import free_ports, running
+from tests.integration.conftest import ROOT, Pipeline
+from tests.integration.stages_here import PipelineHere, made_smaller
 from tests.replay_fixture import Replay
 
 METRICS = ("rmse", "mae", "r2", "coverage_90", "rmse_h4", "rmse_h5", "rmse_h6", "persistence.rmse", "skill")
@@ -49,36 +52,37 @@ def dagshub_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dagshu
         yield dagshub.Address(port)
 
 
+@pytest.fixture
+def on_dagshub(dagshub_address: dagshub.Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names it."""
+    for name, value in dagshub_address.environment.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture(params=["dagshub", "newest"])
-def services(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def services(request: pytest.FixtureRequest) -> str:
     """The environment names one of the two; which one."""
-    if request.param == "dagshub":
-        for name, value in request.getfixturevalue("dagshub_address").environment.items():
-            monkeypatch.setenv(name, value)
-    else:
-        request.getfixturevalue("store_env")
-        request.getfixturevalue("tracking_env")
+    request.getfixturevalue("on_dagshub" if request.param == "dagshub" else "tracking_env")
     return request.param
 
 
 @pytest.fixture
-def clone(tmp_path: Path, services: str, replay: Replay) -> Pipeline:
+def clone(tmp_path: Path, on_dagshub: None, replay: Replay) -> PipelineHere:
     """A workspace as a DAG run makes it: a clone of HEAD, whose data branch goes to a repository of the test's own."""
     workspace, repository = tmp_path / "workspace", tmp_path / "repository.git"
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(workspace)], check=True)
     subprocess.run(["git", "init", "--quiet", "--bare", str(repository)], check=True)
     environment = {
         **os.environ,
-        "PYTHONPATH": str(workspace),
         "RPS_REPOSITORY": str(repository),
-        "RPS_RUN_ID": f"{services}__{tmp_path.parent.name}",
+        "RPS_RUN_ID": f"dagshub__{tmp_path.name}",
         "RPS_REASON": "test",
     }
-    return Pipeline(workspace, environment)
+    return made_smaller(Pipeline(workspace, environment))
 
 
-def test_the_whole_pipeline_ends_with_a_pending_version(clone: Pipeline, services: str, tmp_path: Path) -> None:
-    clone.run_all(STAGES)
+def test_the_whole_pipeline_ends_with_a_pending_version(clone: PipelineHere, tmp_path: Path) -> None:
+    clone.run_all()
     registered = json.loads((clone.data / "registered.json").read_text())
     client = MlflowClient()
     version = client.get_model_version("weather", registered["version"])
@@ -118,7 +122,7 @@ def test_the_whole_pipeline_ends_with_a_pending_version(clone: Pipeline, service
     assert evidence.panel.production is not None
 
 
-def judged_on(clone: Pipeline) -> Evidence:
+def judged_on(clone: PipelineHere) -> Evidence:
     """What the run left in MLflow: the gate's evidence, if it is asked for by its right names."""
     head = ["git", "-C", str(clone.workspace), "rev-parse", "HEAD"]
     sha = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
@@ -136,8 +140,7 @@ def judged_on(clone: Pipeline) -> Evidence:
     return evidence
 
 
-@pytest.mark.parametrize("services", ["dagshub"], indirect=True)
-def test_a_wrong_token_is_a_configuration_error_and_is_not_shown(clone: Pipeline, services: str) -> None:
+def test_a_wrong_token_is_a_configuration_error_and_is_not_shown(clone: PipelineHere) -> None:
     code, output = clone.run("ingest", AWS_SECRET_ACCESS_KEY="wrong")
     assert (code, "AWS_SECRET_ACCESS_KEY" in output, "Traceback" in output) == (64, True, False), output
     clone.run_all(("ingest", "validate", "transform"))

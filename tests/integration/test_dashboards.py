@@ -1,12 +1,13 @@
 """Every query that Grafana makes is run on a Prometheus that looks at everything: no panel is empty, no rule is wrong.
 
 A service gets recorded weather and some mistakes; Airflow has run a DAG well and then badly; MLflow knows a run, a
-version and a verdict; `ci metrics` and `ci alerts` tell of these. Grafana's own part, which cannot be had here, is to
+version and a verdict; the exporter and the relay report these. Grafana's own part, which cannot be had here, is to
 fill in variables and intervals; that is done as its Prometheus data source does it.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
@@ -24,9 +25,10 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from ci.dag_run import Airflow
+from clients.dag_run import Airflow
 from monitoring.alerts import alerts
 from monitoring.grafana_files import SCRAPE_INTERVAL, dashboards
+from records.quality import QualityReport, Violation
 from scripts.services import Stack, free_ports
 from scripts.watching import Watching, watching
 from tests import conftest, serving
@@ -95,7 +97,7 @@ class Grafana:
     """What Grafana does with a dashboard's queries before Prometheus gets them, and how it asks."""
 
     def __init__(self, prometheus: str) -> None:
-        self._client = httpx.Client(base_url=f"{prometheus}/api/v1", timeout=30)
+        self._client = httpx.Client(base_url=f"{prometheus}/api/v1", timeout=30, verify=False)
 
     def ask(self, path: str, **parameters: Any) -> Any:
         answer = self._client.get(path, params=parameters)
@@ -174,7 +176,16 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for metric, value in (("rmse", 1.9), ("production.rmse", 2.1), ("persistence.rmse", 2.6)):
             client.log_metric(run.info.run_id, metric, value)
         report = home / "quality.json"
-        report.write_bytes(msgspec.json.encode({"violations": [{"severity": "warning"}]}))
+        warning = Violation(rule="spread", severity="warning", found=0.0, limit=1.0, count=1, message="little spread")
+        found = QualityReport(
+            challenge="weather",
+            as_of=datetime.now(UTC),
+            rows=1,
+            series={"north": 1},
+            passed=True,
+            violations=(warning,),
+        )
+        report.write_bytes(msgspec.json.encode(found))
         client.log_artifact(run.info.run_id, str(report), "profile")
         client.set_terminated(run.info.run_id)
         client.create_registered_model("weather")
@@ -215,6 +226,7 @@ def watched(
             finally:
                 enough.set()
             traffic.result()
+    assert not list(home.rglob("*.process.json"))
 
 
 @pytest.fixture(scope="module")
@@ -249,8 +261,29 @@ def send_alert(receiver: str) -> None:
         "fingerprint": "c0ffee",
     }
     body = {"receiver": "rps receiver", "status": "firing", "orgId": 1, "alerts": [alert], "version": "1"}
-    answer = httpx.post(f"{receiver}/v1/alerts", json=body, headers={"Authorization": f"Bearer {SECRET}"}, timeout=30)
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    answer = httpx.post(f"{receiver}/v1/alerts", json=body, headers=headers, timeout=30, verify=False)
     assert answer.is_success, answer.text
+
+
+def test_everything_that_watches_sees_each_other(watched: Watching, grafana: Grafana) -> None:
+    everything = {"service", "pipeline", "alerts", "alertmanager", "prometheus"}
+
+    def up() -> set[str]:
+        return {series["metric"]["job"] for series in grafana.ask("/query", query="up == 1")["result"]}
+
+    assert wait_while(lambda: up() != everything, seconds=SECONDS), f"scraped: {up()}"
+    assert "rps_pipeline_up" in httpx.get(f"{watched.metrics}/metrics", timeout=30, verify=False).text
+    labels = {"alertname": "Test", "severity": "warning"}
+    address = f"{watched.alertmanager}/api/v2/alerts"
+    httpx.post(address, json=[{"labels": labels}], timeout=30, verify=False).raise_for_status()
+    kept = watched.home / "alerts" / "state" / "alerts.jsonl"
+
+    def received() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in kept.read_bytes().split(b"\n")[:-1]]
+        return [line for line in lines if line["source"] == "alertmanager" and line["labels"]["alertname"] == "Test"]
+
+    assert wait_while(lambda: not received(), seconds=SECONDS), "the alert has not come to the receiver"
 
 
 def named(query: Asked) -> str:

@@ -21,12 +21,12 @@ import pyarrow as pa
 import pytest
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from msgspec.structs import replace
 from pyarrow import parquet
 
-from ci.errors import ConfigurationError, NoVerdict
-from ci.evidence import (
+from ci.gate.evidence import (
     Evidence,
     ProductionMoved,
     fetch_evidence,
@@ -34,20 +34,23 @@ from ci.evidence import (
     record_verdict,
     rejected_data,
 )
-from ci.judgement import Judgement, Links
-from ci.settings import MlflowSettings
-from forecasting.challenge import Gate
-from forecasting.evaluation import Evaluation
-from forecasting.manifest import Manifest, decoded_manifest, encoded_manifest
-from forecasting.verdict import Contest, Verdict
+from ci.release.registered import open_models
+from clients.errors import ConfigurationError, NoVerdict
+from clients.settings import MlflowSettings, mlflow_settings
+from doubles.airflow_faults import AirflowFaults, airflow_behind_faults
+from doubles.connection import answering
+from forecasting.challenge.schema import Gate
+from forecasting.judging.evaluation import Evaluation
+from forecasting.judging.verdict import Contest, Verdict
+from forecasting.models.manifest import Manifest, decoded_manifest, encoded_manifest
+from pipelines.data_rules import judge
 from pipelines.evaluate import run_metrics
 from pipelines.files import write_json, write_text
-from pipelines.quality import QualityReport, Violation, judge
 from pipelines.run import Run
-from pipelines.tracking import open_tracking
+from pipelines.tracked_run import open_tracking
 from pipelines.validate import as_markdown
-from tests.doubles.airflow_faults import AirflowFaults, airflow_behind_faults
-from tests.doubles.connection import answering
+from records.judgement import Judgement, Links
+from records.quality import QualityReport, Violation
 from tests.modelling import featured_run, registered
 from tests.runs import AS_OF, made_up_weather
 
@@ -331,6 +334,31 @@ def test_a_bundle_that_was_changed_is_not_judged(real, settings, client, name):
     refused(settings, name, r"candidate\.train_end: expected 2013-12-30 12:30")
 
 
+def without_artifacts(client: MlflowClient, name: str, version: str) -> str:
+    """Delete the bundle of a version, as a bucket's life-cycle rule does; where it was."""
+    source = client.get_model_version_download_uri(name, version)
+    get_artifact_repository(source, tracking_uri=client.tracking_uri).delete_artifacts()
+    return source
+
+
+def test_a_production_model_that_has_lost_its_artifacts_is_told_with_what_to_do(real, settings, client, name):
+    production, parts = released(client, name, real)
+    leave(client, name, parts)
+    source = without_artifacts(client, name, production.version)
+    told = rf"version 1 of {name} .*{source}/manifest\.json is gone.* Restore it"
+    with pytest.raises(ConfigurationError, match=told):
+        fetched(settings, name)
+
+
+def test_a_version_that_has_lost_its_artifacts_is_not_released(real, settings, client, name, tmp_path):
+    left = leave(client, name, alone(real[1]))
+    source = without_artifacts(client, name, left.version)
+    models = open_models(settings, name, patience_seconds=60.0)
+    (version,) = models.versions()
+    with pytest.raises(ConfigurationError, match=rf"version 1 of {name} .*{source}/manifest\.json is gone"):
+        models.fetch(version, tmp_path / "bundle")
+
+
 def doctored(parts: Parts, column: str, change: Callable[[np.ndarray], np.ndarray]) -> Parts:
     values = change(parts.losses.column(column).to_numpy().copy())
     losses = parts.losses.set_column(parts.losses.column_names.index(column), column, pa.array(values))
@@ -527,7 +555,7 @@ def test_a_refused_credential_is_told_at_once(status):
 
 def test_a_password_in_the_address_is_refused_and_not_repeated():
     with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_PASSWORD") as told:
-        production_version(MlflowSettings("http://ana:hunter2@127.0.0.1:1"), "weather")
+        mlflow_settings({"MLFLOW_TRACKING_URI": "http://ana:hunter2@127.0.0.1:1"})
     assert "hunter2" not in str(told.value)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecasting.bundle import read_bundle
-from forecasting.table_features import table_features
-from service.model import Model
+from forecasting.features.table import table_features
+from forecasting.models.bundle import read_bundle
+from service.model.served import Model
 from tests.integration.recorded_year import possible_table
 from tests.serving import SPEC, Running, observations
 

@@ -1,4 +1,4 @@
-"""`ci.github` against the double: what it reads and sets, how it waits for faults to pass, and how it gives up."""
+"""`clients.github` against the double: what it reads and sets, how it waits for faults to pass, and how it gives up."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ci.errors import ConfigurationError, GitHubFault
-from ci.github import GitHub, Status
-from ci.settings import GitHubSettings
-from tests.doubles.github.fixture import Double, add_commit
+from clients.errors import ConfigurationError, GitHubFault
+from clients.github import GitHub, Status
+from clients.settings import GitHubSettings
+from doubles.github.fixture import Double, add_commit
 
 MARK = "<!-- mark -->"
 
@@ -171,13 +171,13 @@ def test_a_fault_that_passes_is_waited_out(github: GitHub, github_double: Double
 def test_a_rate_limit_that_ends_in_time_is_waited_out_and_noted(
     github: GitHub, github_double: Double, number: int, notes: list[str]
 ) -> None:
-    github_double.fault("primary_limit", seconds=5)
+    github_double.fault("primary_limit", seconds=8)
     before = len(github_double.requests())
 
     assert github.pull_request(number).number == number
     assert len(github_double.requests()) - before == 2
     assert re.search(
-        rf"reading pull request #{number}: GitHub's primary rate limit holds; trying again in \d s", notes[0]
+        rf"reading pull request #{number}: GitHub's primary rate limit holds; trying again in \d+ s", notes[0]
     )
 
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from scripts.github_actions import Runner, run_on_dispatch, run_on_push, run_on_repository_dispatch, run_on_schedule
+from scripts.github_actions import (
+    Runner,
+    run_on_dispatch,
+    run_on_pull_request,
+    run_on_push,
+    run_on_repository_dispatch,
+    run_on_schedule,
+)
 from scripts.services import ROOT, StackError
+from tests.docker_engine import Images
 
 HEAD = """\
 on:
@@ -24,6 +34,7 @@ on:
     types: [model-drift]
   schedule:
     - cron: "17 4 * * 1"
+  pull_request:
 jobs:
   try:
     runs-on: ubuntu-latest
@@ -91,6 +102,50 @@ def test_a_step_sees_what_the_workflow_gives_it_and_nothing_else_of_ours(
         assert path.stat().st_mode & 0o077 == 0
 
 
+def used(action: str) -> str:
+    """A step that uses an action, as the repository's own workflows have it."""
+    lines = (ROOT / ".github/workflows/model-gate.yml").read_text(encoding="utf-8").splitlines()
+    return "- " + next(line.strip().removeprefix("- ") for line in lines if f"{action}@" in line)
+
+
+def test_a_runner_may_lie_in_a_folder_with_a_space(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    home, tools = tmp_path / "a runner", tmp_path / "its tools"
+    home.mkdir()
+    steps = f"""
+      {used("checkout")}
+      - run: mkdir seen && cp .github/workflows/try.yml seen/
+      {used("upload-artifact")}
+        with:
+          name: what was seen
+          path: seen
+"""
+    commit_workflow(runner, steps)
+    for _ in range(2):  # the second finds the links of the first
+        outcome = run_on_dispatch(dataclasses.replace(runner, home=home, tools=tools), "try.yml", "master", {}).wait()
+        assert outcome.jobs == {"try": "success"}, outcome.output
+        assert "what was seen" in (outcome.artifacts / "what was seen" / "try.yml").read_text(encoding="utf-8")
+        assert outcome.artifacts.is_relative_to(home)
+
+
+def test_a_link_to_another_folder_in_its_place_is_refused(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "links"))
+    home = tmp_path / "a runner"
+    for directory in (home, tmp_path / "links"):
+        directory.mkdir()
+    commit_workflow(runner, EVENT)
+    run_on_dispatch(dataclasses.replace(runner, home=home), "try.yml", "master", {}).wait()
+    (link,) = (tmp_path / "links").iterdir()
+    link.unlink()
+    link.symlink_to(tmp_path)
+    with pytest.raises(StackError, match="remove what is there"):
+        run_on_dispatch(dataclasses.replace(runner, home=home), "try.yml", "master", {})
+
+
 EVENT = """
       - env:
           EVENT: ${{ github.event_name }} ${{ github.ref }} ${{ github.sha }} ${{ github.event.after }}
@@ -117,6 +172,26 @@ def test_a_workflow_that_is_started_by_hand_sees_from_which_branch(runner: Runne
     outcome = run_on_dispatch(runner, "try.yml", "dev", {}).wait()
 
     assert f"seen workflow_dispatch refs/heads/dev {git(runner, 'rev-parse', 'dev')}" in outcome.output
+
+
+def test_a_pull_requests_merge_is_checked_out_with_every_branch_at_hand(runner: Runner) -> None:
+    steps = f"""
+      {used("checkout")}
+        with: {{fetch-depth: 0}}
+      - run: git log -1 --format='seen %P' && git branch --remotes
+"""
+    commit_workflow(runner, steps)
+    base = git(runner, "rev-parse", "HEAD")
+    git(runner, "checkout", "--quiet", "-b", "change")
+    git(runner, "-c", "user.name=a", "-c", "user.email=a@b.invalid", "commit", "-qm", "Change", "--allow-empty")
+    head = git(runner, "rev-parse", "HEAD")
+    pull = {"number": 7, "base": {"ref": "master", "sha": base}, "head": {"ref": "change", "sha": head}}
+
+    outcome = run_on_pull_request(runner, "try.yml", pull).wait()
+
+    assert outcome.jobs == {"try": "success"}, outcome.output
+    for line in (f"seen {base} {head}", "origin/change", "origin/master"):
+        assert f"try | {line}" in outcome.output
 
 
 def test_an_event_and_a_schedule_run_the_newest_commit_of_the_default_branch(runner: Runner) -> None:
@@ -165,6 +240,70 @@ def test_only_master_is_released(runner: Runner) -> None:
     assert outcome.jobs == {"release": "failure"}
     assert "::error::only master is released; found refs/heads/dev." in outcome.output
     assert "asked for Python" not in outcome.output
+
+
+APT_GET = b"""#!/bin/sh
+echo "apt-get $*"
+"""
+MAKE = b"""#!/bin/sh
+echo "make $* with TESTS=$TESTS, RPS_NOTHING_LEFT_OUT=$RPS_NOTHING_LEFT_OUT"
+echo "in $PWD of $(stat --format=%U .), as $(whoami), at $(cat ".git/$(sed -n 's/^ref: //p' .git/HEAD)")"
+grep works state
+"""
+
+
+@pytest.fixture
+def debian(runner: Runner, docker_host: str, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """A runner on which `debian:bookworm` is an image whose `apt-get` and `make` say what they are asked for.
+
+    It is run without `--privileged`: they do not need it, and root may not have all of it here to give.
+    """
+    docker = shutil.which("docker")
+    if docker is None:
+        pytest.skip("the workflow calls docker: apt-get install docker.io")
+    programs = {"/usr/local/bin/apt-get": APT_GET, "/usr/local/bin/make": MAKE}
+    image = images.build(programs, f"RUN chmod +x {' '.join(programs)}")
+    ours = tmp_path / "bin" / "docker"
+    ours.parent.mkdir()
+    ours.write_text(
+        "#!/bin/bash\n"
+        "test $UID != 0 || chown --recursive 1001 .\n"  # on GitHub the checkout is not root's
+        f'set -- "${{@/#debian:bookworm/{image}}}"\n'
+        f'exec {docker} "${{@/#--privileged/--rm}}"\n',
+        encoding="utf-8",
+    )
+    ours.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ours.parent), prepend=os.pathsep)
+    return dataclasses.replace(runner, docker_host=docker_host)
+
+
+def test_the_system_tests_run_in_a_new_debian_on_what_a_pull_request_would_merge_and_on_the_default_branch(
+    debian: Runner,
+) -> None:
+    for part in (".github/workflows", ".ci"):
+        shutil.copytree(ROOT / part, debian.repository / part)
+
+    def commit(state: str) -> str:
+        (debian.repository / "state").write_text(state, encoding="utf-8")
+        git(debian, "add", ".")
+        git(debian, "-c", "user.name=a", "-c", "user.email=a@b.invalid", "commit", "-qm", state)
+        return git(debian, "rev-parse", "HEAD")
+
+    broken = commit("fails")
+    git(debian, "checkout", "--quiet", "-b", "mend")
+    pull = {"number": 7, "base": {"ref": "dev", "sha": broken}, "head": {"ref": "mend", "sha": commit("works")}}
+
+    proposed = run_on_pull_request(debian, "system-tests.yml", pull).wait()
+    nightly = run_on_schedule(debian, "system-tests.yml", "11 2 * * *").wait()
+
+    merge = git(debian, "rev-parse", "refs/pull/7/merge")
+    for outcome, sha, result in ((proposed, merge, "success"), (nightly, broken, "failure")):
+        assert outcome.jobs == {"tests (integration)": result, "tests (e2e)": result}, outcome.output
+        for lane in ("integration", "e2e"):
+            said = [line for line in outcome.output.splitlines() if line.startswith(f"tests ({lane}) | ")]
+            assert any(" chromium " in line for line in said if "apt-get install" in line)
+            assert f"tests ({lane}) | make test with TESTS=tests/{lane}, RPS_NOTHING_LEFT_OUT=1" in said
+            assert f"tests ({lane}) | in /rps of root, as root, at {sha}" in said
 
 
 @pytest.mark.parametrize(("patience", "told"), [(0, "SIGINT"), (1, "SIGTERM")])
@@ -217,12 +356,11 @@ def test_a_workflow_that_act_cannot_read_is_told_with_what_it_said(runner: Runne
 
 def test_the_set_up_refuses_a_python_that_is_not_supported(runner: Runner) -> None:
     shutil.copytree(ROOT / ".github" / "actions", runner.repository / ".github" / "actions")
-    checkout = next(
-        line.strip() for line in (ROOT / ".github/workflows/ci.yml").read_text().splitlines() if "checkout@" in line
-    )
-    steps = (
-        f"      {checkout}\n      - uses: ./.github/actions/setup\n        with: {{python-version: '3.9; exit 0'}}\n"
-    )
+    steps = f"""
+      {used("checkout")}
+      - uses: ./.github/actions/setup
+        with: {{python-version: '3.9; exit 0'}}
+"""
     commit_workflow(runner, steps)
     outcome = run_on_dispatch(runner, "try.yml", "master", {}).wait()
     assert outcome.jobs == {"try": "failure"}

@@ -12,8 +12,8 @@ import githubkit
 import httpx
 import pytest
 
-from tests.doubles.github.fixture import Double, add_commit, serving
-from tests.doubles.github.state import Comment, Status
+from doubles.github.fixture import Double, add_commit, serving
+from doubles.github.state import Comment, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {
@@ -371,7 +371,7 @@ def test_as_a_process_it_keeps_its_state_and_serves_an_enterprise_servers_paths(
         *(
             sys.executable,
             "-m",
-            "tests.doubles.github",
+            "doubles.github",
             "--repository",
             str(github_double.git),
             "--name",

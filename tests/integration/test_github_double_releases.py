@@ -9,7 +9,7 @@ import githubkit
 import httpx
 import pytest
 
-from tests.doubles.github.fixture import Double, serving
+from doubles.github.fixture import Double, serving
 
 CREATED, NOT_FOUND, INVALID = 201, 404, 422
 

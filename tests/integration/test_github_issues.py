@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from ci.errors import ConfigurationError, GitHubFault
-from ci.github import GitHub
-from ci.github_issues import Issue, Issues, Wanted, Written
-from tests.doubles.github.fixture import Double
+from clients.errors import ConfigurationError, GitHubFault
+from clients.github import GitHub
+from clients.github_issues import Issue, Issues, Wanted, Written
+from doubles.github.fixture import Double
 
 MARKER, TITLE, LABEL = "<!-- mark -->", "Drift: weather", "drift"
 

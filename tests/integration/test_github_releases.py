@@ -1,4 +1,4 @@
-"""`ci.github_releases` against the double: one holder for each number, tags and releases that a second try finds."""
+"""GitHub releases against the double: one holder for each number, tags and releases that a second try finds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from ci.errors import ConfigurationError, GitHubFault, NotReleased
-from ci.github import GitHub
-from ci.github_releases import Attachment, Release, Releases, Tag
-from ci.release.history import History
+from ci.release.code_history import History
+from clients.errors import ConfigurationError, GitHubFault, NotReleased
+from clients.github import GitHub
+from clients.github_releases import Attachment, Release, Releases, Tag
+from doubles.github.fixture import Double
 from scripts.services import ROOT
-from tests.doubles.github.fixture import Double
 
 NUMBER = "refs/rps/releases/v1.0.0"
 LOST = [{"kind": "cut"}, {"kind": "server_error"}, {"kind": "unreadable"}]
@@ -374,9 +374,8 @@ def test_another_attempts_upload_in_between_is_no_failure(releases: Releases, gi
         lambda releases, sha: releases.reserve(NUMBER, sha, "x"),
         lambda releases, sha: releases.create_tag("v1.0.0", sha, "x"),
         lambda releases, sha: put(releases),
-        lambda releases, sha: releases.dispatch("drift", {}),
     ],
-    ids=["reserve", "create_tag", "put_release", "dispatch"],
+    ids=["reserve", "create_tag", "put_release"],
 )
 def test_a_token_that_may_only_read_is_told_which_permission_it_lacks(github_double: Double, sha: str, do: Any) -> None:
     with pytest.raises(ConfigurationError, match="GITHUB_TOKEN lacks a permission on ana/weather; it needs contents="):
@@ -409,15 +408,13 @@ def test_what_github_does_not_take_is_told(releases: Releases, github_double: Do
             put(releases, files={name: Attachment(b"")})
 
 
-def test_workflows_are_started_by_name_and_by_event(releases: Releases, github_double: Double) -> None:
+def test_workflows_are_started_by_name(releases: Releases, github_double: Double) -> None:
     github_double.commit("master", {".github/workflows/release.yml": "on: workflow_dispatch\n"})
     releases.dispatch_workflow("release.yml", "master", {"model_version": "3"})
-    releases.dispatch("drift", {"challenge": "weather", "ratio": 1.4})
 
     told = httpx.get(f"{github_double.url}/_double/dispatches", verify=False).json()["dispatches"]
     assert told == [
         {"workflow": "release.yml", "ref": "master", "event_type": "", "payload": {"model_version": "3"}},
-        {"workflow": "", "ref": "master", "event_type": "drift", "payload": {"challenge": "weather", "ratio": 1.4}},
     ]
 
 

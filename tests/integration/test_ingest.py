@@ -5,11 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-import random
 import shutil
-import signal
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,12 +14,12 @@ import msgspec
 import pandas as pd
 import pytest
 
-from forecasting.challenge import load_challenge
-from pipelines.errors import ConfigurationError
+from clients.errors import ConfigurationError
+from clients.store import open_store
+from forecasting.challenge.schema import load_challenge
 from pipelines.history import fingerprint, snapshot_key
 from pipelines.raw import pack, raw_key, raw_keys, unpack
-from pipelines.sources import Answer
-from pipelines.store import open_store
+from pipelines.sources.source import Answer
 from tests.integration.ingesting import (
     FILES,
     accept,
@@ -32,14 +28,15 @@ from tests.integration.ingesting import (
     ingest,
     lay_out_workspace,
     observations,
-    outputs,
+    share_models_of_apis,
 )
-from tests.replay_fixture import END, ROOT, Replay
+from tests.replay_fixture import END, Replay
 
 
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, store_env: dict[str, str], replay: Replay, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    share_models_of_apis(monkeypatch)
     for name in ("RPS_RUN_ID", "RPS_AS_OF"):
         monkeypatch.delenv(name, raising=False)
     lay_out_workspace(tmp_path)
@@ -335,26 +332,3 @@ def test_two_answers_of_one_microsecond_both_stay() -> None:
     assert keys == raw_keys(store, "weather")
     assert len(set(keys)) == 3
     assert unpack(store.get(keys[-1]) or b"").body == b"\xff not UTF-8"
-
-
-def test_a_kill_at_any_moment_leaves_nothing_half_and_the_next_try_ends_the_same(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    change_challenge(workspace, "history_days = 365", "history_days = 60")
-    monkeypatch.setenv("RPS_RUN_ID", "manual__1")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    assert ingest() == 0
-    expected = observations()
-    chance = random.Random(20131)
-    for _ in range(6):
-        command = [sys.executable, "-m", "pipelines", "ingest", "--challenge", "weather"]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            try:
-                process.wait(timeout=chance.uniform(0.2, 1.6))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-        if FILES.observations.exists():
-            pd.testing.assert_frame_equal(observations(), expected)
-    assert ingest() == 0
-    pd.testing.assert_frame_equal(observations(), expected)
-    assert outputs() == ["collection.json", "history.parquet", "observations.parquet"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from clients.store import open_store
 from pipelines.raw import raw_key, raw_keys, unpack
-from pipelines.store import open_store
 from scripts.services import free_ports
 from tests.integration.ingesting import (
     FILES,
@@ -20,6 +20,7 @@ from tests.integration.ingesting import (
     lay_out_workspace,
     observations,
     outputs,
+    share_models_of_apis,
 )
 from tests.replay_fixture import Replay
 
@@ -28,6 +29,7 @@ from tests.replay_fixture import Replay
 def workspace(tmp_path: Path, store_env: dict[str, str], replay: Replay, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A short history, so that a try takes two requests: one to the archive and one to the forecast."""
     monkeypatch.chdir(tmp_path)
+    share_models_of_apis(monkeypatch)
     for name in ("RPS_RUN_ID", "RPS_AS_OF"):
         monkeypatch.delenv(name, raising=False)
     lay_out_workspace(tmp_path)

@@ -1,29 +1,109 @@
-"""Every stage, killed (SIGKILL) at random moments many times, then run to its end: the same state, and nothing half.
+"""Every stage, killed (SIGKILL) before, during and after each kind of write: nothing half, the same state in the end.
 
-The moments are drawn over the whole time that the stage takes, from a seed that is printed.
+A run is killed at the first moment at which no run before it was; so each next one starts from what a killed one has
+left and gets further, until one ends by itself. `moments.py` says which moments there are.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
-import re
-import time
-from collections.abc import Callable
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import boto3
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
 
-from forecasting.bundle import read_bundle
-from pipelines.store import open_store
-from tests.integration.conftest import STAGES, Pipeline
+from forecasting.models.bundle import read_bundle
+from records.stages import STAGES
+from tests.integration.conftest import Pipeline, new_pipeline
+from tests.integration.killing import Killing, kill_at_pushes, killing
+from tests.integration.moments import APPEARED, CUT, PUSHED, RECEIVED, STARTED, UNANSWERED, WRITTEN, Moments
+from tests.replay_fixture import Replay
 
-KILLS = 5
-SEED = 20131230
+CHALLENGE = """
+name = "weather"
+title = "Temperature at one airport, from little data"
+
+[target]
+variable = "temperature"
+unit = "°C"
+step_minutes = 60
+horizons = [4, 5]
+
+[source]
+kind = "open-meteo"
+history_days = 60
+page_days = 15
+variables.temperature = { name = "temperature_2m", unit = "°C" }
+series = [{ unique_id = "JFK", query = { latitude = 40.6398, longitude = -73.7789 } }]
+
+[quality]
+key_columns = ["temperature"]
+max_null_share = 0.01
+max_out_of_range_share = 0.001
+max_conflicting_share = 0.01
+recent_hours = 168
+max_gap_hours = 12
+max_age_hours = 6
+max_stuck_hours = 24
+stuck_columns = ["temperature"]
+min_rows = 500
+
+[quality.ranges]
+temperature = [-60.0, 60.0]
+
+[features]
+calendar = ["hour_of_day"]
+lags = [{ variable = "temperature", steps = [0, 1, 24] }]
+rolling = [{ variable = "temperature", windows = [24], statistics = ["mean"] }]
+
+[learner]
+kind = "hist_gradient_boosting"
+seed = 20131
+holdout_days = 14
+calibration_days = 14
+interval = 0.9
+parameters.max_iter = 5
+
+[gate]
+max_regression = 0.12
+negligible_regression = 0.002
+strict = false
+significance = 0.001
+max_slice_regression = 0.20
+coverage = [0.85, 0.95]
+max_bundle_bytes = 20_000_000
+max_prediction_time_ratio = 2.0
+
+[drift]
+max_out_of_distribution_ratio = 0.2
+max_population_stability_index = 0.25
+max_live_error_ratio = 1.5
+window_rows = 2016
+
+[schedule]
+cron = "17 */6 * * *"
+retries = 3
+retry_delay_seconds = 10
+stage_timeout_minutes = 30
+"""
+"""Small, so that a run is cheap; it writes what every challenge writes."""
+
+LOCAL = {WRITTEN, APPEARED}
+REMOTE = {CUT, UNANSWERED}
+MET = dict.fromkeys(STAGES, LOCAL | REMOTE) | {
+    "transform": LOCAL,
+    "version": LOCAL | REMOTE | {STARTED, RECEIVED, PUSHED},
+}
+"""The kinds of moments that the first run of each stage must have met, so that no kill is left out unseen."""
 
 
 def observations(pipeline: Pipeline) -> object:
@@ -32,7 +112,7 @@ def observations(pipeline: Pipeline) -> object:
 
 def judged(pipeline: Pipeline) -> object:
     report = json.loads((pipeline.data / "quality.json").read_text())
-    accepted = [key for key in open_store().keys("history/weather/") if key.endswith(".parquet")]
+    accepted = [key for key in _stored(pipeline, "history/weather/") if key.endswith(".parquet")]
     return report["passed"], report["rows"], len(report["violations"]), len(accepted)
 
 
@@ -46,12 +126,17 @@ def profile(pipeline: Pipeline) -> object:
 
 def dataset(pipeline: Pipeline) -> object:
     written = json.loads((pipeline.data / "dataset.json").read_text())
+    command = ["git", "-C", pipeline.environment["RPS_REPOSITORY"], "rev-parse", "data/weather"]
+    assert written["rev"] == subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return written["md5"], len([body for body in pipeline.commits() if pipeline.environment["RPS_RUN_ID"] in body])
 
 
 def bundle(pipeline: Pipeline) -> object:
-    read_bundle(pipeline.data / "bundle")
-    return _files(pipeline.data / "bundle"), _artifacts(pipeline, "bundle")
+    read_bundle(pipeline.data / "bundle")  # compares its files with their checksums
+    manifest = json.loads((pipeline.data / "bundle" / "manifest.json").read_text())
+    assert manifest.pop("mlflow_run") == _mlflow_run(pipeline).info.run_id
+    manifest["checksums"].pop("manifest.json")  # the MLflow run is in it, and differs between two pipelines
+    return manifest, _artifacts(pipeline, "bundle")
 
 
 def evaluation(pipeline: Pipeline) -> object:
@@ -76,50 +161,112 @@ STATES: dict[str, Callable[[Pipeline], object]] = {
 }
 
 
-@pytest.mark.timeout(1200)
-def test_a_stage_killed_at_random_moments_ends_in_the_same_state_when_run_again(pipeline: Pipeline) -> None:
-    draw = random.Random(SEED)
-    for stage in STAGES:
-        began = time.monotonic()
-        code, output = pipeline.run(stage)
-        assert code == 0, f"{stage}: {output}"
-        took = time.monotonic() - began
-        reference = STATES[stage](pipeline)
-        for kill in range(KILLS):
-            moment = draw.uniform(0.05, 1.0) * took
-            process = pipeline.start(stage)
-            time.sleep(moment)
-            process.kill()
-            process.communicate()
-            assert _half_written(pipeline) == [], f"{stage}, kill {kill} after {moment:.2f} s (seed {SEED})"
-        code, output = pipeline.run(stage)
-        assert code == 0, f"{stage} after {KILLS} kills: {output}"
-        assert STATES[stage](pipeline) == reference, stage
-        assert _leftovers(pipeline) == [], stage
+@dataclass
+class Journey:
+    """A pipeline that gets on stage by stage, and the state in which the first good run of each stage has left it."""
+
+    killing: Killing
+    pipeline: Pipeline
+    states: dict[str, object] = field(default_factory=dict)
+
+    def complete(self, stages: tuple[str, ...]) -> None:
+        """Run those of the stages that have not run yet; nothing is killed."""
+        for stage in stages:
+            if stage not in self.states:
+                code, output = self.killing.run(self.pipeline, stage)
+                assert code == 0, f"{stage}: {output}"
+                self.states[stage] = STATES[stage](self.pipeline)
 
 
-def test_a_first_run_killed_before_its_end_leaves_the_way_free(pipeline: Pipeline) -> None:
-    draw = random.Random(SEED + 1)
-    for stage in STAGES:
-        for _ in range(2):
-            process = pipeline.start(stage)
-            time.sleep(draw.uniform(0.2, 3.0))
-            process.kill()
-            process.communicate()
-        code, output = pipeline.run(stage)
-        assert code == 0, f"{stage}: {output}"
-    client = _client(pipeline)
-    experiment = client.get_experiment_by_name("weather")
-    tag = f"tags.`rps.run_id` = '{pipeline.environment['RPS_RUN_ID']}'"
-    assert len(client.search_runs([experiment.experiment_id], tag)) == 1
+@pytest.fixture(scope="module")
+def kills(s3: dict[str, str], mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killing]:
+    with killing(s3["AWS_ENDPOINT_URL"], mlflow_server, tmp_path_factory.mktemp("killing")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def new_journey(
+    kills: Killing, s3: dict[str, str], replay_process: Replay, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Journey]:
+    def new() -> Journey:
+        pipeline = new_pipeline(
+            tmp_path_factory.mktemp("journey"),
+            **{
+                **s3,
+                "RPS_STORE": f"{s3['RPS_STORE']}/{uuid.uuid4().hex[:12]}",
+                "AWS_ENDPOINT_URL": kills.s3,
+                "MLFLOW_TRACKING_URI": kills.mlflow,
+                "OPEN_METEO_URL": replay_process.url,
+                "OPEN_METEO_ARCHIVE_URL": replay_process.url,
+                "RPS_CLOCK_URL": f"{replay_process.url}/replay/clock",
+            },
+        )
+        (pipeline.workspace / "challenges" / "weather.toml").write_text(CHALLENGE, encoding="utf-8")
+        kill_at_pushes(Path(pipeline.environment["RPS_REPOSITORY"]))
+        return Journey(kills, pipeline)
+
+    return new
+
+
+@pytest.fixture(scope="module")
+def whole(new_journey: Callable[[], Journey]) -> Journey:
+    """No stage is killed in its first run."""
+    return new_journey()
+
+
+@pytest.fixture(scope="module")
+def interrupted(new_journey: Callable[[], Journey]) -> Journey:
+    """Every stage is killed in its first run, if the tests run in the order of the stages."""
+    return new_journey()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_first_run_that_is_killed_at_each_write_ends_like_one_that_is_not(
+    stage: str,
+    whole: Journey,
+    interrupted: Journey,
+    new_journey: Callable[[], Journey],
+    replay: Replay,
+    tmp_path: Path,
+) -> None:
+    before = tuple(STAGES)[: list(STAGES).index(stage)]
+    whole.complete((*before, stage))
+    journey = interrupted if stage not in interrupted.states else new_journey()
+    journey.complete(before)
+    moments = Moments(tmp_path / "moments", coarse=False)
+    tables = _tables(whole.pipeline)
+    for moment in journey.killing.kills(journey.pipeline, stage, moments):
+        assert _half_written(journey.pipeline) == [], f"{stage}, killed {moment}"
+        assert _tables(journey.pipeline).items() <= tables.items(), f"{stage}, killed {moment}"
+    names = sorted(moments.names())
+    assert {kind for kind in MET[stage] if any(name.startswith(kind) for name in names)} == MET[stage], names
+    journey.states[stage] = STATES[stage](journey.pipeline)
+    assert journey.states[stage] == whole.states[stage], f"{stage}, killed {names}"
+    assert _outputs(journey.pipeline) <= _outputs(whole.pipeline)
+    assert _leftovers(journey.pipeline) == []
+    assert len(_mlflow_runs(journey.pipeline)) <= 1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_over_earlier_outputs_that_is_killed_at_each_write_changes_nothing(
+    stage: str, whole: Journey, replay: Replay, tmp_path: Path
+) -> None:
+    whole.complete(STAGES)
+    moments = Moments(tmp_path / "moments", coarse=True)
+    tables, outputs = _tables(whole.pipeline), _outputs(whole.pipeline)
+    for moment in whole.killing.kills(whole.pipeline, stage, moments):
+        assert _half_written(whole.pipeline) == [], f"{stage}, killed {moment}"
+        assert _tables(whole.pipeline).items() <= tables.items(), f"{stage}, killed {moment}"
+    assert STATES[stage](whole.pipeline) == whole.states[stage], f"{stage}, killed {sorted(moments.names())}"
+    assert _outputs(whole.pipeline) == outputs
+    assert _leftovers(whole.pipeline) == []
+    assert len(_mlflow_runs(whole.pipeline)) == 1
 
 
 def _half_written(pipeline: Pipeline) -> list[str]:
     """Outputs under their own names that cannot be read whole; hidden scratch files do not count."""
     broken = []
-    for path in pipeline.data.iterdir():
-        if path.name.startswith("."):
-            continue
+    for path in pipeline.data.glob("[!.]*"):
         try:
             if path.suffix == ".parquet":
                 pq.read_table(path)
@@ -136,15 +283,31 @@ def _half_written(pipeline: Pipeline) -> list[str]:
 
 def _leftovers(pipeline: Pipeline) -> list[str]:
     """Scratch files that a stage which ended well has not cleared away."""
-    return [path.name for path in pipeline.data.iterdir() if re.fullmatch(r"\..*\.\d+(\.old)?", path.name)]
+    return [path.name for path in pipeline.data.glob(".*") if path.suffix != ".lock"]
+
+
+def _outputs(pipeline: Pipeline) -> set[str]:
+    return {path.name for path in pipeline.data.glob("[!.]*") if path.suffix != ".lock"}
+
+
+def _tables(pipeline: Pipeline) -> dict[str, str]:
+    """The tables that are there, by their contents; but for the history, which knows when it was collected."""
+    return {path.name: _table(path) for path in pipeline.data.glob("[!.]*.parquet") if path.name != "history.parquet"}
 
 
 def _table(path: Path) -> str:
     return hashlib.sha256(pd.util.hash_pandas_object(pd.read_parquet(path)).to_numpy().tobytes()).hexdigest()
 
 
-def _files(directory: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())}
+def _stored(pipeline: Pipeline, prefix: str) -> list[str]:
+    """The keys in the store that start so."""
+    environment = pipeline.environment
+    client = boto3.session.Session(
+        environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
+    ).client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"])
+    store = urlsplit(environment["RPS_STORE"])
+    found = client.list_objects_v2(Bucket=store.netloc, Prefix=f"{store.path.strip('/')}/{prefix}")
+    return [item["Key"] for item in found.get("Contents", ())]
 
 
 def _client(pipeline: Pipeline) -> MlflowClient:
@@ -152,10 +315,14 @@ def _client(pipeline: Pipeline) -> MlflowClient:
     return MlflowClient(tracking_uri=address, registry_uri=address)
 
 
-def _mlflow_run(pipeline: Pipeline):
+def _mlflow_runs(pipeline: Pipeline) -> list:
     experiment = _client(pipeline).get_experiment_by_name("weather")
     tag = f"tags.`rps.run_id` = '{pipeline.environment['RPS_RUN_ID']}'"
-    (run,) = _client(pipeline).search_runs([experiment.experiment_id], tag)
+    return _client(pipeline).search_runs([experiment.experiment_id], tag) if experiment else []
+
+
+def _mlflow_run(pipeline: Pipeline):
+    (run,) = _mlflow_runs(pipeline)
     return run
 
 

@@ -22,12 +22,13 @@ import numpy as np
 import pytest
 import treelite
 from sklearn.ensemble import HistGradientBoostingRegressor
+from threadpoolctl import threadpool_limits
 
-from forecasting.bundle import recent_windows, write_bundle
-from forecasting.drift import feature_references
-from forecasting.intervals import calibrate
-from forecasting.manifest import Description
-from forecasting.table_features import Table, table_features, table_targets
+from forecasting.drift.distances import feature_references
+from forecasting.features.table import Table, table_features, table_targets
+from forecasting.models.bundle import recent_windows, write_bundle
+from forecasting.models.intervals import calibrate
+from forecasting.models.manifest import Description
 from pipelines.train import variable_ranges
 from tests.integration.recorded_year import possible_table
 from tests.serving import CHALLENGE, SPEC, Running, observations, running
@@ -90,7 +91,8 @@ def winter_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         change = target - origin
         fit, measure = fitted & ~np.isnan(change), measured & ~np.isnan(change)
         model = HistGradientBoostingRegressor(max_iter=20, min_samples_leaf=40, random_state=0)
-        model.fit(inputs[fit], change[fit])
+        with threadpool_limits(1, user_api="openmp"):  # threads would wait for one another, busily
+            model.fit(inputs[fit], change[fit])
         residuals = change[measure] - model.predict(inputs[measure])
         models[horizon] = treelite.sklearn.import_model(model).serialize_bytes()
         offsets[horizon] = calibrate(residuals, 0.9)

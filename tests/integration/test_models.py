@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,17 +12,21 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.entities import Run as MlflowRun
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
-from forecasting.bundle import read_bundle
-from forecasting.drift import population_stability_index
-from forecasting.evaluation import Evaluation
-from forecasting.features import feature_spec
+from clients.errors import ConfigurationError, PassingFault
+from forecasting.drift.distances import population_stability_index
+from forecasting.features.spec import feature_spec
+from forecasting.judging.evaluation import Evaluation
+from forecasting.models.bundle import read_bundle
 from pipelines import evaluate, register, train
-from pipelines.errors import ConfigurationError, PassingFault
 from pipelines.feature_table import read_features
+from pipelines.files import read_json
 from pipelines.run import Run
-from tests.modelling import evaluated, featured_run, registered, trained, with_learner
+from tests.modelling import NO_EDITS, copied, evaluated, featured_run, measured, registered, trained, with_learner
 from tests.runs import AS_OF, made_up_weather
 
 
@@ -35,15 +41,67 @@ def client(tracking_env: str) -> MlflowClient:
     return MlflowClient(tracking_env, registry_uri=tracking_env)
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A run after its last stage."""
+
+    run: Run
+    evaluation: Evaluation
+    made: register.Registered
+    version: ModelVersion
+    """As `register` has left it."""
+    aliases: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def root(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the runs are made that several tests look at, with the real MLflow in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+        yield tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def fitted(root: Path) -> Run:
+    """A run after `train`. A test that changes it does so in a copy."""
+    return trained(featured_run(root / "fitted", "models_fitted"))
+
+
+@pytest.fixture(scope="module")
+def finished(root: Path, mlflow_server: str) -> Finished:
+    run = featured_run(root / "finished", "models_finished")
+    made = registered(run)
+    client = MlflowClient(mlflow_server, registry_uri=mlflow_server)
+    evaluation = read_json(run.files.evaluation, Evaluation, made_by="evaluate")
+    version = client.get_model_version(run.challenge.name, made.version)
+    return Finished(run, evaluation, made, version, client.get_registered_model(run.challenge.name).aliases)
+
+
+@pytest.fixture(scope="module")
+def candidate(root: Path) -> Run:
+    """A run after `train` that meets the production model of each of several tests, in a copy."""
+    return trained(featured_run(root / "candidate", "models_met"))
+
+
+@pytest.fixture(scope="module")
+def released(root: Path, mlflow_server: str) -> str:
+    """A challenge whose production model was made as of AS_OF."""
+    name = "models_released"
+    made = registered(featured_run(root / "released", name))
+    promote(MlflowClient(mlflow_server, registry_uri=mlflow_server), name, made.version)
+    return name
+
+
 def logged(client: MlflowClient, run: Run, path: str, to: Path) -> Path:
     """Download what the run logged under ``path``."""
-    found = client.search_runs(
-        [client.get_experiment_by_name(run.challenge.name).experiment_id],
-        f"tags.`rps.run_id` = '{run.identity.run_id}'",
-    )
-    assert len(found) == 1
     to.mkdir(exist_ok=True)
-    return Path(client.download_artifacts(found[0].info.run_id, path, str(to)))
+    return Path(client.download_artifacts(tracked_run(client, run).info.run_id, path, str(to)))
+
+
+def tracked_run(client: MlflowClient, run: Run) -> MlflowRun:
+    experiment = client.get_experiment_by_name(run.challenge.name).experiment_id
+    (found,) = client.search_runs([experiment], f"tags.`rps.run_id` = '{run.identity.run_id}'")
+    return found
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -54,8 +112,8 @@ def promote(client: MlflowClient, name: str, version: str) -> None:
     client.set_registered_model_alias(name, "production", version)
 
 
-def test_the_bundle_predicts_what_the_training_librarys_model_predicts(tmp_path, name, client):
-    run = trained(featured_run(tmp_path, name))
+def test_the_bundle_predicts_what_the_training_librarys_model_predicts(fitted, tmp_path, client):
+    run = fitted
     bundle = read_bundle(run.files.bundle)
     bundle.check_example()
     features = read_features(run.files.features, bundle.spec)
@@ -66,18 +124,16 @@ def test_the_bundle_predicts_what_the_training_librarys_model_predicts(tmp_path,
         assert np.abs(bundle.predict(horizon, features[columns].to_numpy()) - expected).max() <= 1e-9
 
 
-def test_training_again_gives_the_same_bundle_and_it_is_logged_whole(tmp_path, name, client):
-    run = trained(featured_run(tmp_path, name))
+def test_training_again_gives_the_same_bundle_and_it_is_logged_whole(fitted, tmp_path, client):
+    run = copied(fitted, tmp_path)
     first = contents(run.files.bundle)
     trained(run)
     assert contents(run.files.bundle) == first
     assert contents(logged(client, run, "bundle", tmp_path / "fetched")) == first
 
 
-def test_training_logs_parameters_and_the_challenge(tmp_path, name, client):
-    run = trained(featured_run(tmp_path, name))
-    experiment = client.get_experiment_by_name(name)
-    (tracked,) = client.search_runs([experiment.experiment_id])
+def test_training_logs_parameters_and_the_challenge(fitted, tmp_path, client):
+    run, name, tracked = fitted, fitted.challenge.name, tracked_run(client, fitted)
     assert tracked.data.params["learner.parameters.max_iter"] == "20"
     assert tracked.data.params["target.horizons"] == "4 5 6"
     assert int(tracked.data.params["rows.train"]) > 1000
@@ -85,8 +141,8 @@ def test_training_logs_parameters_and_the_challenge(tmp_path, name, client):
     assert tracked.info.status == "RUNNING"
 
 
-def test_the_bundle_says_what_it_has_seen_and_no_more(tmp_path, name, client):
-    run = trained(featured_run(tmp_path, name))
+def test_the_bundle_says_what_it_has_seen_and_no_more(fitted):
+    run = fitted
     manifest = read_bundle(run.files.bundle).manifest
     newest_allowed = AS_OF - timedelta(days=run.challenge.learner.holdout_days)
     assert newest_allowed - timedelta(hours=2) < manifest.train_end < newest_allowed
@@ -96,22 +152,20 @@ def test_the_bundle_says_what_it_has_seen_and_no_more(tmp_path, name, client):
     assert all(offsets.lower < 0 < offsets.upper for offsets in manifest.offsets.values())
 
 
-def test_observations_of_the_hold_out_do_not_reach_the_model(tmp_path, name, client):
-    weather = made_up_weather()
-    run = trained(featured_run(tmp_path / "a", name, observations=weather))
+def test_observations_of_the_hold_out_do_not_reach_the_model(fitted, tmp_path, name, client):
+    run, weather = fitted, made_up_weather()
     models = {key: value for key, value in contents(run.files.bundle).items() if key.endswith(".treelite")}
     later = weather["ds"] >= pd.Timestamp(AS_OF) - timedelta(days=28)
     weather.loc[later, "temperature"] += 10.0
-    other = trained(featured_run(tmp_path / "b", name, "manual__2", observations=weather))
+    other = trained(featured_run(tmp_path, name, "manual__2", observations=weather))
     assert {key: contents(other.files.bundle)[key] for key in models} == models
     manifests = [read_bundle(one.files.bundle).manifest for one in (run, other)]
     assert manifests[0].offsets == manifests[1].offsets
     assert manifests[0].references == manifests[1].references
 
 
-def test_without_production_the_candidate_meets_persistence(tmp_path, name, client):
-    run = featured_run(tmp_path, name)
-    evaluation = evaluated(run)
+def test_without_production_the_candidate_meets_persistence(finished):
+    run, evaluation = finished.run, finished.evaluation
     assert evaluation.production is None
     assert evaluation.fair
     assert evaluation.candidate.measured.overall.rmse < evaluation.persistence.overall.rmse
@@ -124,10 +178,9 @@ def test_without_production_the_candidate_meets_persistence(tmp_path, name, clie
     assert evaluation.persistence.horizons[4].rows == len(own)
 
 
-def test_every_figure_is_logged_and_the_manifest_carries_the_hold_out(tmp_path, name, client):
-    run = featured_run(tmp_path, name)
-    evaluation = evaluated(run)
-    (tracked,) = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+def test_every_figure_is_logged_and_the_manifest_carries_the_hold_out(finished, tmp_path, client):
+    run, evaluation = finished.run, finished.evaluation
+    tracked = tracked_run(client, run)
     metrics = tracked.data.metrics
     measured = evaluation.candidate.measured
     assert metrics["rmse"] == measured.overall.rmse
@@ -145,9 +198,8 @@ def test_every_figure_is_logged_and_the_manifest_carries_the_hold_out(tmp_path, 
     assert evaluation_file.read_bytes() == run.files.evaluation.read_bytes()
 
 
-def test_every_prediction_is_kept_and_gives_the_reported_error(tmp_path, name, client):
-    run = featured_run(tmp_path, name)
-    evaluation = evaluated(run)
+def test_every_prediction_is_kept_and_gives_the_reported_error(finished):
+    run, evaluation = finished.run, finished.evaluation
     rows = pd.read_parquet(run.files.losses)
     assert len(rows) == evaluation.window.rows
     assert not rows.duplicated(["unique_id", "ds", "horizon"]).any()
@@ -169,29 +221,43 @@ def test_all_three_stages_again_change_nothing(tmp_path, name, client):
     assert len(client.get_metric_history(tracked.info.run_id, "rmse")) == 1
 
 
-def test_a_version_is_pending_without_alias_and_holds_the_bundle(tmp_path, name, client):
-    run = featured_run(tmp_path, name)
-    made = registered(run)
-    version = client.get_model_version(name, made.version)
+def test_a_version_is_pending_without_alias_and_holds_the_bundle(finished, tmp_path, client):
+    run, version = finished.run, finished.version
     assert (version.tags["gate"], version.tags["git_sha"]) == ("pending", "a" * 40)
     assert version.tags["run_id"] == "manual__1"
-    assert client.get_registered_model(name).aliases == {}
-    source = client.get_model_version_download_uri(name, made.version)
+    assert finished.aliases == {}
+    source = client.get_model_version_download_uri(version.name, finished.made.version)
     fetched = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(tmp_path / "fetched"))
     assert contents(Path(fetched)) == contents(run.files.bundle)
 
 
-def test_a_production_model_of_other_features_is_measured_on_its_own(tmp_path, name, client):
-    weather = made_up_weather()
+def met(
+    candidate: Run, root: Path, client: MlflowClient, run_id: str, edits=NO_EDITS, *, damage=NO_EDITS
+) -> tuple[Evaluation, Run]:
+    """The candidate's evaluation against a production model of a challenge with ``edits``, and that one's run.
+
+    damage: texts to log in the place of that model's artifacts.
+    """
+    before = featured_run(root / "before", candidate.challenge.name, run_id, edits=edits)
+    made = registered(before)
+    for path, text in damage.items():
+        client.log_text(made.mlflow_run_id, text, path)
+    promote(client, candidate.challenge.name, made.version)
+    try:
+        return measured(copied(candidate, root / "candidate")), before
+    finally:
+        client.delete_registered_model_alias(candidate.challenge.name, "production")
+
+
+def test_a_production_model_of_other_features_is_measured_on_its_own(candidate, tmp_path, client):
     other_features = {'calendar = ["hour_of_day", "day_of_year"]': 'calendar = ["hour_of_day", "day_of_week"]'}
-    before = featured_run(tmp_path / "a", name, "manual__1", observations=weather, edits=other_features)
-    version = registered(before).version
-    alone = evaluated(before)
-    promote(client, name, version)
-    evaluation = evaluated(featured_run(tmp_path / "b", name, "manual__2", observations=weather))
+    evaluation, before = met(candidate, tmp_path, client, "features", other_features)
+    alone = read_json(before.files.evaluation, Evaluation, made_by="evaluate")
+    version = evaluation.production_version
     assert evaluation.fair
     assert evaluation.production is not None
-    assert (evaluation.production_version, evaluation.production.version) == (version, version)
+    (expected,) = client.search_model_versions(f"run_id = '{alone.candidate.mlflow_run}'")
+    assert (version, evaluation.production.version) == (expected.version, expected.version)
     assert evaluation.production.measured == alone.candidate.measured
     assert evaluation.candidate.measured != alone.candidate.measured
     tracked = client.get_run(evaluation.candidate.mlflow_run)
@@ -213,9 +279,8 @@ def expected_drift(run: Run, evaluation: Evaluation, bundle: Path) -> dict[str, 
     }
 
 
-def test_drift_without_production_is_against_the_candidates_own_training(tmp_path, name, client):
-    run = featured_run(tmp_path, name)
-    evaluation = evaluated(run)
+def test_drift_without_production_is_against_the_candidates_own_training(finished):
+    run, evaluation = finished.run, finished.evaluation
     assert evaluation.drift_from == "candidate"
     assert evaluation.drift == pytest.approx(expected_drift(run, evaluation, run.files.bundle))
 
@@ -237,15 +302,24 @@ def test_drift_is_against_productions_training_when_it_knows_these_features(tmp_
     assert evaluation.drift["wind_speed_lag_0"] > 0.25 > evaluation.drift["wind_direction_lag_0"]
 
 
-def evaluated_after_production(tmp_path: Path, name: str, client: MlflowClient, as_of: datetime, **edits) -> Evaluation:
+def evaluated_after_production(root: Path, name: str, as_of: datetime) -> Evaluation:
     """A candidate as of ``as_of`` against a production model as of AS_OF."""
-    before = featured_run(tmp_path / "before", name, "manual__1")
-    promote(client, name, registered(before).version)
-    return evaluated(featured_run(tmp_path / "after", name, "manual__2", as_of=as_of, **edits))
+    return evaluated(featured_run(root, name, f"as of {as_of:%d}", as_of=as_of))
 
 
-def test_no_model_has_seen_the_window(tmp_path, name, client):
-    evaluation = evaluated_after_production(tmp_path, name, client, AS_OF - timedelta(days=15))
+def test_a_production_model_that_has_lost_its_artifacts_stops_the_run_with_what_to_do(candidate, tmp_path, client):
+    made = registered(featured_run(tmp_path / "before", candidate.challenge.name, "lost"))
+    promote(client, candidate.challenge.name, made.version)
+    get_artifact_repository(made.source, tracking_uri=client.tracking_uri).delete_artifacts()
+    try:
+        with pytest.raises(ConfigurationError, match=rf"version {made.version} .*{made.source} is gone.* Restore it"):
+            measured(copied(candidate, tmp_path / "candidate"))
+    finally:
+        client.delete_registered_model_alias(candidate.challenge.name, "production")
+
+
+def test_no_model_has_seen_the_window(tmp_path, released, client):
+    evaluation = evaluated_after_production(tmp_path, released, AS_OF - timedelta(days=15))
     assert evaluation.production is not None
     assert evaluation.production.train_end > evaluation.candidate.train_end
     assert evaluation.window.start > evaluation.production.train_end
@@ -253,8 +327,8 @@ def test_no_model_has_seen_the_window(tmp_path, name, client):
     assert evaluation.persistence.overall.rows == evaluation.window.rows == evaluation.candidate.measured.overall.rows
 
 
-def test_a_short_window_is_measured_and_called_unfair(tmp_path, name, client):
-    evaluation = evaluated_after_production(tmp_path, name, client, AS_OF - timedelta(days=25))
+def test_a_short_window_is_measured_and_called_unfair(tmp_path, released, client):
+    evaluation = evaluated_after_production(tmp_path, released, AS_OF - timedelta(days=25))
     assert evaluation.production is not None
     assert not evaluation.fair
     assert "days long" in evaluation.reasons[0]
@@ -263,8 +337,8 @@ def test_a_short_window_is_measured_and_called_unfair(tmp_path, name, client):
     assert "at least 7 days" in tracked.data.tags["rps.unfair_reasons"]
 
 
-def test_a_production_model_that_has_seen_everything_is_told_and_the_candidate_measured(tmp_path, name, client):
-    evaluation = evaluated_after_production(tmp_path, name, client, AS_OF - timedelta(days=30))
+def test_a_production_model_that_has_seen_everything_is_told_and_the_candidate_measured(tmp_path, released, client):
+    evaluation = evaluated_after_production(tmp_path, released, AS_OF - timedelta(days=30))
     assert evaluation.production is None
     assert evaluation.production_version == "1"
     assert not evaluation.fair
@@ -272,20 +346,16 @@ def test_a_production_model_that_has_seen_everything_is_told_and_the_candidate_m
     assert evaluation.candidate.measured.overall.rows > 1000
 
 
-def test_a_production_model_of_another_unit_is_not_compared(tmp_path, name, client):
+def test_a_production_model_of_another_unit_is_not_compared(candidate, tmp_path, client):
     kelvin = {'unit = "°C"': 'unit = "K"', '"temperature_2m", unit = "°C"': '"temperature_2m", unit = "K"'}
-    before = featured_run(tmp_path / "a", name, "manual__1", edits=kelvin)
-    promote(client, name, registered(before).version)
-    evaluation = evaluated(featured_run(tmp_path / "b", name, "manual__2"))
+    evaluation, _ = met(candidate, tmp_path, client, "kelvin", kelvin)
     assert evaluation.production is None
     assert not evaluation.fair
     assert "its unit is K, here °C" in evaluation.reasons[0]
 
 
-def test_a_horizon_that_production_lacks_is_measured_apart(tmp_path, name, client):
-    before = featured_run(tmp_path / "a", name, "manual__1", edits={"horizons = [4, 5, 6]": "horizons = [4, 5]"})
-    promote(client, name, registered(before).version)
-    evaluation = evaluated(featured_run(tmp_path / "b", name, "manual__2"))
+def test_a_horizon_that_production_lacks_is_measured_apart(candidate, tmp_path, client):
+    evaluation, _ = met(candidate, tmp_path, client, "horizons", {"horizons = [4, 5, 6]": "horizons = [4, 5]"})
     assert evaluation.production is not None
     assert set(evaluation.production.measured.horizons) == {4, 5}
     assert set(evaluation.candidate.measured.horizons) == {4, 5, 6}
@@ -293,12 +363,8 @@ def test_a_horizon_that_production_lacks_is_measured_apart(tmp_path, name, clien
     assert evaluation.candidate.measured.overall.rows == sum(shared) == evaluation.production.measured.overall.rows
 
 
-def test_a_production_bundle_that_cannot_be_read_is_told(tmp_path, name, client):
-    before = featured_run(tmp_path / "a", name, "manual__1")
-    made = registered(before)
-    client.log_text(made.mlflow_run_id, "{}", "bundle/manifest.json")
-    promote(client, name, made.version)
-    evaluation = evaluated(featured_run(tmp_path / "b", name, "manual__2"))
+def test_a_production_bundle_that_cannot_be_read_is_told(candidate, tmp_path, client):
+    evaluation, _ = met(candidate, tmp_path, client, "unreadable", damage={"bundle/manifest.json": "{}"})
     assert evaluation.production is None
     assert not evaluation.fair
     assert "its bundle cannot be read" in evaluation.reasons[0]
@@ -321,8 +387,8 @@ def test_a_wrong_parameter_is_told_with_file_and_key(tmp_path, name, client, par
     assert not run.files.bundle.exists()
 
 
-def test_other_settings_within_one_run_are_refused_before_anything_is_logged(tmp_path, name, client):
-    run = trained(featured_run(tmp_path, name))
+def test_other_settings_within_one_run_are_refused_before_anything_is_logged(fitted, tmp_path, client):
+    run = copied(fitted, tmp_path)
     with pytest.raises(ConfigurationError, match=r"learner\.seed from 20131 to 7.*'ingest'"):
         train.run(with_learner(run, seed=7))
 
@@ -338,9 +404,9 @@ def test_stages_in_the_wrong_order_name_the_one_to_run(tmp_path, name, client):
         train.run(run)
 
 
-def test_a_bundle_of_another_run_is_not_evaluated(tmp_path, name, client):
-    run = trained(featured_run(tmp_path, name))
-    later = featured_run(tmp_path, name, "manual__2")
+def test_a_bundle_of_another_run_is_not_evaluated(fitted, tmp_path, client):
+    run = copied(fitted, tmp_path)
+    later = featured_run(tmp_path, run.challenge.name, "another")
     assert later.files.bundle == run.files.bundle
     with pytest.raises(ConfigurationError, match="run the stage 'train'"):
         evaluate.run(later)
@@ -354,14 +420,14 @@ def test_a_dataset_record_of_another_run_is_not_put_into_a_bundle(tmp_path, name
         train.run(run)
 
 
-def test_an_evaluation_of_another_run_is_not_registered(tmp_path, name, client):
-    evaluated(featured_run(tmp_path, name))
+def test_an_evaluation_of_another_run_is_not_registered(finished, tmp_path, client):
+    run = copied(finished.run, tmp_path)
     with pytest.raises(ConfigurationError, match="run the stage 'evaluate'"):
-        register.run(featured_run(tmp_path, name, "manual__2"))
+        register.run(featured_run(tmp_path, run.challenge.name, "another"))
 
 
-def test_a_damaged_candidate_is_refused(tmp_path, name, client):
-    run = trained(featured_run(tmp_path, name))
+def test_a_damaged_candidate_is_refused(fitted, tmp_path, client):
+    run = copied(fitted, tmp_path)
     with (run.files.bundle / "h4.treelite").open("ab") as file:
         file.write(b"x")
     with pytest.raises(ConfigurationError, match=r"h4\.treelite: expected SHA-256"):

@@ -25,8 +25,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from forecasting.bundle import read_bundle
-from forecasting.manifest import MANIFEST, encoded_manifest
+from forecasting.models.bundle import read_bundle
+from forecasting.models.manifest import MANIFEST, encoded_manifest
 from tests import serving
 from tests.serving import END, ROOT, Running, make_bundle, observations, recorded_table
 
@@ -291,6 +291,23 @@ def test_page_asks_nobody_but_the_service_and_breaks_no_policy(browser: Browser,
         assert {each.split("?")[0].removeprefix(service.url) for each in asked} >= {"/", "/page/page.js", "/events"}
         assert [each for each in asked if not each.startswith(f"{service.url}/")] == []
         assert seen.complaints == []
+
+
+def test_the_page_of_the_api_shows_every_operation_and_asks_nobody_but_the_service(
+    browser: Browser, service: Running
+) -> None:
+    document = service.get("/schema").json()
+    context = browser.new_context()
+    try:
+        seen = _watched(context)
+        seen.page.goto(f"{service.url}/schema/docs")
+        for path in ("/v1/observations", "/v1/forecasts/{unique_id}", "/v2/models/weather/infer", "/health"):
+            assert path in document["paths"]
+            expect(seen.page.get_by_text(path, exact=True).first).to_be_visible()
+        assert [each for each in seen.requests if not each.startswith((f"{service.url}/", "data:"))] == []
+        assert seen.complaints == []
+    finally:
+        context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

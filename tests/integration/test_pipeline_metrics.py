@@ -1,10 +1,9 @@
-"""`python -m ci metrics` between a real Airflow and a real MLflow, which fail, lose runs, and come back."""
+"""`python -m monitoring.exporter` between a real Airflow and a real MLflow, which fail, lose runs, and come back."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import signal
@@ -14,23 +13,25 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from mlflow.tracking import MlflowClient
 
-from ci.dag_run import Airflow, DagRun
-from ci.errors import ConfigurationError, NoVerdict, PassingFault
-from ci.metrics.airflow_runs import AirflowRuns
-from ci.metrics.mlflow_records import PAGE, MlflowRecords, Records
-from ci.settings import MlflowSettings
-from scripts.services import ROOT, free_ports
-from tests.conftest import running, wait_while
-from tests.doubles import dagshub
-from tests.doubles.airflow_faults import AirflowFaults, airflow_behind_faults
-from tests.integration.airflow_server import DAGS, AirflowServer, airflow_server
+from clients.dag_run import Airflow, DagRun
+from clients.errors import ConfigurationError, NoVerdict, PassingFault
+from clients.settings import MlflowSettings
+from doubles import dagshub
+from doubles.airflow_faults import AirflowFaults, airflow_behind_faults
+from monitoring.exporter.airflow_runs import AirflowRuns
+from monitoring.exporter.mlflow_records import PAGE, MlflowRecords, Records
+from records.quality import QualityReport, Severity, Violation
+from scripts.services import ROOT, free_ports, running
+from tests.conftest import wait_while
+from tests.integration.airflow_server import DAGS, AirflowServer
 
 WAIT_SECONDS = 120
 DAG_SECONDS = 120.0
@@ -44,10 +45,9 @@ def challenge() -> str:
 
 
 @pytest.fixture(scope="module")
-def server(challenge: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]:
-    with airflow_server(tmp_path_factory.mktemp("airflow")) as started:
-        started.add_dags("watched", f'{OPERATOR}\nwatched = dag("retrain_{challenge}")\n')
-        yield started
+def server(challenge: str, airflow_server: AirflowServer) -> AirflowServer:
+    airflow_server.add_dags("watched", f'{OPERATOR}\nwatched = dag("retrain_{challenge}")\n')
+    return airflow_server
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,23 @@ class Made:
     runs: dict[str, str]
 
 
+def quality_report(*severities: Severity) -> bytes:
+    """What `validate` writes of rules broken as severely as that."""
+    violations = tuple(
+        Violation(rule="gap", severity=severity, found=31, limit=12, count=31, message="31 hours are missing")
+        for severity in severities
+    )
+    report = QualityReport(
+        challenge="weather",
+        as_of=datetime(2013, 12, 30, tzinfo=UTC),
+        rows=8705,
+        series={"EWR": 8705},
+        passed="error" not in severities,
+        violations=violations,
+    )
+    return msgspec.json.encode(report)
+
+
 def leave(uri: str, challenge: str, directory: Path) -> Made:
     """Runs as a day leaves them: two that finished, one rejected by the data gate, one at work, one of last week."""
     client = MlflowClient(uri, uri)
@@ -101,8 +118,7 @@ def leave(uri: str, challenge: str, directory: Path) -> Made:
         client.log_metric(made[name], "persistence.rmse", 3.0)
         client.set_terminated(made[name], "FINISHED", end_time=now - starts[name] * 1000 + 500_000)
     client.log_metric(made["second"], "production.rmse", 1.75)
-    violations = [{"severity": "error", "rule": "range"}, *({"severity": "warning", "rule": "gap"},) * 2]
-    (directory / "quality.json").write_text(json.dumps({"passed": False, "violations": violations}))
+    (directory / "quality.json").write_bytes(quality_report("error", "warning", "warning"))
     client.log_artifact(made["rejected"], str(directory / "quality.json"), "profile")
     client.set_terminated(made["rejected"], "FAILED")
     client.create_registered_model(challenge)
@@ -149,14 +165,14 @@ def mlflow_faults(mlflow_server: str) -> Iterator[AirflowFaults]:
 
 
 class Told:
-    """`python -m ci metrics`, running."""
+    """`python -m monitoring.exporter`, running."""
 
     def __init__(self, directory: Path, challenge: str, environment: dict[str, str]) -> None:
         (directory / "challenges").mkdir(exist_ok=True)
         (directory / "challenges" / f"{challenge}.toml").touch()
         self.log = directory / uuid.uuid4().hex
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "MLFLOW"))}
-        command = [sys.executable, "-m", "ci", "metrics", "--port", "0", "--every", "0.2"]
+        command = [sys.executable, "-m", "monitoring.exporter", "--port", "0", "--every", "0.2"]
         with self.log.open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 [*command, "--challenges", str(directory / "challenges")],
@@ -171,7 +187,7 @@ class Told:
 
     @property
     def address(self) -> str | None:
-        found = re.search(r"telling of the pipeline at (\S+)/metrics", self.said)
+        found = re.search(r"pipeline metrics are at (\S+)/metrics", self.said)
         return found[1] if found else None
 
     def samples(self) -> dict[str, float]:
@@ -382,10 +398,10 @@ def test_the_newest_report_is_told_though_the_newest_run_has_none_yet(mlflow_ser
     made = leave(mlflow_server, f"reports_{uuid.uuid4().hex[:8]}", tmp_path)
     watched = records(mlflow_server, made.challenge)
     assert watched.look()[made.challenge].violations == {"error": 1, "warning": 2}
-    (tmp_path / "quality.json").write_text('{"violations": [{"severity": "warning"}]}')
+    (tmp_path / "quality.json").write_bytes(quality_report("warning"))
     made.client.log_artifact(made.runs["at work"], str(tmp_path / "quality.json"), "profile")
     assert watched.look()[made.challenge].violations == {"error": 0, "warning": 1}
-    (tmp_path / "quality.json").write_text('{"violations": [{"severity": "catastrophe"}]}')
+    (tmp_path / "quality.json").write_bytes(quality_report("warning").replace(b'"warning"', b'"catastrophe"'))
     made.client.log_artifact(made.runs["at work"], str(tmp_path / "quality.json"), "profile")
     assert watched.look()[made.challenge].violations == {"error": 1, "warning": 2}, "what is garbage is no report"
 

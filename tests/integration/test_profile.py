@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from clients.errors import ConfigurationError, DataRejected, PassingFault
+from doubles.connection import answering
 from pipelines import profile
-from pipelines.errors import ConfigurationError, DataRejected, PassingFault
 from pipelines.files import write_text
 from pipelines.run import Run
-from pipelines.tracking import open_tracking
-from tests.doubles.connection import answering
+from pipelines.tracked_run import open_tracking
 from tests.runs import ROOT, made_up_weather, make_run, write_observations
 
 
@@ -29,19 +29,13 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def test_the_page_is_logged_beside_the_quality_report(tracking_env: str, run: Run) -> None:
+def test_the_page_is_logged_beside_the_quality_report_and_needs_no_network(tracking_env: str, run: Run) -> None:
     profile.run(run)
     found = MlflowClient(tracking_env).list_artifacts(open_tracking(run).run_id, "profile")
     assert {each.path for each in found} == {"profile/profile.html", "profile/quality.json", "profile/quality.md"}
     page = run.files.profile.read_text()
     assert run.challenge.title.replace("'", "&#39;") in page or run.challenge.title in page
     assert all(column in page for column in run.challenge.columns)
-
-
-@pytest.mark.usefixtures("tracking_env")
-def test_the_page_needs_no_network_to_be_looked_at(run: Run) -> None:
-    profile.run(run)
-    page = run.files.profile.read_text()
     loaded = re.findall(r"""<(?:script|img|iframe)[^>]*\ssrc=["']?(?!data:)[^>]*|<link[^>]*href[^>]*|@import""", page)
     assert loaded == []
 

@@ -18,15 +18,15 @@ import httpx
 import numpy as np
 import pytest
 
-from forecasting.bundle import read_bundle
-from forecasting.ring_buffer import moment_of
-from service.model import Model
-from service.redis_store import RedisStore
-from service.series import SeriesState
-from service.stores import MemoryStore, SeriesStore, StateUnreadable, StoreUnavailable
-from service.stream import Followed, follow
+from doubles.connection import answering
+from forecasting.features.ring_buffer import moment_of
+from forecasting.models.bundle import read_bundle
+from service.model.served import Model
+from service.state.redis_store import RedisStore
+from service.state.series import SeriesState
+from service.state.stores import MemoryStore, SeriesStore, StateUnreadable, StoreUnavailable
+from service.state.stream import Followed, follow
 from tests.conftest import wait_while
-from tests.doubles.connection import answering
 from tests.integration.redis_server import RedisServer, running_redis
 from tests.serving import Running, refused, running
 

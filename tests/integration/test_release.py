@@ -16,11 +16,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from forecasting.bundle import read_bundle
+from doubles.immutable_registry import immutable
+from doubles.release_image import Building
+from doubles.releasing import NOTHING, Releasing, State
+from forecasting.models.bundle import read_bundle
 from scripts.registry import Registry, registry
 from scripts.services import free_ports
 from tests.docker_engine import small_disk
-from tests.releasing import NOTHING, Releasing, State
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -33,17 +35,8 @@ def steps_of(releasing: Releasing) -> dict[str, bool]:
     return {step["name"]: step["found"] for step in releasing.record()["steps"]}
 
 
-@pytest.fixture
-def released(releasing: Releasing) -> State:
-    """Version 1 in production as v1.0.0."""
-    releasing.version(0.8)
-    done = releasing.release()
-    assert done.code == 0, done.output
-    return releasing.state()
-
-
 def test_a_release_and_the_next_and_a_roll_back(releasing: Releasing) -> None:
-    first = releasing.version(0.8)
+    first, oldest = releasing.version(0.8), releasing.git("rev-parse", "HEAD")
     done = releasing.release()
     assert done.code == 0, done.output
     v1 = releasing.digest("v1.0.0")
@@ -52,7 +45,7 @@ def test_a_release_and_the_next_and_a_roll_back(releasing: Releasing) -> None:
     assert tuple(steps_of(releasing)) == STEPS
     assert not any(steps_of(releasing).values())
     labels = releasing.labels("v1.0.0")
-    assert labels["io.rps.git-sha"] == releasing.git("rev-parse", "HEAD")
+    assert labels["io.rps.git-sha"] == oldest
     assert labels["io.rps.model-version"] == str(first)
     assert labels["org.opencontainers.image.version"] == "1.0.0"
     assert f"version {first} of {releasing.challenge} in {releasing.repository}@{v1}" in done.output
@@ -91,6 +84,8 @@ def test_a_release_and_the_next_and_a_roll_back(releasing: Releasing) -> None:
     state = releasing.state()
     assert (state.alias, state.tags[-1]) == (str(first), "v1.1.2"), "what was rolled back from does not come back"
 
+    refused(releasing, 1, "older than v1.1.2", "--sha", oldest)
+
 
 def killed_after(releasing: Releasing, step: str) -> list[str]:
     """Run a release, and kill -9 it as soon as it says that a step has ended; what it said."""
@@ -105,26 +100,27 @@ def killed_after(releasing: Releasing, step: str) -> list[str]:
     return said
 
 
-def test_a_release_that_is_killed_after_each_step_is_carried_on(releasing: Releasing, released: State) -> None:
-    releasing.commit("feat: more")
-    second = releasing.version(0.9, against=1)
+def test_a_release_that_is_killed_after_each_step_is_carried_on(production: Releasing) -> None:
+    production.commit("feat: more")
+    released = production.state()
+    second = production.version(0.9, against=int(released.alias))
+    tag = released.following(feature=True)
     for place, step in enumerate(STEPS):
         if step == "latest":
             break  # after it only the reservation is left to be taken away
-        said = killed_after(releasing, step)
-        state = releasing.state()
+        said = killed_after(production, step)
+        state = production.state()
         if place < STEPS.index("verify"):
-            assert replace(state, reserved=()) == released, said
-            assert not set(state.reserved) - {"v1.1.0"}
+            assert replace(state, reserved=()) == replace(released, reserved=()), said
+            assert not set(state.reserved) - {*released.reserved, tag}
         if place < STEPS.index("publish"):
             assert (state.alias, state.latest) == (released.alias, released.latest), said
-            assert set(state.tags) <= {"v1.0.0", "v1.1.0"}
+            assert set(state.tags) <= {*released.tags, tag}
         if place > STEPS.index("push"):
             assert any(line.startswith("push ") and "done already" in line for line in said), said
-    done = releasing.release()
+    done = production.release()
     assert done.code == 0, done.output
-    tags = ("v1.0.0", "v1.1.0")
-    assert releasing.state() == State(str(second), releasing.digest("v1.1.0"), tags, tags, ())
+    assert production.state() == released.with_release(tag, str(second), production.digest(tag))
 
 
 def refused(releasing: Releasing, code: int, told: str, *arguments: str, **settings: str) -> None:
@@ -137,34 +133,40 @@ def refused(releasing: Releasing, code: int, told: str, *arguments: str, **setti
     assert "Traceback" not in done.output
 
 
-def test_a_bundle_that_answers_its_example_wrongly_is_not_pushed(releasing: Releasing, released: State) -> None:
-    example = read_bundle(releasing.bundle).manifest.example
+def test_a_bundle_that_answers_its_example_wrongly_is_not_pushed(production: Releasing) -> None:
+    example = read_bundle(production.bundle).manifest.example
     first, *others = example.forecasts
     wrong = msgspec.structs.replace(first, value=first.value + 0.01)
-    releasing.commit()
-    releasing.version(0.5, against=1, example=msgspec.structs.replace(example, forecasts=(wrong, *others)))
-    refused(releasing, 1, "example.forecasts")
-    assert not releasing.digest("v1.0.1")
+    production.commit()
+    before = production.state()
+    wrong_example = msgspec.structs.replace(example, forecasts=(wrong, *others))
+    production.version(0.5, against=int(before.alias), example=wrong_example)
+    refused(production, 1, "example.forecasts")
+    assert not production.digest(before.following())
 
 
-def test_an_image_that_does_not_become_healthy_is_not_pushed(releasing: Releasing, released: State) -> None:
-    path = releasing.checkout / "service" / "__main__.py"
+def test_an_image_that_does_not_become_healthy_is_not_pushed(production: Releasing) -> None:
+    before = production.state()
+    path = production.checkout / "service" / "__main__.py"
     path.write_text(SLEEPER, encoding="utf-8")
-    releasing.git("add", "--all")
-    releasing.commit("fix: sleep")
-    refused(releasing, 1, "health", "--deadline-seconds", "5")
-    assert not releasing.digest("v1.0.1")
-    releasing.git("revert", "--no-edit", "HEAD")
-    releasing.commit()
-    done = releasing.release()
+    production.git("add", "--all")
+    production.commit("fix: sleep")
+    refused(production, 1, "health", "--deadline-seconds", "5")
+    assert not production.digest(before.following())
+    production.git("revert", "--no-edit", "HEAD")
+    production.commit()
+    reserved = production.state()
+    done = production.release()
     assert done.code == 0, done.output
-    assert releasing.state().tags == ("v1.0.0", "v1.0.2"), "a number that was reserved for another commit is not taken"
+    after = production.state()
+    assert after.newest == reserved.following(), "a number that was reserved for another commit is not taken"
+    assert set(after.tags) == {*before.tags, after.newest}
 
 
-def test_a_damaged_bundle_is_not_released(releasing: Releasing, released: State) -> None:
-    releasing.commit()
-    releasing.version(0.5, against=1, mlflow_run="f" * 32)
-    refused(releasing, 1, "its manifest has ffff")
+def test_a_damaged_bundle_is_not_released(production: Releasing) -> None:
+    production.commit()
+    production.version(0.5, against=int(production.state().alias), mlflow_run="f" * 32)
+    refused(production, 1, "its manifest has ffff")
 
 
 def test_without_a_gated_version_nothing_is_released(releasing: Releasing) -> None:
@@ -185,34 +187,27 @@ def test_a_version_of_a_commit_that_was_not_merged_is_not_released(releasing: Re
     assert releasing.state() == NOTHING
 
 
-def test_an_older_commit_is_not_released_over_a_newer_one(releasing: Releasing) -> None:
-    releasing.version(0.8)
-    old = releasing.git("rev-parse", "HEAD")
-    releasing.commit("feat: more")
-    assert releasing.release().code == 0
-    refused(releasing, 1, "older than v1.0.0", "--sha", old)
-
-
-def test_mlflow_that_is_down_ends_the_release(releasing: Releasing, released: State) -> None:
-    releasing.commit()
+def test_mlflow_that_is_down_ends_the_release(production: Releasing) -> None:
+    production.commit()
     nowhere = f"http://127.0.0.1:{free_ports(1)}"
-    refused(releasing, 75, "MLflow", "--patience-seconds", "2", MLFLOW_TRACKING_URI=nowhere)
+    refused(production, 75, "MLflow", "--patience-seconds", "2", MLFLOW_TRACKING_URI=nowhere)
 
 
-def test_an_engine_that_is_not_there_is_told_before_any_work(releasing: Releasing, released: State) -> None:
-    releasing.commit()
-    refused(releasing, 64, "no container engine answers", DOCKER_HOST=f"unix://{releasing.home}/none.sock")
-    assert not releasing.state().reserved
+def test_an_engine_that_is_not_there_is_told_before_any_work(production: Releasing) -> None:
+    production.commit()
+    before = production.state().reserved
+    refused(production, 64, "no container engine answers", DOCKER_HOST=f"unix://{production.home}/none.sock")
+    assert production.state().reserved == before
 
 
-def test_a_wrong_password_is_told_by_name(releasing: Releasing, released: State) -> None:
-    releasing.commit()
-    refused(releasing, 64, "REGISTRY_PASSWORD", REGISTRY_PASSWORD="wrong")
+def test_a_wrong_password_is_told_by_name(production: Releasing) -> None:
+    production.commit()
+    refused(production, 64, "REGISTRY_PASSWORD", REGISTRY_PASSWORD="wrong")
 
 
 @pytest.mark.parametrize("missing", ["RPS_IMAGE", "MLFLOW_TRACKING_URI", "GITHUB_TOKEN", "REGISTRY_PASSWORD"])
-def test_a_missing_setting_is_told_by_name(releasing: Releasing, missing: str) -> None:
-    done = releasing.release(**{missing: ""})
+def test_a_missing_setting_is_told_by_name(production: Releasing, missing: str) -> None:
+    done = production.release(**{missing: ""})
     assert done.code == 64
     assert missing in done.output
 
@@ -247,9 +242,8 @@ def test_a_registry_that_takes_nothing(releasing: Releasing, own_registry: Regis
 
 
 def test_a_registry_that_is_full(releasing: Releasing, docker_host: str, tmp_path: Path) -> None:
-    usual = releasing.registry
     with (
-        small_disk(tmp_path / "disk", megabytes=40) as disk,
+        small_disk(tmp_path / "disk", megabytes=2) as disk,
         registry(tmp_path / "full", docker_host, storage=disk) as full,
     ):
         releasing.registry = full
@@ -257,9 +251,34 @@ def test_a_registry_that_is_full(releasing: Releasing, docker_host: str, tmp_pat
         done = releasing.release("--patience-seconds", "2")
         assert done.code == 75, done.output
         assert releasing.state() == replace(NOTHING, reserved=("v1.0.0",))
-    releasing.registry = usual
-    assert releasing.release().code == 0
-    assert releasing.state() == State("1", releasing.digest("v1.0.0"), ("v1.0.0",), ("v1.0.0",), ())
+
+
+HARBOR = "Failed to process request due to 'rps/weather:{tag}' configured as immutable."
+
+
+def test_a_registry_that_does_not_move_latest_gets_the_release_without_it(releasing: Releasing) -> None:
+    version = releasing.version(0.8)
+    with immutable(releasing.registry.address, "latest", message=HARBOR) as address:
+        done = releasing.release(RPS_IMAGE=f"{address}/rps/{{challenge}}")
+    assert done.code == 0, done.output
+    state = releasing.state()
+    assert (state.alias, state.tags, state.releases) == (str(version), ("v1.0.0",), ("v1.0.0",))
+    name = f"{address}/rps/{releasing.challenge}:latest"
+    assert f"left out: {name} stays what it was" in done.output
+    last = releasing.record()["steps"][-1]
+    assert (last["name"], last["refused"]) == ("latest", True)
+    notes = releasing.double.request("GET", "releases/tags/v1.0.0").json()["body"]
+    assert f"`{name}` is not this image" in notes
+    assert notes.strip() == (releasing.home / "release" / "notes.md").read_text(encoding="utf-8").strip()
+
+
+def test_a_version_tag_that_the_registry_does_not_give_is_a_wrong_setting(releasing: Releasing) -> None:
+    releasing.version(0.8)
+    with immutable(releasing.registry.address, "v1.0.0", message=HARBOR) as address:
+        done = releasing.release(RPS_IMAGE=f"{address}/rps/{{challenge}}")
+    assert done.code == 64, done.output
+    assert "delete the tag or exempt it in the registry" in done.output
+    assert releasing.state() == replace(NOTHING, reserved=("v1.0.0",))
 
 
 def at_once(*releases: subprocess.Popen[str]) -> list[tuple[int, str]]:
@@ -278,79 +297,81 @@ def at_once(*releases: subprocess.Popen[str]) -> list[tuple[int, str]]:
     return ended
 
 
-def test_two_of_the_same_at_once_come_to_the_same(releasing: Releasing) -> None:
-    releasing.version(0.8)
-    outputs = [str(releasing.home / name) for name in ("one", "two")]
-    ended = at_once(*(releasing.start("--output", output) for output in outputs))
+def test_two_of_the_same_at_once_come_to_the_same(production: Releasing) -> None:
+    before = production.state()
+    production.commit("fix: one")
+    version = production.version(0.9, against=int(before.alias))
+    outputs = [str(production.home / name) for name in ("one", "two")]
+    ended = at_once(*(production.start("--output", output) for output in outputs))
     assert [code for code, _ in ended] == [0, 0], ended
-    assert releasing.state() == State("1", releasing.digest("v1.0.0"), ("v1.0.0",), ("v1.0.0",), ())
+    tag = before.following()
+    assert production.state() == before.with_release(tag, str(version), production.digest(tag))
 
 
-def test_two_different_ones_at_once_get_a_number_each_and_the_higher_one_is_production(
-    releasing: Releasing, released: State
-) -> None:
-    releasing.commit("fix: one")
-    second = releasing.version(0.9, against=1)
-    third = releasing.version(0.9, against=1)
+def test_two_different_ones_at_once_get_a_number_each_and_the_higher_one_is_production(production: Releasing) -> None:
+    before = production.state()
+    production.commit("fix: one")
+    second = production.version(0.9, against=int(before.alias))
+    third = production.version(0.9, against=int(before.alias))
     ended = at_once(
         *(
-            releasing.start("--model-version", str(version), "--output", str(releasing.home / str(version)))
+            production.start("--model-version", str(version), "--output", str(production.home / str(version)))
             for version in (second, third)
         )
     )
     assert [code for code, _ in ended] == [0, 0], ended
-    state = releasing.state()
-    assert state.tags == ("v1.0.0", "v1.0.1", "v1.0.2")
-    assert state.releases == state.tags
-    assert state.latest == releasing.digest("v1.0.2")
-    assert state.alias == releasing.labels("v1.0.2")["io.rps.model-version"]
-    versions = {releasing.labels(tag)["io.rps.model-version"] for tag in ("v1.0.1", "v1.0.2")}
+    state = production.state()
+    lower, higher = sorted(set(state.tags) - set(before.tags))
+    assert (lower, higher) == (before.following(), replace(before, tags=(lower,)).following())
+    assert set(state.releases) == set(state.tags)
+    assert state.latest == production.digest(higher)
+    assert state.alias == production.labels(higher)["io.rps.model-version"]
+    versions = {production.labels(tag)["io.rps.model-version"] for tag in (lower, higher)}
     assert versions == {str(second), str(third)}
 
 
+def put_under(tag: str, building: Building, production: Releasing) -> None:
+    """Push an image that is of no release of ours, as somebody else would who has the login."""
+    building.client.images.get(building.tag).tag(production.repository, tag)
+    login = {"username": production.registry.username, "password": production.registry.password}
+    told = building.client.images.push(production.repository, tag=tag, auth_config=login)
+    assert "errorDetail" not in told
+    building.client.images.remove(f"{production.repository}:{tag}")
+
+
 def test_an_image_that_somebody_else_has_put_under_our_tag_is_not_promoted(
-    releasing: Releasing, released: State, docker_client
+    production: Releasing, service_building: Building
 ) -> None:
-    releasing.commit("fix: one")
-    login = {"username": releasing.registry.username, "password": releasing.registry.password}
-    ours = f"{releasing.repository}:v1.0.0"
-    docker_client.images.pull(ours, auth_config=login).tag(releasing.repository, "v1.0.1")
-    docker_client.images.push(releasing.repository, tag="v1.0.1", auth_config=login)
-    before = releasing.state()
-    done = releasing.release()
+    production.commit("fix: one")
+    put_under(production.state().following(), service_building, production)
+    before = production.state()
+    done = production.release()
     assert done.code == 1, done.output
-    assert replace(releasing.state(), reserved=()) == before
+    assert replace(production.state(), reserved=()) == replace(before, reserved=())
 
 
-def test_a_tag_that_was_moved_in_the_registry_is_put_back(releasing: Releasing, released: State, docker_client) -> None:
-    releasing.commit("fix: one")
-    releasing.version(0.9, against=1)
-    assert releasing.release().code == 0
-    state = releasing.state()
-    login = {"username": releasing.registry.username, "password": releasing.registry.password}
-    docker_client.images.pull(f"{releasing.repository}:v1.0.0", auth_config=login).tag(releasing.repository, "v1.0.1")
-    docker_client.images.push(releasing.repository, tag="v1.0.1", auth_config=login)
-    assert releasing.digest("v1.0.1") != state.latest
-    done = releasing.release()
+def test_a_tag_that_was_moved_in_the_registry_is_put_back(production: Releasing, service_building: Building) -> None:
+    state = production.state()
+    put_under(state.newest, service_building, production)
+    assert production.digest(state.newest) != state.latest
+    done = production.release()
     assert done.code == 0, done.output
-    assert releasing.state() == state
-    assert releasing.digest("v1.0.1") == state.latest
+    assert production.state() == state
+    assert production.digest(state.newest) == state.latest
 
 
-def test_github_that_fails_for_a_while_is_waited_for(releasing: Releasing) -> None:
-    releasing.version(0.8)
-    releasing.double.fault("server_error", times=4)
-    done = releasing.release()
+def test_github_that_fails_for_a_while_is_waited_for_and_no_secret_is_told(production: Releasing) -> None:
+    before = production.state()
+    production.commit("fix: one")
+    version = production.version(0.9, against=int(before.alias))
+    production.double.fault("server_error", times=4)
+    done = production.release()
     assert done.code == 0, done.output
-    assert releasing.state().tags == ("v1.0.0",)
-
-
-def test_no_secret_is_told(releasing: Releasing) -> None:
-    releasing.version(0.8)
-    done = releasing.release()
-    told = done.output + json.dumps(releasing.record())
-    told += releasing.double.request("GET", "releases/tags/v1.0.0").text
-    for secret in (releasing.registry.password, releasing.double.token):
+    tag = before.following()
+    assert production.state() == before.with_release(tag, str(version), production.digest(tag))
+    told = done.output + json.dumps(production.record())
+    told += production.double.request("GET", f"releases/tags/{tag}").text
+    for secret in (production.registry.password, production.double.token):
         assert secret not in told
 
 

@@ -21,11 +21,11 @@ import httpx
 import psutil
 import pytest
 
-from ci.errors import ConfigurationError, PassingFault
-from ci.progress import Log
-from ci.release.engine import Credentials, Engine
+from clients.engine import Credentials, Engine
+from clients.errors import ConfigurationError, PassingFault
+from clients.progress import Log
 from scripts.docker_engine import answers, client, own_engine
-from scripts.registry import Registry, bcrypt, registry
+from scripts.registry import Registry, registry
 from scripts.services import ROOT, StackError, free_ports
 from tests.conftest import wait_while
 from tests.docker_engine import Images, random_bytes, small_disk
@@ -66,10 +66,21 @@ def name_at(registry: Registry, tag: str = "1") -> str:
     return f"{registry.address}/rps/weather-{os.urandom(4).hex()}:{tag}"
 
 
+def image_for(registry: Registry, images: Images, megabytes: float = 0.1) -> str:
+    """An image of one layer that no other has, with a name at the registry."""
+    return images.build({"/one": random_bytes(megabytes)}, base="scratch", name=name_at(registry))
+
+
+def image_on_another(registry: Registry, images: Images, megabytes: float) -> str:
+    """An image of two layers, of which the engine keeps one when the image is removed."""
+    other = images.build({"/other": random_bytes(0.1)}, base="scratch")
+    return images.build({"/one": random_bytes(megabytes)}, base=other, labels=LABELS, name=name_at(registry))
+
+
 def test_what_was_pushed_is_pulled_the_same_by_its_digest(
     engine: Engine, image_registry: Registry, images: Images, said: io.StringIO
 ) -> None:
-    name = images.build({"/one": random_bytes(0.5)}, labels=LABELS, name=name_at(image_registry))
+    name = image_on_another(image_registry, images, 0.5)
     before = engine.image(name)
     digest = engine.push(name)
     assert digest.startswith("sha256:")
@@ -86,7 +97,7 @@ def test_what_was_pushed_is_pulled_the_same_by_its_digest(
 def test_a_layer_that_is_there_is_not_sent_again(
     engine: Engine, image_registry: Registry, images: Images, said: io.StringIO
 ) -> None:
-    name = images.build({"/one": random_bytes(0.1)}, name=name_at(image_registry))
+    name = image_on_another(image_registry, images, 0.1)
     first = engine.push(name)
     said.truncate(0)
     latest = images.named(f"{name.rpartition(':')[0]}:latest")
@@ -99,7 +110,7 @@ def test_a_layer_that_is_there_is_not_sent_again(
 def test_an_image_leaves_the_engine_with_all_its_names(
     engine: Engine, image_registry: Registry, images: Images
 ) -> None:
-    name = images.build({"/one": random_bytes(0.1)}, name=name_at(image_registry))
+    name = image_for(image_registry, images)
     other = images.named("rps-test/other-name:1")
     engine.tag(name, other)
     engine.remove(name)
@@ -120,7 +131,7 @@ def test_an_image_in_use_stays(engine: Engine, images: Images, docker_client: do
 def test_what_the_registry_does_not_know_is_told_apart_from_what_it_refuses(
     engine: Engine, connect: Connect, image_registry: Registry, images: Images
 ) -> None:
-    name = images.build({"/one": random_bytes(0.1)}, name=name_at(image_registry))
+    name = image_for(image_registry, images)
     assert engine.digest_in_registry(name) is None
     engine.push(name)
     assert engine.digest_in_registry(f"{name}-other") is None
@@ -134,7 +145,7 @@ def test_what_the_registry_does_not_know_is_told_apart_from_what_it_refuses(
 def test_a_refused_login_is_a_wrong_setting_and_is_not_tried_again(
     engine: Engine, connect: Connect, image_registry: Registry, images: Images, said: io.StringIO, action: str
 ) -> None:
-    name = images.build({"/one": random_bytes(0.1)}, name=name_at(image_registry))
+    name = image_for(image_registry, images)
     if action == "pull":
         engine.push(name)
     stranger = connect("somebody", "a-secret-word")
@@ -160,7 +171,7 @@ def test_an_image_that_is_not_there_is_told(engine: Engine, image_registry: Regi
 def test_a_digest_that_is_gone_from_the_registry_is_none(
     engine: Engine, image_registry: Registry, images: Images
 ) -> None:
-    name = images.build({"/one": random_bytes(0.1)}, name=name_at(image_registry))
+    name = image_for(image_registry, images)
     digest = engine.push(name)
     repository = name.rpartition(":")[0]
     path = repository.partition("/")[2]
@@ -179,7 +190,7 @@ def test_a_registry_that_is_not_there_is_waited_for_and_then_told(
     connect: Connect, images: Images, said: io.StringIO
 ) -> None:
     engine = connect("a", "b", patience_seconds=3.0)
-    name = images.build({"/one": b"1"}, name=f"127.0.0.1:{free_ports(1)}/rps/weather:1")
+    name = images.build({"/one": b"1"}, base="scratch", name=f"127.0.0.1:{free_ports(1)}/rps/weather:1")
     with pytest.raises(PassingFault, match=r"connection refused.*Tried for 3 s"):
         engine.push(name)
     assert "trying again in 1 s" in said.getvalue()
@@ -197,7 +208,7 @@ def test_an_unknown_host_is_told(connect: Connect) -> None:
 def test_a_registry_that_comes_back_gets_the_image(
     connect: Connect, own_registry: Registry, images: Images, said: io.StringIO
 ) -> None:
-    name = images.build({"/one": random_bytes(0.1)}, name=name_at(own_registry))
+    name = image_for(own_registry, images)
     engine = connect(own_registry.username, own_registry.password, patience_seconds=120.0)
     own_registry.stop()
     back = threading.Timer(2.0, own_registry.start)
@@ -211,7 +222,7 @@ def test_a_registry_that_comes_back_gets_the_image(
 def test_a_registry_that_is_lost_in_the_midst_of_a_push_and_back_again_has_the_whole_image(
     connect: Connect, own_registry: Registry, images: Images
 ) -> None:
-    name = images.build({"/one": random_bytes(60)}, name=name_at(own_registry))
+    name = image_for(own_registry, images, 20)
     engine = connect(own_registry.username, own_registry.password, patience_seconds=120.0)
     seen: list[int] = []
 
@@ -238,7 +249,7 @@ def test_a_registry_that_is_lost_in_the_midst_of_a_push_and_back_again_has_the_w
 def test_a_registry_that_stays_lost_in_the_midst_of_a_push_has_no_image(
     connect: Connect, own_registry: Registry, images: Images
 ) -> None:
-    name = images.build({"/one": random_bytes(60)}, name=name_at(own_registry))
+    name = image_for(own_registry, images, 20)
     engine = connect(own_registry.username, own_registry.password, patience_seconds=1.0)
 
     def lose_it() -> None:
@@ -257,7 +268,7 @@ def test_a_registry_that_stays_lost_in_the_midst_of_a_push_has_no_image(
 def test_a_registry_that_hangs_is_given_up(connect: Connect, own_registry: Registry, images: Images) -> None:
     if own_registry.pid is None:
         pytest.skip("the registry is a container: apt-get install docker-registry")
-    name = images.build({"/one": random_bytes(0.1)}, name=name_at(own_registry))
+    name = image_for(own_registry, images)
     engine = connect(own_registry.username, own_registry.password, patience_seconds=1.0, silence_seconds=4.0)
     os.kill(own_registry.pid, signal.SIGSTOP)
     try:
@@ -272,7 +283,7 @@ def test_a_registry_that_hangs_is_given_up(connect: Connect, own_registry: Regis
 def test_a_registry_that_takes_nothing_is_told_in_its_own_words(
     connect: Connect, own_registry: Registry, images: Images
 ) -> None:
-    name = images.build({"/one": random_bytes(0.1)}, name=name_at(own_registry))
+    name = image_for(own_registry, images)
     own_registry.stop()
     own_registry.read_only = True
     own_registry.start()
@@ -288,7 +299,7 @@ def test_a_registry_that_is_full_is_told_in_its_own_words(
         small_disk(tmp_path / "disk", megabytes=4) as disk,
         registry(tmp_path / "registry", docker_host, storage=disk) as full,
     ):
-        name = images.build({"/one": random_bytes(8)}, name=name_at(full))
+        name = image_for(full, images, 8)
         engine = connect(full.username, full.password, patience_seconds=1.0)
         with pytest.raises(PassingFault, match=f"pushing {name}: the registry {full.address}"):
             engine.push(name)
@@ -366,13 +377,6 @@ def test_a_registry_whose_caller_was_killed_is_ended_by_the_next(own_registry: R
     with registry(own_registry.home, docker_host) as after:
         assert not psutil.pid_exists(before) or psutil.Process(before).status() == psutil.STATUS_ZOMBIE
         assert after.answers()
-
-
-def test_the_registrys_password_is_hashed_as_htpasswd_does() -> None:
-    hashed = bcrypt("a word")
-    assert hashed.startswith("$2b$05$")
-    assert len(hashed) == 60
-    assert bcrypt("a word") != hashed
 
 
 @contextmanager

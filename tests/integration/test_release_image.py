@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,14 +20,13 @@ import httpx
 import pytest
 from packaging.requirements import Requirement
 
-from ci.errors import NotReleased, PassingFault
 from ci.release.sbom import normalised
-from scripts.services import ROOT
+from clients.errors import NotReleased, PassingFault
+from doubles.release_image import Building, made_source
+from scripts.services import ROOT, free_ports
 from tests.conftest import wait_while
 from tests.integration.redis_server import RedisServer
-from tests.release_image import Building, made_building, made_source
 
-TAG = "rps-image-test/rps:v1.2.3"
 SECRET = "s3cr3t-of-the-package-index"
 START_SECONDS = 120
 UNWANTED = re.compile(
@@ -39,24 +39,21 @@ PICKLES = re.compile(r"\.(pickle|pkl|joblib|skops|npy|npz)$")
 
 
 @pytest.fixture(scope="module")
-def building(
-    docker_client: docker.DockerClient, base: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Building]:
-    """An image of the working tree's service and the bundle, built once."""
-    made = made_building(docker_client, base, bundle, tmp_path_factory.mktemp("source") / "repository", TAG)
-    made.build()
+def building(service_building: Building) -> Iterator[Building]:
+    """An image of the working tree's service and the bundle, built once, whose tag begins those of the others."""
+    made = replace(service_building, said=io.StringIO())
     yield made
-    for image in docker_client.images.list(
-        filters={"label": "org.opencontainers.image.source=https://git.example/team/rps"}
-    ):
-        with contextlib.suppress(docker.errors.DockerException):
-            docker_client.images.remove(image.id, force=True)
+    for image in made.client.images.list(made.tag.partition(":")[0]):
+        for tag in image.tags:
+            if tag.startswith(f"{made.tag}-"):
+                with contextlib.suppress(docker.errors.DockerException):
+                    made.client.images.remove(tag, force=True)
 
 
 @pytest.fixture(scope="module")
 def tree(building: Building, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tarfile.TarFile]:
     """The image's whole file system."""
-    with exported(building.client, TAG, tmp_path_factory.mktemp("tree") / "image.tar") as archive:
+    with exported(building.client, building.tag, tmp_path_factory.mktemp("tree") / "image.tar") as archive:
         yield archive
 
 
@@ -77,7 +74,7 @@ def exported(client: docker.DockerClient, image: str, path: Path) -> Iterator[ta
 def running(building: Building, **options) -> Iterator[docker.models.containers.Container]:
     """A container of the image, as strict as can be, until the block ends."""
     strict = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"], "network_mode": "none"}
-    container = building.client.containers.run(TAG, detach=True, **{**strict, **options})
+    container = building.client.containers.run(building.tag, detach=True, **{**strict, **options})
     try:
         yield container
     finally:
@@ -132,13 +129,13 @@ def empty_index() -> Iterator[tuple[str, list[str]]]:
 def test_a_build_from_nothing_at_another_time_gives_the_same_image_and_keeps_no_secret(
     building: Building, tmp_path: Path
 ):
-    first = building.client.images.get(TAG)
+    first = building.client.images.get(building.tag)
     with empty_index() as (address, asked):
-        second = building.build(tag=f"{TAG}-again", cached=False, environment={"PIP_EXTRA_INDEX_URL": address})
+        second = building.build(tag=f"{building.tag}-again", cached=False, environment={"PIP_EXTRA_INDEX_URL": address})
     assert asked, "the build did not ask the index that the environment names"
     assert not second.found
-    assert layers(building, f"{TAG}-again") == layers(building, TAG)
-    assert len(layers(building, TAG)) == len(layers(building, building.base.id)) + 2
+    assert layers(building, f"{building.tag}-again") == layers(building, building.tag)
+    assert len(layers(building, building.tag)) == len(layers(building, building.base.id)) + 2
     if "containerd" not in json.dumps(building.client.info()["DriverStatus"]):
         assert second.id == first.id
     told = json.dumps([building.client.images.get(second.id).attrs, building.client.images.get(second.id).history()])
@@ -170,7 +167,7 @@ def test_a_build_by_hand_gives_the_same_layers(building: Building, tmp_path: Pat
     }
     image, _ = building.client.images.build(path=str(tmp_path), buildargs=arguments, network_mode="host", rm=True)
     try:
-        assert image.attrs["RootFS"]["Layers"] == layers(building, TAG)
+        assert image.attrs["RootFS"]["Layers"] == layers(building, building.tag)
     finally:
         building.client.images.remove(image.id, force=True, noprune=True)
 
@@ -178,28 +175,28 @@ def test_a_build_by_hand_gives_the_same_layers(building: Building, tmp_path: Pat
 def test_a_commit_at_another_time_does_not_get_the_times_of_the_one_before(building: Building, tmp_path: Path):
     """A builder's cache takes files for the same whose times alone differ."""
     source = made_source(tmp_path / "repository", committed="2026-02-03T04:05:06Z")
-    later = Building(building.client, source, building.bundle, building.base, f"{TAG}-later")
+    later = Building(building.client, source, building.bundle, building.base, f"{building.tag}-later")
     later.build()
     with exported(building.client, later.tag, tmp_path / "tree.tar") as archive:
         times = {entry.mtime for entry in archive if re.match(r"app/(bundle|forecasting|service)(/|$)", entry.name)}
     assert times == {later.context.epoch_seconds}
-    assert layers(building, later.tag)[:-1] == layers(building, TAG)[:-1]
+    assert layers(building, later.tag)[:-1] == layers(building, building.tag)[:-1]
 
 
 def test_what_is_there_is_not_built_again_and_another_release_is(building: Building):
     building.said.truncate(0)
-    again = building.build(tag=f"{TAG}-found")
+    again = building.build(tag=f"{building.tag}-found")
     assert again.found
-    assert again.id == building.client.images.get(TAG).id
+    assert again.id == building.client.images.get(building.tag).id
     assert "step" not in building.said.getvalue()
-    other = building.build(tag=f"{TAG}-other", patch=4)
+    other = building.build(tag=f"{building.tag}-other", patch=4)
     assert not other.found
     assert building.client.images.get(other.id).labels["org.opencontainers.image.version"] == "1.2.4"
-    assert layers(building, other.id) == layers(building, TAG)
+    assert layers(building, other.id) == layers(building, building.tag)
 
 
 def test_the_labels_say_what_it_is(building: Building):
-    labels = building.client.images.get(TAG).labels
+    labels = building.client.images.get(building.tag).labels
     assert labels["org.opencontainers.image.revision"] == labels["io.rps.git-sha"] == building.source.sha
     assert labels["org.opencontainers.image.version"] == "1.2.3"
     assert labels["org.opencontainers.image.created"] == "2026-01-02T03:04:05Z"
@@ -262,7 +259,7 @@ def test_the_distributions_are_exactly_the_pinned_ones(building: Building, tree:
         if match := re.fullmatch(r"app/packages/([^/]+)-([^/-]+)\.dist-info/METADATA", entry.name):
             found.add((normalised(match[1]), match[2]))
     version = building.client.containers.run(
-        TAG, ["-c", "import platform; print(platform.python_version())"], entrypoint=["python3"], remove=True
+        building.tag, ["-c", "import platform; print(platform.python_version())"], entrypoint=["python3"], remove=True
     )
     environment = {"python_full_version": version.decode().strip(), "sys_platform": "linux"}
     lines = re.findall(r"^[a-z0-9].*==[^\\\n]+", (ROOT / "requirements" / "service.txt").read_text(), re.MULTILINE)
@@ -321,9 +318,7 @@ def test_several_workers_need_a_shared_state(building: Building):
 def test_several_workers_share_a_redis_on_a_read_only_file_system(building: Building, tmp_path: Path):
     redis = RedisServer(tmp_path)
     redis.start()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_ports(1)
     settings = {"RPS_WORKERS": "2", "RPS_STATE": redis.url, "RPS_HOST": "127.0.0.1", "RPS_PORT": str(port)}
     try:
         with running(building, environment=settings, network_mode="host") as container:
@@ -345,15 +340,15 @@ def test_a_package_that_is_not_the_pinned_one_stops_the_release(building: Buildi
     hashes = re.compile(r"sha256:[0-9a-f]{64}")
     first, rest = text.split("\n    # via", 1)
     source.commit({"requirements/service.txt": hashes.sub(f"sha256:{'0' * 64}", first) + "\n    # via" + rest})
-    other = Building(building.client, source, building.bundle, building.base, f"{TAG}-wrong")
+    other = Building(building.client, source, building.bundle, building.base, f"{building.tag}-wrong")
     with pytest.raises(NotReleased, match=r"is not the one that requirements/service.txt names"):
         other.build()
 
 
 def test_code_that_cannot_be_imported_stops_the_release(building: Building, tmp_path: Path):
     source = made_source(tmp_path / "repository")
-    source.commit({"service/settings.py": "import sklearn\n"})
-    other = Building(building.client, source, building.bundle, building.base, f"{TAG}-wrong")
+    source.commit({"service/service_settings.py": "import sklearn\n"})
+    other = Building(building.client, source, building.bundle, building.base, f"{building.tag}-wrong")
     with pytest.raises(NotReleased, match="No module named 'sklearn'"):
         other.build()
 
@@ -363,4 +358,4 @@ def test_a_package_index_that_is_not_there_is_a_passing_fault(building: Building
         taken.bind(("127.0.0.1", 0))  # and does not listen
         address = f"http://127.0.0.1:{taken.getsockname()[1]}/simple"
         with pytest.raises(PassingFault, match="pip cannot reach the package index"):
-            building.build(tag=f"{TAG}-wrong", patch=5, environment={"PIP_INDEX_URL": address})
+            building.build(tag=f"{building.tag}-wrong", patch=5, environment={"PIP_INDEX_URL": address})

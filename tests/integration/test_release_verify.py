@@ -19,19 +19,19 @@ import docker
 import msgspec
 import pytest
 
-from ci.errors import CiError, ConfigurationError, NotReleased, PassingFault
-from ci.progress import Log
-from ci.release.container import UNTIL
-from ci.release.context import read_context
-from ci.release.engine import Credentials, Engine
-from ci.release.image import build, find_base
+from ci.release.build import build
 from ci.release.verify import Verification, verify
-from forecasting.bundle import read_bundle
-from forecasting.manifest import MANIFEST, Manifest
+from clients.engine import Credentials, Engine
+from clients.errors import ConfigurationError, NotReleased, PassingFault, RpsError
+from clients.progress import Log
+from doubles.release_image import Building
+from forecasting.models.bundle import read_bundle
+from forecasting.models.manifest import MANIFEST, Manifest
+from records.image_labels import Label
 from scripts.registry import Registry
 from scripts.services import ROOT
 from tests.conftest import wait_while
-from tests.docker_engine import Images
+from tests.docker_engine import Images, random_bytes
 
 SERVER = (ROOT / "tests" / "small_service.py").read_bytes()
 PROBE = b"import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=2)\n"
@@ -59,26 +59,23 @@ def manifest(bundle: Path) -> Manifest:
     return read_bundle(bundle).manifest
 
 
-@pytest.fixture(scope="session")
-def service_image(docker_client: docker.DockerClient, base: str, bundle: Path, manifest: Manifest) -> Iterator[str]:
-    """The service's own image, as a release builds it."""
-    log = Log(io.StringIO(), grouped=False)
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    name = "rps-test/verified-service:1"
-    found = find_base(docker_client, base, log)
-    context = read_context(ROOT, head.stdout.strip(), bundle)
-    build(docker_client, context, tag=name, labels=labels_of(manifest), base=found, log=log, network="host")
+@pytest.fixture(scope="module")
+def service_image(service_building: Building, manifest: Manifest) -> Iterator[str]:
+    """The service's own image, as a release builds it, with true labels."""
+    client, context, base = service_building.client, service_building.context, service_building.base
+    name = f"rps-test/verified-{os.urandom(4).hex()}:1"
+    build(client, context, tag=name, labels=labels_of(manifest), base=base, log=service_building.log, network="host")
     yield name
-    docker_client.images.remove(name, force=True)
+    client.images.remove(name, force=True)
 
 
 def labels_of(manifest: Manifest) -> dict[str, str]:
     return {
-        "io.rps.challenge": manifest.challenge,
-        "io.rps.model-version": MODEL_VERSION,
-        "io.rps.model-run": manifest.mlflow_run,
-        "io.rps.model-git-sha": manifest.git_sha,
-        "io.rps.dataset-md5": manifest.dataset_md5,
+        Label.CHALLENGE.value: manifest.challenge,
+        Label.MODEL_VERSION.value: MODEL_VERSION,
+        Label.MODEL_RUN.value: manifest.mlflow_run,
+        Label.MODEL_GIT_SHA.value: manifest.git_sha,
+        Label.DATASET_MD5.value: manifest.dataset_md5,
     }
 
 
@@ -272,8 +269,9 @@ def test_an_image_that_cannot_be_started(engine: Engine, small: Small) -> None:
     refused(engine, small.build(), "the image cannot be started: .*no such file")
 
 
-def test_an_image_of_something_else(engine: Engine, base: str) -> None:
-    refused(engine, base, f"{base} is no image of this system: expected the label io.rps.bundle")
+def test_an_image_of_something_else(engine: Engine, images: Images) -> None:
+    name = images.build({"/one": random_bytes(0.01)}, base="scratch")
+    refused(engine, name, f"{name} is no image of this system: expected the label io.rps.bundle")
 
 
 def test_an_image_without_its_bundle(engine: Engine, small: Small) -> None:
@@ -333,7 +331,7 @@ def test_what_a_killed_verification_left_goes_when_nobody_waits_for_it(
 ) -> None:
     name = small.build()
     for until in (time.time() - 1, time.time() + 3600):
-        docker_client.containers.create(name, labels={UNTIL: str(int(until))})
+        docker_client.containers.create(name, labels={Label.VERIFIED_UNTIL.value: str(int(until))})
     verify(engine, name, pull=False)
     left = containers_left(name)
     for each in left:
@@ -353,9 +351,9 @@ def refused(engine: Engine, name: str, why: str, **options: Any) -> str:
     """What the verification says that refuses an image; its container must be gone."""
     with pytest.raises(NotReleased, match=why) as found:
         verify(engine, name, pull=False, **options)
-    error: CiError = found.value
+    error: RpsError = found.value
     assert error.exit_code == 1
-    assert not engine.client.containers.list(all=True, filters={"ancestor": name})
+    assert not engine.client.containers.list(all=True, ignore_removed=True, filters={"ancestor": name})
     return str(error)
 
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,19 @@ import httpx
 import pytest
 from airflow_client.client.exceptions import NotFoundException
 
-from ci.airflow_api import AirflowApi
-from ci.dag_run import Airflow, all_pages
+from clients.airflow_api import AirflowApi
+from clients.dag_run import Airflow, DagRun, all_pages
+from doubles.airflow_faults import airflow_behind_faults
+from doubles.github.fixture import Double
 from scripts.github_actions import run_on_repository_dispatch, run_on_schedule
 from scripts.github_team import team
 from scripts.services import ROOT
 from tests.conftest import wait_while
-from tests.doubles.airflow_faults import airflow_behind_faults
-from tests.doubles.github.fixture import Double
-from tests.integration.airflow_server import AirflowServer, airflow_server
-from tests.integration.scripted_runs import ScriptedRuns, scripted_dags
+from tests.integration.airflow_server import AirflowServer
+from tests.integration.scripted_runs import Done, ScriptedRuns, scripted_dags
 
+CHALLENGES = 15
+"""As many as tests use, or more: each has one to itself."""
 SECONDS = 180
 RELEASE = "on: workflow_dispatch\njobs: {}\n"
 DRIFT = (
@@ -37,12 +38,9 @@ DRIFT = (
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]:
-    home = tmp_path_factory.mktemp("airflow")
-    (home / "scripts").mkdir()
-    with airflow_server(home) as server:
-        server.add_dags("retrained", scripted_dags("retrained", 15))
-        yield server
+def airflow(airflow_server: AirflowServer) -> AirflowServer:
+    airflow_server.add_dags("retrained", scripted_dags("retrained", CHALLENGES))
+    return airflow_server
 
 
 @dataclass(frozen=True)
@@ -52,39 +50,37 @@ class Drifting(ScriptedRuns):
     def run_id(self, event: str) -> str:
         return f"retrain__{self.challenge}__{event}__1"
 
-    def command(self, event: str, *more: str) -> list[str]:
+    def options(self, event: str, *more: str) -> list[str]:
         return [
-            sys.executable, "-m", "ci", "retrain", "--challenge", self.challenge, f"--event={event}",
-            "--repository", str(self.root / "checkout"), "--output", str(self.root / "out"), *DRIFT, *more,
+            "--challenge", self.challenge, f"--event={event}", "--repository", str(self.root / "checkout"),
+            "--output", str(self.root / "out"), *DRIFT, *more,
         ]  # fmt: skip
 
-    def retrain(self, event: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(event, *more), env={**self.environment, **environment}, cwd=self.root, capture_output=True,
-            text=True, timeout=SECONDS, check=False,
-        )  # fmt: skip
+    def retrain(self, event: str, *more: str, **given: object) -> Done:
+        return self.ci("retrain", *self.options(event, *more), **given)
 
-    def in_background(self, event: str, *, until: str = "", **environment: str) -> subprocess.Popen[str]:
-        """A retraining that has got as far as to tell this."""
+    def in_background(self, event: str, *, until: str = "") -> subprocess.Popen[str]:
+        """A retraining in a process of its own that has got as far as to tell this."""
         process = subprocess.Popen(
-            self.command(event), env={**self.environment, **environment}, cwd=self.root, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [sys.executable, "-m", "ci", "retrain", *self.options(event)], env=self.environment, cwd=self.root,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         assert process.stdout is not None
         if until and not any(until in line for line in process.stdout):
             pytest.fail(f"the retraining ended before it told: {until}")
         return process
 
-    def start_run(self, event: str) -> None:
+    def start_run(self, event: str) -> DagRun:
         """What another command for another event has started."""
-        Airflow(self.airflow.settings).start(f"retrain_{self.challenge}", self.run_id(event), {})
+        return Airflow(self.airflow.settings).start(f"retrain_{self.challenge}", self.run_id(event), {})
 
     def end_run(self, event: str) -> None:
         assert Airflow(self.airflow.settings).cancel(f"retrain_{self.challenge}", self.run_id(event))
 
     def ended_run(self, event: str) -> None:
-        self.start_run(event)
-        assert wait_while(lambda: self.runs()[self.run_id(event)].state.value != "success", seconds=SECONDS)
+        run = self.start_run(event)
+        assert list(run.changes(SECONDS))
+        assert run.state == "success"
 
     def runs(self) -> dict[str, Any]:
         api = AirflowApi(self.airflow.settings, request_seconds=30.0)
@@ -110,7 +106,7 @@ class Drifting(ScriptedRuns):
         return [(one["workflow"], one["ref"], one["payload"]) for one in told]
 
 
-_used = iter(range(15))
+_used = iter(range(CHALLENGES))
 
 
 @pytest.fixture
@@ -129,7 +125,7 @@ def drifting(airflow: AirflowServer, tracking_env: str, github_double: Double, t
 def test_a_model_that_passes_is_offered_for_release_once_however_often_the_event_comes(drifting: Drifting) -> None:
     version = drifting.left_candidate(drifting.run_id("e1")).version
     first = drifting.retrain("e1")
-    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.returncode == 0, first.out
     offered = [("release.yml", "master", {"challenge": drifting.challenge, "model_version": version})]
     assert drifting.dispatches() == offered
     issue = drifting.issue()
@@ -146,13 +142,13 @@ def test_a_model_that_passes_is_offered_for_release_once_however_often_the_event
     drifting.double.commit("master", {"README.md": "Later\n"})
     subprocess.run(["git", "-C", str(drifting.root / "checkout"), "pull", "--quiet"], check=True)
     again = drifting.retrain("e1")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert f"attached to the DAG run {drifting.run_id('e1')}" in again.stdout
+    assert again.returncode == 0, again.out
+    assert f"attached to the DAG run {drifting.run_id('e1')}" in again.out
 
     drifting.release(version)  # the candidate's own figures do not meet production any more
     late = drifting.retrain("e1")
-    assert late.returncode == 0, late.stdout + late.stderr
-    assert "What was decided before that holds" in late.stdout
+    assert late.returncode == 0, late.out
+    assert "What was decided before that holds" in late.out
     assert drifting.dispatches() == offered
     assert list(drifting.runs()) == [drifting.run_id("e1")]
     assert drifting.issue()["number"] == issue["number"]
@@ -171,7 +167,7 @@ def test_a_worse_model_is_blocked_and_what_people_wrote_stays(drifting: Drifting
 
     done = drifting.retrain("e1")
 
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.returncode == 1, done.out
     assert drifting.version_tags(version)["gate"] == "blocked"
     assert drifting.dispatches() == []
     issue = drifting.issue()
@@ -186,38 +182,35 @@ def test_data_that_is_rejected_is_told_with_what_is_wrong_with_it(drifting: Drif
     drifting.left_rejected(drifting.run_id("e1"))
     drifting.task("validate", "echo 'error: nulls: temperature'; exit 65")
     done = drifting.retrain("e1")
-    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.returncode == 2, done.out
     issue = drifting.issue()
     assert issue["state"] == "open"
-    assert "retraining cannot mend the data" in issue["body"]
+    assert "retraining cannot fix the data" in issue["body"]
     assert "`temperature`" in issue["body"]
     assert drifting.dispatches() == []
 
 
-def test_limits_hold_a_new_event_back_and_the_issue_says_until_when(drifting: Drifting) -> None:
+def test_limits_hold_back_a_routine_in_silence_and_drift_with_an_issue_that_says_until_when(drifting: Drifting) -> None:
     drifting.ended_run("earlier")
+    routine = drifting.retrain("run-1", "--reason=schedule", "--drift=")
+    assert routine.returncode == 0, routine.out
+    assert "not started: a cool-down" in routine.out
+    assert drifting.issues() == []
+
     held = drifting.retrain("e2")
-    assert held.returncode == 0, held.stdout + held.stderr
-    assert "not started: a cool-down of 47 h" in held.stdout
+    assert held.returncode == 0, held.out
+    assert "not started: a cool-down of 47 h" in held.out
     assert drifting.issue()["state"] == "open"
     assert "⏸️ Not retrained" in drifting.issue()["body"]
 
     daily = drifting.retrain("e2", "--by-hand", "--daily-limit=1")
     assert daily.returncode == 0
-    assert "not started: a limit of 1 retraining in 24 h" in daily.stdout
+    assert "not started: a limit of 1 retraining in 24 h" in daily.out
     assert list(drifting.runs()) == [drifting.run_id("earlier")]
 
     by_hand = drifting.retrain("e3", "--by-hand", "--reason=by hand", "--drift=", "--cool-down-hours=1000")
-    assert by_hand.returncode == 2, by_hand.stdout + by_hand.stderr  # the run left nothing to judge
+    assert by_hand.returncode == 2, by_hand.out  # the run left nothing to judge
     assert drifting.run_id("e3") in drifting.runs()
-
-
-def test_a_routine_that_is_held_back_makes_no_issue(drifting: Drifting) -> None:
-    drifting.ended_run("earlier")
-    held = drifting.retrain("run-1", "--reason=schedule", "--drift=")
-    assert held.returncode == 0, held.stdout + held.stderr
-    assert "not started: a cool-down" in held.stdout
-    assert drifting.issues() == []
 
 
 def test_a_killed_command_leaves_its_run_and_the_same_event_finishes_what_it_left_undone(drifting: Drifting) -> None:
@@ -235,7 +228,7 @@ def test_a_killed_command_leaves_its_run_and_the_same_event_finishes_what_it_lef
 
     done = drifting.retrain("e1")
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, done.out
     assert len(drifting.dispatches()) == 1
     assert drifting.issue()["state"] == "closed"
     assert list(drifting.runs()) == [drifting.run_id("e1")]
@@ -246,8 +239,8 @@ def test_while_one_is_at_work_no_other_is_started_and_a_cancelled_one_ends_its_r
     first = drifting.in_background("e1", until="validate   running")
 
     other = drifting.retrain("e2", "--by-hand")
-    assert other.returncode == 0, other.stdout + other.stderr
-    assert f"not started: {drifting.run_id('e1')} is at work" in other.stdout
+    assert other.returncode == 0, other.out
+    assert f"not started: {drifting.run_id('e1')} has been running" in other.out
 
     first.send_signal(signal.SIGTERM)
     out, _ = first.communicate(timeout=60)
@@ -260,13 +253,15 @@ def test_while_one_is_at_work_no_other_is_started_and_a_cancelled_one_ends_its_r
 def test_of_two_events_that_see_nobody_at_work_the_younger_run_is_withdrawn(drifting: Drifting) -> None:
     drifting.task("validate", "exec sleep 120")
     with airflow_behind_faults(drifting.airflow.settings.url) as proxy:
+
+        def other_starts() -> None:
+            drifting.start_run("e1")
+            proxy.switch_off()
+
         proxy.switch_on(status=503, method="POST", path="/dagRuns$")
-        second = drifting.in_background("e2", until="gives no good answer", AIRFLOW_API_URL=proxy.url)
-        drifting.start_run("e1")
-        proxy.switch_off()
-        out, _ = second.communicate(timeout=SECONDS)
-    assert second.returncode == 0, out
-    assert f"not started: {drifting.run_id('e1')} is at work" in out
+        second = drifting.retrain("e2", until="gives no good answer", then=other_starts, AIRFLOW_API_URL=proxy.url)
+    assert second.returncode == 0, second.out
+    assert f"not started: {drifting.run_id('e1')} has been running" in second.out
     states = {run_id: run.state.value for run_id, run in drifting.runs().items()}
     assert states[drifting.run_id("e2")] == "failed"
     assert states[drifting.run_id("e1")] in {"queued", "running"}
@@ -276,8 +271,8 @@ def test_of_two_events_that_see_nobody_at_work_the_younger_run_is_withdrawn(drif
 def test_a_hostile_event_is_text_and_a_run_without_evidence_asks_for_a_person(drifting: Drifting) -> None:
     summary = "</details><script>x</script> @everyone\n::error::taken\n# big <!-- rps:notes --> `$(touch pwned)` | a"
     done = drifting.retrain("e1", f"--summary={summary}", "--alert=::notice::x\n::error::y", GITHUB_ACTIONS="true")
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert not re.search(r"^::error::(taken|y)", done.stdout, re.MULTILINE)
+    assert done.returncode == 2, done.out
+    assert not re.search(r"^::error::(taken|y)", done.out, re.MULTILINE)
     issue = drifting.issue()
     assert issue["state"] == "open"
     assert "⚠️ Retrained without a verdict" in issue["body"]
@@ -295,16 +290,16 @@ def test_what_is_refused_starts_nothing_and_tells_nobody(drifting: Drifting) -> 
         (["--started=soon"], "--started: expected"),
     ):
         done = drifting.retrain("e1", *more)
-        assert done.returncode == 64, done.stdout + done.stderr
-        assert told in done.stdout
-    assert "AIRFLOW_API_URL" in drifting.retrain("e1", AIRFLOW_API_URL="").stdout
+        assert done.returncode == 64, done.out
+        assert told in done.out
+    assert "AIRFLOW_API_URL" in drifting.retrain("e1", AIRFLOW_API_URL="").out
     assert drifting.runs() == {}
     assert drifting.double.requests() == []
 
 
 def test_an_airflow_that_refuses_us_is_told_in_the_issue(drifting: Drifting) -> None:
     done = drifting.retrain("e1", AIRFLOW_PASSWORD="wrong")
-    assert done.returncode == 64, done.stdout + done.stderr
+    assert done.returncode == 64, done.out
     assert "check AIRFLOW\\_USERNAME" in drifting.issue()["body"]
     assert drifting.issue()["state"] == "open"
 
@@ -332,7 +327,7 @@ outputs:
 
 def test_the_workflow_answers_an_event_within_the_limits(drifting: Drifting, tmp_path: Path) -> None:
     work = tmp_path / "checkout"
-    for folder in ("ci", "forecasting"):
+    for folder in ("ci", "clients", "forecasting", "records"):
         shutil.copytree(ROOT / folder, work / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / ".github/workflows/retrain.yml", work / ".github/workflows")
     (work / ".github/actions/setup").mkdir(parents=True)

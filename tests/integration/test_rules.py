@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from ci.errors import ConfigurationError, GitHubFault
-from ci.github import GitHub
-from ci.rules import apply, check
+from ci.rules.rulesets import apply, check
+from clients.errors import ConfigurationError, GitHubFault
+from clients.github import GitHub
+from doubles.github.fixture import Double
 from scripts.services import ROOT
-from tests.doubles.github.fixture import Double
 
 FILES = ROOT / ".github" / "rulesets"
 NAMES = ("dev", "master", "tags", "test")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecasting.bundle import Bundle, read_bundle
-from forecasting.manifest import SeriesWindow
-from forecasting.table_features import Table
+from forecasting.features.table import Table
+from forecasting.models.bundle import Bundle, read_bundle
+from forecasting.models.manifest import SeriesWindow
 from tests import serving
 from tests.serving import CHALLENGE, SPEC, Running, observations, recorded_table
 
@@ -357,3 +357,30 @@ def test_origins_that_are_named_may_call(keyed: Running) -> None:
         assert "x-request-id" in answer.headers["access-control-expose-headers"]
         other = keyed.get(path, headers={"origin": "https://three.example"})
         assert "access-control-allow-origin" not in other.headers, path
+
+
+def test_origins_that_are_named_may_read_the_answers_of_the_hot_routes(
+    keyed: Running, records: list[dict[str, Any]]
+) -> None:
+    for path, body in (("/v1/forecast", window_of(records)), ("/v1/observations", {})):
+        answer = keyed.post(path, json=body, headers={"origin": "https://one.example"})
+        assert answer.headers["access-control-allow-origin"] == "https://one.example", path
+        assert "x-request-id" in answer.headers["access-control-expose-headers"]
+        other = keyed.post(path, json=body, headers={"origin": "https://three.example"})
+        assert "access-control-allow-origin" not in other.headers, path
+
+
+@pytest.mark.parametrize("asked", ["maybe", "", "1"])
+def test_asking_for_features_is_true_or_false(service: Running, records: list[dict[str, Any]], asked: str) -> None:
+    service.send(records)
+    unique_id = records[0]["unique_id"]
+    answers = [
+        service.get(f"/v1/forecasts/{unique_id}?features={asked}"),
+        service.post(f"/v1/forecast?features={asked}", json=window_of(records)),
+    ]
+    for answer in answers:
+        assert answer.status_code == 422
+        assert [field["pointer"] for field in answer.json()["errors"]] == ["features"]
+    inputs = service.get(f"/v1/forecasts/{unique_id}?features=true").json()["features"]
+    assert inputs == service.post("/v1/forecast?features=true", json=window_of(records)).json()["features"]
+    assert list(inputs) == list(SPEC.columns)

@@ -14,8 +14,8 @@ import tritonclient.http as triton
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from forecasting.bundle import Bundle, read_bundle
-from forecasting.table_features import table_features
+from forecasting.features.table import table_features
+from forecasting.models.bundle import Bundle, read_bundle
 from tests.serving import SPEC, START, Running, recorded_table
 
 MODEL = "weather"

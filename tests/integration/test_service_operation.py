@@ -16,7 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from forecasting.manifest import MANIFEST
+from forecasting.models.manifest import MANIFEST
+from service.model.bundle_source import load_model
+from service.service_settings import Settings, SettingsError
 from tests.conftest import wait_while
 from tests.modelling import featured_run, registered
 from tests.serving import ROOT, Running, refused, running
@@ -39,10 +41,7 @@ def started(*arguments: str, **environment: str) -> tuple[int, str]:
     ("environment", "told"),
     [
         ({"RPS_PORT": "http"}, "RPS_PORT: expected a whole number from 0 to 65535; found 'http'"),
-        ({"RPS_WORKERS": "2"}, "RPS_WORKERS=2: several workers need a state that they share; set RPS_STATE=redis://"),
-        ({"RPS_STATE": "mysql://x"}, "RPS_STATE: expected memory or an address"),
         ({"RPS_STATE": "redis://host:port"}, "RPS_STATE: expected the address of a Redis"),
-        ({"RPS_MAX_BATCH": "many"}, "RPS_MAX_BATCH: expected a whole number from 1 to 1000000; found 'many'"),
         ({"RPS_HOST": "192.0.2.1"}, "RPS_HOST=192.0.2.1, RPS_PORT=8000: cannot listen there"),
         ({"RPS_HOST": "no-such-host.invalid"}, "RPS_HOST=no-such-host.invalid, RPS_PORT=8000: cannot listen there"),
     ],
@@ -89,8 +88,9 @@ def change_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", [MANIFEST, "observations.json", "h4.treelite"])
-@pytest.mark.parametrize("damage", [truncate, change_byte, Path.unlink])
+@pytest.mark.parametrize(
+    ("name", "damage"), [(MANIFEST, truncate), ("observations.json", Path.unlink), ("h4.treelite", change_byte)]
+)
 def test_a_damaged_bundle_is_refused_with_the_file_at_fault(
     bundle: Path, tmp_path: Path, name: str, damage: Callable[[Path], Any]
 ) -> None:
@@ -101,21 +101,13 @@ def test_a_damaged_bundle_is_refused_with_the_file_at_fault(
     assert "Traceback" not in said
 
 
-def test_a_file_too_many_is_refused(bundle: Path, tmp_path: Path) -> None:
-    code, said = refused(damaged(lambda copy: (copy / "extra.pkl").write_bytes(b"x"), bundle, tmp_path))
-    assert (code, "extra.pkl" in said) == (DATA, True), said
-
-
-def test_a_bundle_that_is_not_there_is_told(tmp_path: Path) -> None:
-    code, said = refused(tmp_path / "nowhere")
-    assert (code, "nowhere" in said) == (DATA, True), said
-
-
-@pytest.mark.parametrize("address", ["models:/weather", "models:weather@production", "models:/weather/latest"])
-def test_a_models_address_that_is_none_is_told(address: str) -> None:
-    code, said = refused(Path(address))
-    assert code == CONFIGURATION, said
-    assert "expected models:/name@alias or models:/name/version" in said
+def test_a_models_address_that_is_none_is_told() -> None:
+    told = "expected models:/name@alias or models:/name/version"
+    code, said = refused(Path("models:/weather"))
+    assert (code, told in said) == (CONFIGURATION, True), said
+    for address in ("models:weather@production", "models:/weather/latest"):
+        with pytest.raises(SettingsError, match=told):
+            load_model(Settings(bundle=address))
 
 
 @pytest.mark.stack
@@ -125,18 +117,18 @@ def test_service_starts_from_the_registry_by_alias_and_by_version(
     from mlflow.tracking import MlflowClient
 
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "served")
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")  # which the service sets for itself
     found = registered(featured_run(tmp_path, "served"))
     MlflowClient().set_registered_model_alias("served", "production", found.version)
-    for place, address in enumerate(("models:/served@production", f"models:/served/{found.version}")):
-        with running(Path(address), tmp_path / f"log{place}") as served:
-            health = served.get("/health").json()
-            assert (health["challenge"], health["model_version"]) == ("served", str(found.version))
-            assert served.get("/v2/models/served").json()["versions"] == [str(found.version)]
+    with running(Path("models:/served@production"), tmp_path / "log") as served:
+        health = served.get("/health").json()
+        assert (health["challenge"], health["model_version"]) == ("served", str(found.version))
+        assert served.get("/v2/models/served").json()["versions"] == [str(found.version)]
+    model = load_model(Settings(bundle=f"models:/served/{found.version}"))
+    assert (model.name, model.version) == ("served", str(found.version))
     for address, told in (("models:/served@champion", "champion"), ("models:/served/99", "99")):
-        code, said = refused(Path(address))
-        assert code == CONFIGURATION, said
-        assert told in said
-        assert "Check MLFLOW_TRACKING_URI" in said
+        with pytest.raises(SettingsError, match=rf"{told}.* Check MLFLOW_TRACKING_URI"):
+            load_model(Settings(bundle=address))
 
 
 def test_a_registry_that_is_away_is_told(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecasting.bundle import read_bundle
+from forecasting.models.bundle import read_bundle
 from tests import serving
 from tests.conftest import wait_while
 from tests.serving import SPEC, Running
@@ -31,7 +31,7 @@ ANSWER_SECONDS = 30.0
 
 @pytest.fixture(scope="module")
 def service(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    environment = {"RPS_MAX_IN_FLIGHT": str(MOST_IN_FLIGHT), "RPS_REQUEST_SECONDS": "1", "RPS_MAX_SERIES": "200"}
+    environment = {"RPS_MAX_IN_FLIGHT": str(MOST_IN_FLIGHT), "RPS_REQUEST_SECONDS": "3", "RPS_MAX_SERIES": "200"}
     with serving.running(bundle, tmp_path_factory.mktemp("service") / "log", environment) as found:
         yield found
 

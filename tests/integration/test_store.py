@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.errors import ConfigurationError, PassingFault
-from pipelines.store import open_store
+from clients.errors import ConfigurationError, PassingFault
+from clients.store import open_store
 
 
 def test_what_is_put_is_got_and_listed_below_the_prefix(store_env: dict[str, str]) -> None:
@@ -72,7 +72,7 @@ def test_a_password_in_the_endpoint_is_refused_and_not_repeated(
     store_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:hunter2@127.0.0.1:9")
-    with pytest.raises(ConfigurationError, match="holds a password") as refused:
+    with pytest.raises(ConfigurationError, match="expected an address without user and password") as refused:
         open_store()
     assert "hunter2" not in str(refused.value)
 

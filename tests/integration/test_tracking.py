@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipelines.errors import ConfigurationError, PassingFault
+from clients.errors import ConfigurationError, PassingFault
+from doubles.connection import answering
 from pipelines.run import Run
-from pipelines.tracking import TrackedRun, open_tracking
-from tests.doubles.connection import answering
+from pipelines.tracked_run import TrackedRun, open_tracking
 from tests.runs import ROOT, make_run
 
 
@@ -64,7 +64,7 @@ def test_a_run_that_was_deleted_is_made_anew(tmp_path: Path) -> None:
 def test_stages_that_start_at_the_same_time_make_one_run(tracking_env: str, tmp_path: Path) -> None:
     run = new_run(tmp_path)
     program = (
-        "from pathlib import Path; from pipelines.run import open_run; from pipelines.tracking import open_tracking\n"
+        "from pipelines.run import open_run; from pipelines.tracked_run import open_tracking\n"
         "print(open_tracking(open_run('weather', starts=False)).run_id)"
     )
     stages = [

@@ -7,14 +7,15 @@ import pytest
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
-from ci.evidence import rejected_data
-from ci.settings import MlflowSettings
+from ci.gate.evidence import rejected_data
+from clients.errors import ConfigurationError, DataRejected
+from clients.settings import MlflowSettings
+from doubles.connection import answering
 from pipelines import ingest, validate
-from pipelines.errors import ConfigurationError, DataRejected
-from pipelines.quality import QualityReport
 from pipelines.run import Run, open_run
-from pipelines.tracking import open_tracking
-from tests.doubles.connection import answering
+from pipelines.tracked_run import open_tracking
+from records.quality import QualityReport
+from tests.integration.ingesting import change_challenge, share_models_of_apis
 from tests.replay_fixture import Replay
 from tests.runs import make_run
 
@@ -23,6 +24,7 @@ from tests.runs import make_run
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_run(tmp_path)
     monkeypatch.chdir(tmp_path)
+    share_models_of_apis(monkeypatch)
     monkeypatch.delenv("RPS_RUN_ID", raising=False)
     return tmp_path
 
@@ -59,7 +61,7 @@ def test_the_recorded_year_passes_and_is_accepted_into_the_history() -> None:
     assert "passed" in run.files.quality_report.read_text()
 
 
-@pytest.mark.usefixtures("store_env", "workspace")
+@pytest.mark.usefixtures("store_env")
 @pytest.mark.parametrize(
     ("fault", "options", "rule"),
     [
@@ -69,8 +71,9 @@ def test_the_recorded_year_passes_and_is_accepted_into_the_history() -> None:
     ],
 )
 def test_a_fault_of_the_source_is_rejected_and_mended_data_pass_afterwards(
-    replay: Replay, fault: str, options: dict[str, object], rule: str
+    workspace: Path, replay: Replay, fault: str, options: dict[str, object], rule: str
 ) -> None:
+    change_challenge(workspace, "history_days = 365", "history_days = 100")
     replay.move_clock("2013-12-30T11:00:00Z")
     validate.run(ingested())
     replay.move_clock("2013-12-30T23:00:00Z")
@@ -89,6 +92,7 @@ def test_a_fault_of_the_source_is_rejected_and_mended_data_pass_afterwards(
 @pytest.fixture
 def rejected(store_env: dict[str, str], workspace: Path, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run of its own name whose observations break a rule."""
+    change_challenge(workspace, "history_days = 365", "history_days = 100")
     monkeypatch.setenv("RPS_RUN_ID", f"gate__{workspace.name}")
     replay.fault("null_burst", hours=24)
     return ingested()

@@ -16,10 +16,10 @@ from bench.loop_policies import Policy, Retraining, _allowed, _Messages, schedul
 from bench.loop_report import told_demo
 from bench.loop_rules import Recorder, _hours_in, agreement
 from bench.loop_service import DRIFT, Made, Observation, Rules, Service, Watch, hours_of, moment_at, step_of
-from forecasting.bundle import Bundle, read_bundle
-from forecasting.challenge import Drift
-from forecasting.features import target_column
-from service.monitor import Score
+from forecasting.challenge.schema import Drift
+from forecasting.features.spec import target_column
+from forecasting.models.bundle import Bundle, read_bundle
+from service.watch.monitor import Score
 from tests.integration.prometheus_server import promtool
 from tests.serving import SPEC, recorded_table
 

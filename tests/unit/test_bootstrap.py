@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from forecasting.bootstrap import block_length, ratio, relative_change
+from forecasting.judging.bootstrap import block_length, ratio, relative_change
 
 
 def losses(seed: int, columns: int = 1, moments: int = 672) -> np.ndarray:

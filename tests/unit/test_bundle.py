@@ -15,20 +15,14 @@ import pytest
 import treelite
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from forecasting.bundle import (
-    Bundle,
-    filled_buffer,
-    read_bundle,
-    recent_windows,
-    record_holdout,
-    write_bundle,
-)
-from forecasting.challenge import Differences, Features, Lags, Rolling
-from forecasting.drift import feature_references
-from forecasting.features import FeatureError, FeatureSpec
-from forecasting.intervals import Offsets
-from forecasting.manifest import BundleError, Description, SeriesWindow
-from forecasting.table_features import Table, table_features, table_targets
+from forecasting.challenge.schema import Differences, Features, Lags, Rolling
+from forecasting.drift.distances import feature_references
+from forecasting.features.definitions import FeatureError
+from forecasting.features.spec import FeatureSpec
+from forecasting.features.table import Table, table_features, table_targets
+from forecasting.models.bundle import Bundle, filled_buffer, read_bundle, recent_windows, record_holdout, write_bundle
+from forecasting.models.intervals import Offsets
+from forecasting.models.manifest import BundleError, Description, SeriesWindow
 
 SPEC = FeatureSpec(
     target="temperature",

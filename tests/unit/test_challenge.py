@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from forecasting.challenge import ChallengeError, load_challenge
+from forecasting.challenge.schema import ChallengeError, load_challenge
 
 CHALLENGES = Path(__file__).resolve().parents[2] / "challenges"
 WEATHER = (CHALLENGES / "weather.toml").read_text(encoding="utf-8")
@@ -23,7 +23,10 @@ MISTAKES = [
     ("horizons = [4, 5, 6]", "horizons = [6, 4]", "target.horizons", "ascending", "[6, 4]"),
     ("horizons = [4, 5, 6]", "horizons = [0]", "target.horizons[0]", ">= 1", "0"),
     ('name = "weather"', 'name = "other"', "name", "'weather'", "'other'"),
-    ('title = "', 'titel = "', "unknown field `titel`", "", ""),
+    ('title = "', 'titel = "', "unknown field `titel`", "the keys name, title, target", "the keys name, titel, target"),
+    ('unique_id = "JFK"', 'unique = "JFK"', "source.series[1]", "the keys unique_id, query", "keys unique, query"),
+    ('unique_id = "JFK"', 'unique_id = "JFK"\nid = 1', "source.series[1]", "the keys unique_id, query", "id, query"),
+    ('unit = "mm" }', 'unit = "mm", kind = 1 }', "source.variables[...]", "the keys name, unit", ""),
     ("history_days = 365", "", "source", "missing required field `history_days`", ""),
     ("history_days = 365", "history_days = 30", "learner.holdout_days + calibration_days", "30", "56"),
     ('kind = "open-meteo"', 'kind = "tarot"', "source.kind", "", "'tarot'"),

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ci.chart import MOST_POINTS, error_chart
-from forecasting.verdict import Verdict
+from ci.gate.chart import MOST_POINTS, error_chart
+from forecasting.judging.verdict import Verdict
 from tests.judgements import contest, verdict, without_production
 
 NUMBER = r"[+-]?\d+(?:\.\d+)?"

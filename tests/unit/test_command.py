@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import ConfigurationError
+from clients.errors import ConfigurationError
 from pipelines.files import write_json
 from pipelines.history import Collection
 from pipelines.run import open_run, parse_utc

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from forecasting.drift import (
+from forecasting.drift.distances import (
     feature_reference,
     feature_references,
     out_of_distribution,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.tsa.stattools import diebold_mariano_test
 
-from forecasting.equal_accuracy import TooLittleEvidence, diebold_mariano, holm, student_t_survival
+from forecasting.judging.equal_accuracy import TooLittleEvidence, diebold_mariano, holm, student_t_survival
 
 
 def dependent_errors(seed: int) -> tuple[np.ndarray, np.ndarray, int]:

@@ -6,32 +6,47 @@ from datetime import UTC, datetime
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 
-from forecasting.evaluation import Compared, Evaluation, Measured, Predictions, Window, measure
-from forecasting.metrics import NoRows
+from clients.errors import DataRejected
+from forecasting.judging.evaluation import Evaluation, ModelErrors, ModelEvaluation, Window
+from forecasting.judging.losses import Loss
 from pipelines.evaluate import run_metrics
 from pipelines.files import read_json, write_json
+from pipelines.holdout import PanelFrame
 
 NOW = datetime(2013, 12, 30, tzinfo=UTC)
+HOURS = pd.to_timedelta([0, 1, 2, 3], unit="h")
 
 
-def predictions(**changes: object) -> Predictions:
-    """EWR and JFK, horizons 4 and 5; errors 1, 2, 3, 4 in that order."""
-    made = Predictions(
-        unique_id=np.array(["EWR", "EWR", "JFK", "JFK"], dtype=object),
-        horizon=np.array([4, 5, 4, 5]),
-        compared=np.ones(4, dtype=bool),
-        truth=np.array([10.0, 20.0, 30.0, 40.0]),
-        value=np.array([11.0, 22.0, 33.0, 44.0]),
-        lower=np.array([9.0, 21.0, 29.0, 39.0]),
-        upper=np.array([12.0, 23.0, 34.0, 45.0]),
+def panel(**changes: object) -> PanelFrame:
+    """EWR and JFK, horizons 4 and 5; the candidate's errors are 1, 2, 3, 4 in that order. There is no production."""
+    rows = pd.DataFrame(
+        {
+            "unique_id": ["EWR", "EWR", "JFK", "JFK"],
+            "ds": pd.Timestamp(NOW),
+            "horizon": [4, 5, 4, 5],
+            "truth": [10.0, 20.0, 30.0, 40.0],
+            "persistence": [9.0, 9.0, 29.0, 29.0],
+            "candidate": [11.0, 22.0, 33.0, 44.0],
+            "candidate_lower": [9.0, 21.0, 29.0, 39.0],
+            "candidate_upper": [12.0, 23.0, 34.0, 45.0],
+            "production": np.nan,
+            "production_lower": np.nan,
+            "production_upper": np.nan,
+            "compared": True,
+        }
     )
-    return msgspec.structs.replace(made, **changes)
+    return PanelFrame(rows.assign(**changes), None, ())
 
 
-def evaluation(measured: Measured, **changes: object) -> Evaluation:
-    candidate = Compared(
+def candidate_errors(loss: Loss = "squared_error", **changes: object) -> ModelErrors:
+    return panel(**changes).errors(loss)["candidate"]
+
+
+def evaluation(measured: ModelErrors, **changes: object) -> Evaluation:
+    candidate = ModelEvaluation(
         version="", mlflow_run="r", git_sha="s", dataset_md5="m", train_end=NOW, bundle_bytes=7,
         prediction_seconds_per_row=0.5, measured=measured,
     )  # fmt: skip
@@ -44,42 +59,57 @@ def evaluation(measured: Measured, **changes: object) -> Evaluation:
 
 
 def test_errors_are_given_whole_by_horizon_and_by_series():
-    measured = measure(predictions(), "squared_error")
-    assert measured.overall.loss == (1 + 4 + 9 + 16) / 4
-    assert measured.overall.rmse == pytest.approx(7.5**0.5)
-    assert measured.horizons[4].mae == 2.0
-    assert measured.series["JFK"].mae == 3.5
-    assert (measured.overall.coverage, measured.horizons[4].coverage) == (0.75, 1.0)
+    errors = candidate_errors()
+    assert errors.overall.loss == (1 + 4 + 9 + 16) / 4
+    assert errors.overall.rmse == pytest.approx(7.5**0.5)
+    assert errors.horizons[4].mae == 2.0
+    assert errors.series["JFK"].mae == 3.5
+    assert (errors.overall.coverage, errors.horizons[4].coverage) == (0.75, 1.0)
+
+
+def test_series_that_do_not_stand_together_are_told_apart():
+    errors = candidate_errors(unique_id=["JFK", "EWR", "EWR", "JFK"], ds=pd.Timestamp(NOW) + HOURS, persistence=1.0)
+    assert (errors.series["EWR"].mae, errors.series["JFK"].mae) == (2.5, 2.5)
+    assert list(errors.series) == ["EWR", "JFK"]
 
 
 def test_the_loss_is_the_challenges_own():
-    assert measure(predictions(), "absolute_error").overall.loss == 2.5
+    assert candidate_errors("absolute_error").overall.loss == 2.5
 
 
 def test_rows_that_not_every_model_predicts_do_not_count():
-    measured = measure(predictions(compared=np.array([True, True, False, True])), "squared_error")
-    assert (measured.overall.rows, measured.horizons[4].rows, measured.series["JFK"].rows) == (3, 1, 1)
-    assert measured.horizons[4].mae == 1.0
+    errors = candidate_errors(compared=[True, True, False, True])
+    assert (errors.overall.rows, errors.horizons[4].rows, errors.series["JFK"].rows) == (3, 1, 1)
+    assert errors.horizons[4].mae == 1.0
 
 
 def test_a_horizon_that_no_other_model_predicts_is_measured_on_its_own():
-    measured = measure(predictions(compared=np.array([True, False, True, False])), "squared_error")
-    assert (measured.overall.rows, measured.horizons[5].rows) == (2, 2)
-    assert measured.horizons[5].mae == 3.0
+    errors = candidate_errors(compared=[False, True, False, True])
+    assert (errors.overall.rows, errors.horizons[4].rows) == (2, 2)
+    assert errors.horizons[4].mae == 2.0
+    assert list(errors.horizons) == [4, 5]
 
 
 def test_nothing_compared_is_an_error():
-    with pytest.raises(NoRows):
-        measure(predictions(compared=np.zeros(4, dtype=bool)), "squared_error")
+    with pytest.raises(DataRejected, match="expected rows that every model predicts"):
+        candidate_errors(compared=False)
 
 
 def test_a_model_without_intervals_has_no_coverage():
-    assert measure(predictions(lower=None, upper=None), "squared_error").overall.coverage is None
+    assert panel().errors("squared_error")["persistence"].overall.coverage is None
+
+
+def test_production_is_measured_on_its_own_predictions_and_intervals():
+    errors = panel(
+        production=[10.0, 20.0, 30.0, 41.0], production_lower=[11.0] * 4, production_upper=[50.0] * 4
+    ).errors("squared_error")
+    assert errors["production"].overall.mae == 0.25
+    assert errors["production"].overall.coverage == 0.75
+    assert "production" not in panel().errors("squared_error")
 
 
 def test_metric_names_are_those_that_every_mlflow_takes():
-    uncommon = np.array(["BTC:USD", "BTC:USD", "h4", "h4"], dtype=object)
-    made = evaluation(measure(predictions(unique_id=uncommon), "squared_error"))
+    made = evaluation(candidate_errors(unique_id=["BTC:USD", "BTC:USD", "h4", "h4"]))
     metrics = list(run_metrics(made))
     names = [name for name, _ in metrics]
     assert {"rmse", "mae", "r2", "coverage_90", "rmse_h4", "coverage_90_h5", "persistence.rmse", "skill"} <= set(names)
@@ -90,8 +120,8 @@ def test_metric_names_are_those_that_every_mlflow_takes():
 
 
 def test_production_has_its_own_figures():
-    own = measure(predictions(), "squared_error")
-    better = measure(predictions(value=np.array([10.0, 20.0, 30.0, 41.0])), "squared_error")
+    own = candidate_errors()
+    better = candidate_errors(candidate=[10.0, 20.0, 30.0, 41.0])
     made = evaluation(own)
     production = msgspec.structs.replace(made.candidate, measured=better, bundle_bytes=9)
     metrics = dict(run_metrics(msgspec.structs.replace(made, production=production)))
@@ -101,12 +131,12 @@ def test_production_has_its_own_figures():
 
 
 def test_skill_is_left_out_when_persistence_is_perfect():
-    perfect = measure(predictions(value=np.array([10.0, 20.0, 30.0, 40.0])), "squared_error")
+    perfect = candidate_errors(candidate=[10.0, 20.0, 30.0, 40.0])
     names = [name for name, _ in run_metrics(evaluation(perfect))]
     assert "skill" not in names
 
 
 def test_the_record_comes_back_as_it_was_written(tmp_path):
-    made = evaluation(measure(predictions(), "squared_error"), reasons=("too short",), fair=False)
+    made = evaluation(candidate_errors(), reasons=("too short",), fair=False)
     write_json(tmp_path / "evaluation.json", made)
     assert read_json(tmp_path / "evaluation.json", Evaluation, made_by="evaluate") == made

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecasting import table_features as table_features_module
-from forecasting.challenge import Differences, Features, Lags, Rolling
-from forecasting.features import FeatureError, FeatureSpec
-from forecasting.ring_buffer import Arrival, RingBuffer
-from forecasting.table_features import Table, table_features, table_targets
+from forecasting.challenge.schema import Differences, Features, Lags, Rolling
+from forecasting.features import table as table_features_module
+from forecasting.features.definitions import FeatureError
+from forecasting.features.ring_buffer import Arrival, RingBuffer
+from forecasting.features.spec import FeatureSpec
+from forecasting.features.table import Table, table_features, table_targets
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 START = 376_944  # 2013-01-01T00:00Z in hours

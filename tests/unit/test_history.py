@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecasting.challenge import Challenge, load_challenge
+from forecasting.challenge.schema import Challenge, load_challenge
 from pipelines.history import History, empty_history, fold, read_answer
 from pipelines.raw import RawDamaged, collected_at_of, pack, raw_key, unpack
-from pipelines.sources import Answer, make_source
+from pipelines.sources import make_source
+from pipelines.sources.source import Answer
 
 START = datetime(2013, 12, 1, tzinfo=UTC)
 CHALLENGE = load_challenge(Path(__file__).parents[2] / "challenges/weather.toml")
@@ -140,7 +141,7 @@ def test_raw_keys_sort_as_their_moments(moments: list[datetime]) -> None:
     ]
 
 
-@pytest.mark.parametrize("damaged", [b"", b"rubbish", gzip.compress(b"{}"), gzip.compress(b"\xff")])
+@pytest.mark.parametrize("damaged", [b"", b"rubbish", gzip.compress(b"{}", mtime=0), gzip.compress(b"\xff", mtime=0)])
 def test_a_damaged_raw_object_is_told_as_one(damaged: bytes) -> None:
     with pytest.raises(RawDamaged):
         unpack(damaged)

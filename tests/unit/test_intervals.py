@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from forecasting.intervals import Offsets, TooFewResiduals, calibrate, coverage, residuals_needed
+from forecasting.models.intervals import Offsets, TooFewResiduals, calibrate, coverage, residuals_needed
 
 
 def test_offsets_are_the_order_statistics_of_the_finite_sample_correction() -> None:

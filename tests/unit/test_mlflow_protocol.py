@@ -17,8 +17,8 @@ from mlflow.deployments import PredictionsResponse
 from mlflow.pyfunc import scoring_server
 from mlflow.utils.proto_json_utils import dump_input_data
 
-from service import mlflow_protocol
-from service.problems import Problem
+from service.protocols import mlflow_protocol
+from service.protocols.problems import Problem
 
 COLUMNS = ("temperature_lag_0", "humidity/~percent", "hour_of_day_sin_h4")
 A, B, C = COLUMNS

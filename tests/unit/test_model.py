@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+import treelite
+from sklearn.ensemble import RandomForestRegressor
 
-from forecasting.bundle import read_bundle
-from forecasting.drift import out_of_distribution
-from forecasting.features import Calendar
-from forecasting.table_features import table_features
-from service.model import Model
-from tests.serving import SPEC, make_bundle, recorded_table
+from forecasting.drift.distances import out_of_distribution
+from forecasting.features.definitions import Calendar
+from forecasting.features.table import table_features
+from forecasting.models.bundle import Bundle, read_bundle, write_bundle
+from forecasting.models.manifest import BundleError, Description
+from service.model.bundle_source import load_model
+from service.model.served import Model, check_example
+from service.service_settings import Settings
+from tests.serving import SPEC, START, make_bundle, recorded_table
 
 
 @pytest.mark.parametrize(("leaves", "walked"), [(31, False), (40, True)])
 def test_rows_alone_and_together_are_forecast_as_the_bundle_does(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, leaves: int, walked: bool
 ) -> None:
-    bundle = read_bundle(make_bundle(tmp_path / "bundle", trees=5, leaves=leaves))
+    months = (START, START + timedelta(days=90))
+    bundle = read_bundle(make_bundle(tmp_path / "bundle", *months, trees=5, leaves=leaves))
     with caplog.at_level(logging.INFO, "service.model"):
         model = Model(bundle, "1")
     assert bool(caplog.records) is walked  # trees of more leaves than the masks have bits
-    rows = table_features(SPEC, recorded_table())[::500].copy()
+    rows = table_features(SPEC, recorded_table(*months))[::120].copy()
     rows = rows[~np.isnan(rows[:, SPEC.origin_column])]
     rows[::5, 0] += 80.0
     columns = {each: [SPEC.columns.index(name) for name in SPEC.columns_for(each)] for each in SPEC.horizons}
@@ -49,3 +57,40 @@ def test_rows_alone_and_together_are_forecast_as_the_bundle_does(
     np.testing.assert_allclose(alone.forecast, expected[:1], rtol=0, atol=1e-9)
     assert (alone.lower < alone.forecast).all()
     assert (alone.forecast < alone.upper).all()
+
+
+@pytest.mark.parametrize("leaves", [31, 40])
+def test_a_bundle_that_gives_its_example_is_loaded(tmp_path: Path, leaves: int) -> None:
+    months = (START, START + timedelta(days=30))
+    directory = make_bundle(tmp_path / "bundle", *months, trees=5, leaves=leaves)
+    model = load_model(Settings(bundle=str(directory), model_version="7"))
+    assert (model.name, model.version) == ("weather", "7")
+
+
+def test_a_bundle_that_a_single_row_and_a_batch_would_be_forecast_differently_from_is_refused(tmp_path: Path) -> None:
+    """Treelite takes the mean of a random forest's trees; the masks that serve single rows add the trees up."""
+    whole = read_bundle(make_bundle(tmp_path / "whole", START, START + timedelta(days=30), trees=1))
+    forests = {}
+    for horizon in SPEC.horizons:
+        inputs = np.random.default_rng(0).normal(size=(200, len(SPEC.columns_for(horizon))))
+        forest = RandomForestRegressor(n_estimators=3, max_leaf_nodes=8, random_state=0).fit(inputs, inputs[:, 0] + 9.0)
+        forests[horizon] = treelite.sklearn.import_model(forest).serialize_bytes()
+    known = {name: getattr(whole.manifest, name) for name in Description.__struct_fields__}
+    write_bundle(tmp_path / "forests", Description(**known), forests, whole.observations)
+    read_bundle(tmp_path / "forests").check_example()  # treelite's walk alone finds nothing
+    with pytest.raises(BundleError, match=r"example\.forecasts: expected .*; as a single row the models give"):
+        load_model(Settings(bundle=str(tmp_path / "forests")))
+
+
+def test_a_bundle_that_computes_something_else_than_its_example_is_refused(tmp_path: Path) -> None:
+    whole = read_bundle(make_bundle(tmp_path / "bundle", START, START + timedelta(days=30), trees=1))
+    first, *others = whole.manifest.example.forecasts
+    for changed in (
+        msgspec.structs.replace(first, value=first.value + 1e-6),
+        msgspec.structs.replace(first, upper=first.upper + 1e-6),
+        msgspec.structs.replace(first, ds=first.ds + timedelta(hours=1)),
+    ):
+        example = msgspec.structs.replace(whole.manifest.example, forecasts=(changed, *others))
+        manifest = msgspec.structs.replace(whole.manifest, example=example)
+        with pytest.raises(BundleError, match=r"example\.forecasts: expected "):
+            check_example(Model(Bundle(manifest, whole.observations, whole.forecaster), "1"))

@@ -9,13 +9,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from forecasting.bundle import Bundle, read_bundle
-from forecasting.drift import population_stability_index, stability_limit
-from forecasting.features import Calendar
-from forecasting.table_features import table_features
-from service.board import LATENCY_BOUNDS, STATUSES, Boards, Layout
-from service.model import Model
-from service.monitor import FEWEST_ROWS, Monitor, Newest, Score
+from forecasting.drift.distances import population_stability_index, stability_limit
+from forecasting.features.definitions import Calendar
+from forecasting.features.table import table_features
+from forecasting.models.bundle import Bundle, read_bundle
+from service.model.served import Model
+from service.watch.monitor import FEWEST_ROWS, Monitor, Newest, Score
+from service.watch.worker_counts import LATENCY_BOUNDS, STATUSES, AllCounts, Layout
 from tests.serving import SPEC, recorded_table
 
 WINDOW = 500
@@ -37,7 +37,7 @@ def recorded() -> np.ndarray:
 
 def monitor_of(model: Model, directory: Path | None = None) -> Monitor:
     layout = Layout(len(model.columns), len(model.horizons), WINDOW, WINDOW, series=2)
-    return Monitor(model, Boards(layout, directory))
+    return Monitor(model, AllCounts(layout, directory))
 
 
 def with_loss(model: Model, loss: str) -> Model:
@@ -162,9 +162,9 @@ def test_all_workers_have_one_window_and_a_successor_goes_on(model: Model, recor
         signals = monitor.signals()
         assert signals.rows == 100
         assert signals.out_of_distribution_ratio == 0.5
-    layout = one.boards.layout
+    layout = one.counts.layout
     del one, two, monitor
-    heir = Monitor(model, Boards(layout, tmp_path))
+    heir = Monitor(model, AllCounts(layout, tmp_path))
     heir.row("stream", recorded[0], unusual=False)
     assert heir.signals().rows == 101
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tritonclient.utils import np_to_triton_dtype
 
-from service import open_inference, open_inference_types
-from service.problems import Problem
+from service.protocols import open_inference, open_inference_types
+from service.protocols.problems import Problem
 
 COLUMNS = ("temperature_lag_0", "humidity_lag_0", "hour_of_day_sin_h4")
 HORIZONS = (4, 5, 6)

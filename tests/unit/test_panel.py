@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from forecasting.panel import COLUMNS, PanelError, codes, read_panel
+from forecasting.judging.panel import COLUMNS, PanelError, codes, read_panel
 
 
 def columns(**changes: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,22 +1,19 @@
-"""What `python -m ci metrics` makes of what it knows: kept, left out, told once; and how its small server answers."""
+"""What the exporter makes of what it knows: kept, left out, told once."""
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import httpx
 import pytest
+from prometheus_client import generate_latest
 
-from ci.errors import CiError, ConfigurationError, NoVerdict, PassingFault
-from ci.metrics.airflow_runs import DagRuns, EndedRun
-from ci.metrics.exposition import Pipeline, exposed
-from ci.metrics.mlflow_records import Records, reason_of
-from ci.metrics.server import listening
-from ci.metrics.watched import Watched
+from clients.errors import ConfigurationError, NoVerdict, PassingFault, RpsError
+from monitoring.exporter.airflow_runs import DagRuns, EndedRun
+from monitoring.exporter.mlflow_records import Records, reason_of
+from monitoring.exporter.pipeline_metrics import Pipeline, registry_of
+from monitoring.exporter.watched import Watched
 from scripts.services import ROOT
 
 RUNS = {
@@ -70,7 +67,7 @@ class Script:
 
     def __call__(self) -> object:
         found = next(self._looks)
-        if isinstance(found, CiError):
+        if isinstance(found, RpsError):
             raise found
         return found
 
@@ -81,7 +78,7 @@ def pipeline(airflow: Callable, mlflow: Callable, note: Callable[[str], None] = 
 
 def samples(of: Pipeline) -> dict[str, float]:
     """What is told, but for the process's own numbers and the times of the looks."""
-    lines = [line for line in exposed(of, "")[0].decode().splitlines() if line.startswith("rps_")]
+    lines = [line for line in generate_latest(registry_of(of)).decode().splitlines() if line.startswith("rps_")]
     found = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
     return {name: value for name, value in found.items() if "_look_timestamp" not in name}
 
@@ -162,62 +159,8 @@ def test_reasons_are_of_a_closed_set(tag: str, reason: str) -> None:
     assert reason_of(tag) == reason
 
 
-@pytest.fixture
-def served() -> Iterator[str]:
-    """The address of a server that tells of Airflow alone."""
-    told = pipeline(Script(RUNS), Script())
-    told.airflow.once()
-    with listening(told, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
-
-def test_a_scrape_is_prometheus_text_or_open_metrics_as_asked(served: str) -> None:
-    plain = httpx.get(f"{served}/metrics?x=1")
-    assert plain.status_code == 200
-    assert plain.headers["content-type"].startswith("text/plain")
-    assert 'rps_pipeline_up{system="airflow"} 1.0\n' in plain.text
-    assert 'system="mlflow"' not in plain.text
-    open_metrics = httpx.get(f"{served}/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
-    assert open_metrics.headers["content-type"].startswith("application/openmetrics-text")
-    assert open_metrics.text.endswith("# EOF\n")
-
-
-def test_health_says_which_systems_answer(served: str) -> None:
-    answer = httpx.get(f"{served}/health")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "up": {"airflow": True, "mlflow": None}})
-
-
-def test_a_head_has_no_body_and_the_connection_goes_on(served: str) -> None:
-    with httpx.Client() as client:
-        head = client.head(f"{served}/health")
-        assert (head.status_code, head.content) == (200, b"")
-        assert int(head.headers["content-length"]) == len(client.get(f"{served}/health").content)
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/", 404), ("HEAD", "/metrics/x", 404), ("POST", "/metrics", 501)]
-)
-def test_anything_else_is_refused(served: str, method: str, path: str, status: int) -> None:
-    assert httpx.request(method, f"{served}{path}").status_code == status
-    assert httpx.get(f"{served}/health").status_code == 200
-
-
-def test_silent_and_broken_clients_keep_nobody_waiting(served: str, capfd: pytest.CaptureFixture[str]) -> None:
-    address = ("127.0.0.1", httpx.URL(served).port or 0)
-    with socket.create_connection(address) as silent, socket.create_connection(address) as broken:
-        silent.sendall(b"GET /metrics HTTP/1.1\r\n")
-        broken.sendall(b"\x16\x03\x01\x02\x00 this is no HTTP\r\n\r\n")
-        assert httpx.get(f"{served}/metrics").status_code == 200
-    assert httpx.get(f"{served}/metrics").status_code == 200
-    assert "Traceback" not in capfd.readouterr().err
-
-
 def refused(*options: str, **environment: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "ci", "metrics", *options]
+    command = [sys.executable, "-m", "monitoring.exporter", *options]
     done = subprocess.run(
         command, cwd=ROOT, env={"PATH": "", **environment}, capture_output=True, text=True, timeout=120, check=False
     )
@@ -233,7 +176,11 @@ SETTINGS = {"AIRFLOW_API_URL": "http://127.0.0.1:9", "AIRFLOW_TOKEN": "x", "MLFL
     [
         ((), {"AIRFLOW_API_URL": ""}, "set AIRFLOW_API_URL in the environment"),
         ((), {"MLFLOW_TRACKING_URI": ""}, "set MLFLOW_TRACKING_URI in the environment"),
-        ((), {"MLFLOW_TRACKING_URI": "http://ana:hunter2@127.0.0.1:9"}, "MLFLOW_TRACKING_URI holds a credential"),
+        (
+            (),
+            {"MLFLOW_TRACKING_URI": "http://ana:hunter2@127.0.0.1:9"},
+            "MLFLOW_TRACKING_URI: expected an address without user and password",
+        ),
         (("--challenges", "docs"), {}, "--challenges docs: expected 1 to 20 challenge files; found 0"),
     ],
 )
@@ -244,10 +191,10 @@ def test_a_wrong_setting_is_told_before_anything_is_asked(
     assert (code, told in said, "hunter2" in said) == (64, True, False), said
 
 
-@pytest.mark.parametrize(("host", "port"), [("192.0.2.1", 0), ("127.0.0.1", 99999), ("no-such-host.invalid", 0)])
+@pytest.mark.parametrize(("host", "port"), [("192.0.2.1", 0), ("127.0.0.1", 99999)])
 def test_an_address_that_cannot_be_had_is_told(host: str, port: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"--host {host} --port {port}: cannot listen there: "):
-        listening(pipeline(Script(), Script()), host, port)
+    code, said = refused("--host", host, "--port", str(port), **SETTINGS)
+    assert (code, f"--host {host} --port {port}: cannot listen there: " in said) == (64, True), said
 
 
 def test_the_documentation_names_every_metric_and_no_other() -> None:
@@ -261,5 +208,5 @@ def test_the_documentation_names_every_metric_and_no_other() -> None:
     told = pipeline(Script(RUNS), Script(RECORDS))
     told.airflow.once()
     told.mlflow.once()
-    exposition = exposed(told, "")[0].decode()
+    exposition = generate_latest(registry_of(told)).decode()
     assert table == {line.split()[2] for line in exposition.splitlines() if line.startswith("# TYPE rps_")}

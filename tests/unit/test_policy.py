@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ci.errors import ConfigurationError
-from ci.judgement import PolicyChange
-from ci.policy import challenges, commit_of, read_policy
-from forecasting.challenge import Gate
+from ci.gate.policy import challenges, commit_of, read_policy
+from clients.errors import ConfigurationError
+from forecasting.challenge.schema import Gate
+from records.judgement import PolicyChange
 from tests.runs import ROOT
 
 
@@ -135,7 +135,7 @@ def test_the_rest_of_the_bases_file_may_be_of_another_schema(repository):
         (gate(max_regression='"much"'), r"gate\.max_regression: expected `float`, got `str`"),
         (gate(coverage="[0.5, 2]"), r"gate\.coverage\[1\]: expected `float` <= 1\.0"),
         (gate(significance="nan"), r"gate\.significance: expected `float`"),
-        ("gate = 3\n", r"gate: expected a table; found 3"),
+        ("gate = 3\n", r"gate: expected `object`, got `int`; found 3"),
         ("[gate\n", "not valid TOML"),
     ],
 )
@@ -209,7 +209,9 @@ def test_a_commit_without_challenges_has_none(repository):
 
 
 def test_this_repositorys_policies_are_listed_without_loading_a_training_library():
-    program = "import sys, pathlib, ci.policy as p; print(*p.challenges(pathlib.Path('.'), 'HEAD'), '|', *sys.modules)"
+    program = (
+        "import sys, pathlib, ci.gate.policy as p; print(*p.challenges(pathlib.Path('.'), 'HEAD'), '|', *sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     names, _, modules = done.stdout.partition("|")
     assert "weather" in names.split()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-from ci.dag_run import TaskState
-from ci.progress import Log
+from clients.dag_run import TaskState
+from clients.progress import Log
 
 
 def task(name: str, state: str, attempt: int = 1) -> TaskState:

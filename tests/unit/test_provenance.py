@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from ci.release.build import Base, labels
 from ci.release.context import Context, read_context
-from ci.release.image import Base, labels
 from ci.release.plan import Plan
 from ci.release.provenance import statement
-from tests.release_image import SOURCE_URL, made_plan, made_source
+from doubles.release_image import SOURCE_URL, made_plan, made_source
 from tests.serving import make_bundle
 
 IMAGE = f"registry.example/team/rps@sha256:{'1' * 64}"

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.quality import QualityReport, Violation, judge
+from doubles.replay.recording import COLUMNS, RECORDING
+from pipelines.data_rules import judge
 from pipelines.validate import as_markdown
-from scripts.replay.recording import COLUMNS, RECORDING
+from records.quality import QualityReport, Violation
 from tests.runs import AS_OF, made_up_weather, weather
 
 CHALLENGE = weather()

@@ -9,9 +9,9 @@ import pytest
 import treelite
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from forecasting.drift import feature_reference, out_of_distribution
-from forecasting.quick_scorer import MOST_LEAVES, QuickScorer, Unsuitable
-from forecasting.trees import TreeEnsemble
+from forecasting.drift.distances import feature_reference, out_of_distribution
+from forecasting.models.quick_scorer import MOST_LEAVES, QuickScorer, Unsuitable
+from forecasting.models.trees import TreeEnsemble
 
 WIDTH = 6
 NOT_WATCHED = [None] * WIDTH

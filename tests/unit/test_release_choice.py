@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ci.errors import ConfigurationError, NotReleased
 from ci.release.choose import choose
 from ci.release.plan import ModelVersion
+from clients.errors import ConfigurationError, NotReleased
 
 PARTS = {"a" * 40, "b" * 40}
 """The commits of the history that is released."""

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from ci.errors import CiError, ConfigurationError, NotReleased, PassingFault
-from ci.progress import Log
+from ci.release.build import Base, followed, labels
 from ci.release.context import PATHS, read_context
-from ci.release.image import Base, followed, labels
+from clients.errors import ConfigurationError, NotReleased, PassingFault, RpsError
+from clients.progress import Log
+from doubles.release_image import SOURCE_URL, Source, made_plan, made_source
 from scripts.services import ROOT
-from tests.release_image import SOURCE_URL, Source, made_plan, made_source
 from tests.serving import make_bundle
 
 
@@ -45,11 +45,11 @@ def own_bundle(small_bundle: Path, tmp_path: Path) -> Path:
 def test_the_context_is_the_commit_whatever_the_working_tree_holds(source: Source, small_bundle: Path, tmp_path: Path):
     clone = Source(tmp_path / "clone")
     subprocess.run(["git", "clone", "--quiet", source.repository, clone.repository], check=True)
-    (clone.repository / "service" / "settings.py").write_text("raise SystemExit\n", encoding="utf-8")
+    (clone.repository / "service" / "service_settings.py").write_text("raise SystemExit\n", encoding="utf-8")
     (clone.repository / "service" / "new.py").write_text("", encoding="utf-8")
     (clone.repository / ".gitattributes").write_text("*.py eol=crlf\n", encoding="utf-8")
     context = read_context(clone.repository, clone.sha, small_bundle)
-    assert context.files["service/settings.py"] == (ROOT / "service" / "settings.py").read_bytes()
+    assert context.files["service/service_settings.py"] == (ROOT / "service" / "service_settings.py").read_bytes()
     assert "service/new.py" not in context.files
     assert context.tar == read_context(source.repository, source.sha, small_bundle).tar
 
@@ -193,7 +193,7 @@ RETRYING = (
         ("ImportError: no such thing\n", "returned a non-zero code: 1", NotReleased, "no such thing"),
     ],
 )
-def test_a_failed_build_is_told_as_what_it_is(stream: str, error: str, kind: type[CiError], told: str):
+def test_a_failed_build_is_told_as_what_it_is(stream: str, error: str, kind: type[RpsError], told: str):
     events = [{"stream": stream}, {"errorDetail": {"message": error}, "error": error}]
     with pytest.raises(kind, match=told) as caught:
         followed(events, Log(io.StringIO(), grouped=False))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ci.release.engine import Credentials
 from ci.release.verify import credentials_for
+from clients.engine import Credentials
 
 LOGIN = {"REGISTRY_USERNAME": "ana", "REGISTRY_PASSWORD": "secret"}
 

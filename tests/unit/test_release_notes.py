@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from ci.release.choose import choose
-from ci.release.history import Commit
+from ci.release.code_history import Commit
 from ci.release.notes import COMMITS_SHOWN, Released, render
 from ci.release.numbering import Named
 from ci.release.plan import ModelVersion, Number, Plan
-from forecasting.bundle import read_bundle
+from forecasting.models.bundle import read_bundle
 
 SHA, MODEL_SHA = "c" * 40, "d" * 40
 IMAGE = f"registry.example/ana/weather@sha256:{'0' * 64}"

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ci.errors import ConfigurationError, NotReleased
-from ci.release.history import History
+from ci.release.code_history import History
 from ci.release.numbering import (
     Named,
     after,
@@ -18,6 +17,7 @@ from ci.release.numbering import (
     require_not_older,
 )
 from ci.release.plan import Number, number_of
+from clients.errors import ConfigurationError, NotReleased
 from tests.unit.test_policy import Repository
 
 
@@ -151,6 +151,6 @@ def test_what_is_part_of_a_commit(repository):
 
 @pytest.mark.parametrize("kind", ["other", "fix"])
 def test_all_but_features_and_breaks_is_a_patch(kind):
-    from ci.release.history import Commit
+    from ci.release.code_history import Commit
 
     assert after(Number(0, 9, 9), [Commit("a" * 40, "x", kind)]) == Number(0, 9, 10)

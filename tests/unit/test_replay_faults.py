@@ -5,16 +5,16 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from scripts.replay.carry import carry
-from scripts.replay.recording import load
-from scripts.replay.server import ReplayServer
+from doubles.replay.carry import carry
+from doubles.replay.recording import load
+from doubles.replay.replay_server import ReplayServer
+from doubles.threaded_server import serving_in_thread
 
 ROOT = Path(__file__).parents[2]
 RECORDING = load()
@@ -29,13 +29,11 @@ QUERY = {
 
 @pytest.fixture
 def api() -> Iterator[httpx.Client]:
-    with ReplayServer("127.0.0.1", 0, RECORDING, None, 0.0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        with httpx.Client(base_url=server.url) as client:
-            yield client
-        server.shutdown()
-        thread.join()
+    with (
+        serving_in_thread(ReplayServer("127.0.0.1", 0, RECORDING, None, 0.0)) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        yield client
 
 
 def fault(api: httpx.Client, kind: str, **options: object) -> None:
@@ -181,7 +179,7 @@ def test_a_wrong_fault_is_refused_with_what_was_expected(api: httpx.Client, wron
 
 
 def test_the_process_serves_until_it_is_told_to_end() -> None:
-    command = [sys.executable, "-m", "scripts.replay", "--port", "0", "--as-of", "2013-05-01T00:00:00Z", "--speed", "0"]
+    command = [sys.executable, "-m", "doubles.replay", "--port", "0", "--as-of", "2013-05-01T00:00:00Z", "--speed", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -194,7 +192,7 @@ def test_the_process_serves_until_it_is_told_to_end() -> None:
 
 @pytest.mark.parametrize("wrong", [["--host", "0.0.0.0"], ["--as-of", "soon"], ["--speed", "-1"]])
 def test_wrong_use_is_64_with_what_was_expected(wrong: list[str]) -> None:
-    command = [sys.executable, "-m", "scripts.replay", "--port", "0", *wrong]
+    command = [sys.executable, "-m", "doubles.replay", "--port", "0", *wrong]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 64
     assert "expected" in done.stderr

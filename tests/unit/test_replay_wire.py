@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import httpx
 import pytest
 
-from scripts.replay.recording import load
-from scripts.replay.server import NotLoopback, ReplayServer
+from doubles.replay.recording import load
+from doubles.replay.replay_server import NotLoopback, ReplayServer
+from doubles.threaded_server import serving_in_thread
 
 RECORDING = load()
 EWR = {"latitude": "40.69", "longitude": "-74.17"}
@@ -22,12 +22,9 @@ VARIABLES = (
 
 @pytest.fixture
 def server() -> Iterator[ReplayServer]:
-    with ReplayServer("127.0.0.1", 0, RECORDING, datetime(2013, 7, 1, 12, 30, tzinfo=UTC), 0.0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    replay = ReplayServer("127.0.0.1", 0, RECORDING, datetime(2013, 7, 1, 12, 30, tzinfo=UTC), 0.0)
+    with serving_in_thread(replay) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

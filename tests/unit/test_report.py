@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ci.comment import report_length
-from ci.judgement import Judgement, Links, PolicyChange
-from ci.report import COMMENT_LIMIT, RESERVE, render
-from forecasting.contests import Contest
-from forecasting.verdict import Reason
+from ci.gate.comment import report_length
+from ci.gate.report import COMMENT_LIMIT, RESERVE, render
+from forecasting.judging.contests import Contest
+from forecasting.judging.verdict import Reason
+from records.judgement import Judgement, Links, PolicyChange
 from tests.judgements import (
     blocked,
     contest,

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from ci.judgement import Judgement
 from ci.markdown import length
-from ci.retrain.issue import BODY_LIMIT, HISTORY, Answer, Entry, read_body, write_body
+from ci.retrain.drift_issue import BODY_LIMIT, HISTORY, Answer, Entry, read_body, write_body
 from ci.retrain.limits import Wait
 from ci.retrain.offer import Offer
 from ci.retrain.trigger import Trigger
+from records.judgement import Judgement
 from tests.judgements import blocked, data_rejected, passing, task_failed, violation
 
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -64,7 +64,7 @@ def test_a_release_that_was_asked_for_closes_the_issue_and_says_where_to_agree()
     ("given", "parts"),
     [
         (answer(blocked()), ["❌", "worse than production", "production stays as it is", "a person must look"]),
-        (answer(data_rejected()), ["⛔", "retraining cannot mend the data", "| rule | where | what |"]),
+        (answer(data_rejected()), ["⛔", "retraining cannot fix the data", "| rule | where | what |"]),
         (answer(task_failed()), ["⚠️", "no verdict", "a person must look"]),
         (answer(passing(), offer=Offer("failed", "GitHub answers 403")), ["not offered", "403", "by hand"]),
         (answer(passing(), offer=Offer("withdrawn", "rolled back")), ["withdrawn", "rolled back"]),

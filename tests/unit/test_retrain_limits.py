@@ -6,9 +6,9 @@ import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from ci.dag_run import Airflow
 from ci.retrain.limits import AtWork, GoOn, Limits, Retraining, Seen, Wait, decide, look, overtaken
-from ci.settings import AirflowSettings
+from clients.dag_run import Airflow
+from clients.settings import AirflowSettings
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LIMITS = Limits(cool_down=timedelta(hours=6), daily=4)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ci.errors import ConfigurationError
 from ci.retrain.trigger import Trigger, read_trigger
+from clients.errors import ConfigurationError
 
 NOW = datetime(2026, 11, 23, 12, 0, 5, tzinfo=UTC)
 GIVEN = dict.fromkeys(("event", "reason", "drift", "alert", "summary", "version", "started"), "")

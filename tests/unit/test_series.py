@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecasting.bundle import read_bundle
-from forecasting.ring_buffer import Arrival
-from service.model import Model
-from service.series import SeriesState, encoded_bytes
+from forecasting.features.ring_buffer import Arrival
+from forecasting.models.bundle import read_bundle
+from service.model.served import Model
+from service.state.series import SeriesState, encoded_bytes
 
 START = 380_000
 MOST_EXAMPLES = 60

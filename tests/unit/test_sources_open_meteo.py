@@ -12,11 +12,12 @@ import msgspec
 import pandas as pd
 import pytest
 
-from forecasting.challenge import Challenge, SourceVariable, load_challenge
-from pipelines.errors import ConfigurationError, DataRejected, PassingFault
-from pipelines.http import Request
-from pipelines.sources import Answer, make_source
+from clients.errors import ConfigurationError, DataRejected, PassingFault
+from clients.live_api import Request
+from forecasting.challenge.schema import Challenge, SourceVariable, load_challenge
+from pipelines.sources import make_source
 from pipelines.sources.open_meteo import OpenMeteo
+from pipelines.sources.source import Answer
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2013, 12, 30, 23, 30, tzinfo=UTC)

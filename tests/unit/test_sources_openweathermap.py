@@ -11,12 +11,13 @@ import msgspec
 import pandas as pd
 import pytest
 
-from forecasting.challenge import Challenge, Series, SourceVariable, load_challenge
-from pipelines.errors import ConfigurationError, DataRejected, PassingFault
-from pipelines.http import Limits, fetch
-from pipelines.sources import Answer, make_source
-from tests.doubles.openweathermap import CURRENT, FORECAST, INVALID_KEY, LATITUDE, LONGITUDE, encoded
-from tests.doubles.scripted_http import Scripted, scripted
+from clients.errors import ConfigurationError, DataRejected, PassingFault
+from clients.live_api import Limits, fetch
+from doubles.openweathermap_answers import CURRENT, FORECAST, INVALID_KEY, LATITUDE, LONGITUDE, encoded
+from doubles.scripted_http import Scripted, scripted
+from forecasting.challenge.schema import Challenge, Series, SourceVariable, load_challenge
+from pipelines.sources import make_source
+from pipelines.sources.source import Answer
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2022, 8, 30, 14, 45, tzinfo=UTC)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecasting.challenge import Challenge, load_challenge
-from pipelines.errors import DataRejected
+from clients.errors import DataRejected
+from forecasting.challenge.schema import Challenge, load_challenge
 from pipelines.split import newest_target, split_by_time
 
 AS_OF = datetime(2013, 12, 30, 23, tzinfo=UTC)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ci.github import STATUS_DESCRIPTION_LENGTH, Status
-from ci.judgement import Failure
-from ci.statuses import conclusion, shortened, status_line
+from ci.gate.statuses import conclusion, shortened, status_line
+from clients.github import STATUS_DESCRIPTION_LENGTH, Status
+from records.judgement import Failure
 
 PASSED = Status("success", "passed: RMSE 1.9 °C, 2.0% better than production", "http://comment/1")
 BLOCKED = Status("failure", "blocked by regression: RMSE 2.2 °C, 9.0% worse than production", "http://comment/2")

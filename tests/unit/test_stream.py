@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecasting.bundle import read_bundle
-from forecasting.manifest import SeriesWindow
-from forecasting.ring_buffer import grid_step, moment_of
-from service.board import ARRIVALS, Boards, Layout
-from service.model import Model
-from service.monitor import Monitor
-from service.series import SeriesState
-from service.stream import count, follow, warm
+from forecasting.features.ring_buffer import grid_step, moment_of
+from forecasting.models.bundle import read_bundle
+from forecasting.models.manifest import SeriesWindow
+from service.model.served import Model
+from service.state.series import SeriesState
+from service.state.stream import count, follow, warm
+from service.watch.monitor import Monitor
+from service.watch.worker_counts import ARRIVALS, AllCounts, Layout
 
 START = 380_000
 
@@ -83,7 +83,7 @@ def test_a_gap_that_features_cannot_bear_makes_no_forecast(model: Model) -> None
 
 def test_what_observations_led_to_is_counted(model: Model) -> None:
     layout = Layout(len(model.columns), len(model.horizons), 100, 100)
-    monitor = Monitor(model, Boards(layout, None))
+    monitor = Monitor(model, AllCounts(layout, None))
     state = SeriesState(model)
     followed = follow(model, state, [*hours(model, 60), *hours(model, 2, START + 57)])
     count(monitor, followed)

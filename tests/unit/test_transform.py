@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.features import feature_spec
+from clients.errors import ConfigurationError, DataRejected
+from forecasting.features.spec import feature_spec
 from pipelines import transform
-from pipelines.errors import ConfigurationError, DataRejected
 from tests.runs import made_up_weather, make_run, weather, write_observations
 
 SPEC = feature_spec(weather())

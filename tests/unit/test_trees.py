@@ -12,15 +12,15 @@ import pytest
 import treelite
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from forecasting.bundle import read_bundle
-from forecasting.manifest import BundleError
-from forecasting.trees import TreeEnsemble, TreesError
+from forecasting.models.bundle import read_bundle
+from forecasting.models.manifest import BundleError
+from forecasting.models.trees import TreeEnsemble, TreesError
 from tests.serving import ROOT
 
 RANDOM = np.random.default_rng(11)
 TRUNCATED = """
 import sys
-from forecasting.trees import TreeEnsemble, TreesError
+from forecasting.models.trees import TreeEnsemble, TreesError
 whole = sys.stdin.buffer.read()
 for length in {0, 1, 8, *range(11, 400, 7), *range(400, len(whole), len(whole) // 50), len(whole) - 1}:
     try:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecasting.challenge import Gate
-from forecasting.equal_accuracy import diebold_mariano
-from forecasting.evaluation import Compared, Errors, Evaluation, Measured, Window
-from forecasting.panel import Panel
-from forecasting.verdict import Verdict, judge
+from forecasting.challenge.schema import Gate
+from forecasting.judging.equal_accuracy import diebold_mariano
+from forecasting.judging.evaluation import Errors, Evaluation, ModelErrors, ModelEvaluation, Window
+from forecasting.judging.panel import Panel
+from forecasting.judging.verdict import Verdict, judge
 
 START = datetime(2013, 12, 2, tzinfo=UTC)
 POLICY = Gate(
@@ -28,7 +28,7 @@ POLICY = Gate(
     max_bundle_bytes=1000,
     max_prediction_time_ratio=2.0,
 )
-UNUSED = Measured(overall=Errors(rows=1, loss=0.0, rmse=0.0, mae=0.0, r2=1.0), horizons={}, series={})
+UNUSED = ModelErrors(overall=Errors(rows=1, loss=0.0, rmse=0.0, mae=0.0, r2=1.0), horizons={}, series={})
 
 
 def panel(*, days: int = 21, series: int = 4, horizons: tuple[int, ...] = (4, 5, 6), seed: int = 0) -> Panel:
@@ -50,6 +50,8 @@ def panel(*, days: int = 21, series: int = 4, horizons: tuple[int, ...] = (4, 5,
         candidate_lower=production - 1.645,
         candidate_upper=production + 1.645,
         production=production,
+        production_lower=production - 1.645,
+        production_upper=production + 1.645,
     )
 
 
@@ -64,7 +66,7 @@ def with_candidate(made: Panel, factor: float | np.ndarray) -> Panel:
 
 
 def without_production(made: Panel) -> Panel:
-    return dataclasses.replace(made, production=None)
+    return dataclasses.replace(made, production=None, production_lower=None, production_upper=None)
 
 
 def rows(made: Panel, wanted: np.ndarray) -> Panel:
@@ -74,8 +76,8 @@ def rows(made: Panel, wanted: np.ndarray) -> Panel:
     )
 
 
-def compared(**changes: object) -> Compared:
-    model = Compared(
+def compared(**changes: object) -> ModelEvaluation:
+    model = ModelEvaluation(
         version="", mlflow_run="r", git_sha="s", dataset_md5="m", train_end=START - timedelta(hours=1),
         bundle_bytes=1000, prediction_seconds_per_row=1e-5, measured=UNUSED,
     )  # fmt: skip
@@ -451,7 +453,7 @@ def test_a_candidate_of_an_unnamed_dataset_is_no_evidence() -> None:
 
 
 def test_the_evaluations_own_errors_are_not_looked_at() -> None:
-    perfect = Measured(overall=Errors(rows=9, loss=0.0, rmse=0.0, mae=0.0, r2=1.0), horizons={}, series={})
+    perfect = ModelErrors(overall=Errors(rows=9, loss=0.0, rmse=0.0, mae=0.0, r2=1.0), horizons={}, series={})
     made = with_candidate(panel(), 1.5)
     assert verdict(made, candidate=compared(measured=perfect)).overall == verdict(made).overall
 

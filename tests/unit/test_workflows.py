@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ci.rules import read_rulesets
+from ci.rules.rulesets import read_rulesets
 from scripts.services import ROOT
 
 GITHUB = ROOT / ".github"
@@ -294,6 +294,28 @@ def test_without_an_image_to_verify_it_is_told_what_to_set(tmp_path: Path, given
     assert told in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("base", "head", "repository", "code", "message"),
+    [
+        ("test", "dev", "ana/weather", 0, "dev may be merged into test"),
+        ("master", "test", "ana/weather", 0, "test may be merged into master"),
+        ("test", "feature;touch trapped", "ana/weather", 1, "::error::only dev is merged into test"),
+        ("master", "$(touch trapped)", "ana/weather", 1, "::error::only test is merged into master"),
+        ("test", "dev", "bea/weather", 1, "::error::expected the branch dev of ana/weather"),
+        ("test", "dev", "", 1, "a fork that is gone"),
+        ("dev", "feature", "ana/weather", 1, "::error::expected a pull request into test or master"),
+    ],
+)
+def test_a_branch_that_may_not_be_merged_is_refused_with_the_way_to_go(
+    base: str, head: str, repository: str, code: int, message: str, tmp_path: Path
+) -> None:
+    (step,) = read(GITHUB / "workflows" / "branch-flow.yml")["jobs"]["branch-flow"]["steps"]
+    given = {"BASE": base, "HEAD": head, "HEAD_REPOSITORY": repository, "GITHUB_REPOSITORY": "ana/weather"}
+    done = run_step(step, given, tmp_path)
+    assert (done.returncode, message in done.stdout) == (code, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def step_of(command: str) -> dict[str, Any]:
     (found,) = [step for _, step in steps() if f" -m ci {command}" in step.get("run", "")]
     return found
@@ -346,8 +368,57 @@ def test_the_unit_tests_run_on_every_supported_python() -> None:
     assert check_names("unit", unit) <= {check["context"] for check in required_checks()["dev"]}
 
 
+def test_every_directory_of_tests_is_run_by_some_workflow_and_by_make_test() -> None:
+    directories = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    by_target = {
+        target: set(re.findall(r"\btests/(\w+)", recipe))
+        for target, recipe in re.findall(r"^(\w+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    }
+    called = [re.search(r"^make (\w+)$", step.get("run", "")) for _, step in steps()]
+    by_workflows = set().union(*(by_target[call[1]] for call in called if call))
+    matrix = system_tests()["strategy"]["matrix"]
+    assert by_workflows | set(matrix["lane"]) == directories
+    (by_default,) = re.findall(r"^TESTS \?= (.*)$", makefile, re.MULTILINE)  # an environment's TESTS goes before it
+    assert {f"tests/{name}" for name in directories} == set(by_default.split())
+
+
+def test_what_the_tests_need_is_listed_once_and_installed_by_what_ci_runs() -> None:
+    (step,) = [step for step in system_tests()["steps"] if "run" in step]
+    assert "exec /rps/.ci/run" in step["run"]
+    scripts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / ".ci").iterdir()}
+    scripts |= {where: step["run"] for where, step in steps() if "run" in step}
+    assert [name for name, text in scripts.items() if "apt-get install" in text] == ["run"]
+
+
+def test_the_system_tests_start_on_pull_requests_into_dev_and_every_night() -> None:
+    started = read(GITHUB / "workflows" / "system-tests.yml")["on"]
+    assert started["pull_request"] == {"branches": ["dev"]}
+    assert [re.fullmatch(r"\d+ \d+ \* \* \*", each["cron"]) is not None for each in started["schedule"]] == [True]
+    assert "workflow_dispatch" in started
+
+
+def test_the_system_tests_which_anybodys_pull_request_runs_get_a_machine_to_throw_away_and_nothing_else() -> None:
+    job = system_tests()
+    assert job["runs-on"] == "ubuntu-latest"
+    assert job["permissions"] == {"contents": "read"}
+    assert "if" not in job
+    used = [step["uses"].partition("@")[0] for step in job["steps"] if "uses" in step]
+    assert used == ["actions/checkout"]  # and no cache, which a job with secrets might read
+    (step,) = [step for step in job["steps"] if "run" in step]
+    assert step["env"] == {"TESTS": "tests/${{ matrix.lane }}"}
+    assert re.findall(r"--env (\S+)", step["run"]) == ["TESTS"]
+    # Neither the runner's engine nor a checkout that the tests could write to.
+    assert re.findall(r"--volume (\S+)", step["run"]) == ["/tmp", '"$PWD:/source:ro"']
+
+
+def system_tests() -> dict[str, Any]:
+    (job,) = read(GITHUB / "workflows" / "system-tests.yml")["jobs"].values()
+    return job
+
+
 def test_test_and_master_keep_the_commits_that_were_judged() -> None:
-    """A squashed or rebased commit is another one than the gate has judged, and a release looks for that one."""
+    """A squashed or rebased commit is not the commit the gate judged, and a release looks for that one."""
     for ruleset in read_rulesets(GITHUB / "rulesets").values():
         assert ruleset["bypass_actors"] == []
         rules = {rule["type"]: rule.get("parameters", {}) for rule in ruleset["rules"]}

@@ -1,14 +1,18 @@
-"""A workspace is a clean checkout of the commit that was asked for, and of no other."""
+"""A workspace is a clean checkout of the requested commit, and of no other."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.git_host import git_host
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,10 +37,12 @@ def repository(tmp_path: Path) -> Path:
     return path
 
 
-def make(home: Path, repository: Path | str, sha: str, run_id: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", str(ROOT / "pipelines" / "workspace.py"), "--home", str(home), f"--sha={sha}"]
-    command += ["--repository", str(repository), "--run-id", run_id]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(home)})
+def make(
+    home: Path, repository: Path | str, sha: str, run_id: str, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipelines.workspace", "--home", str(home), f"--sha={sha}", "--run-id", run_id]
+    environment = {**os.environ, "HOME": str(home), "RPS_REPOSITORY": str(repository), **settings}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
 
 
 def made(home: Path, repository: Path, sha: str, run_id: str) -> Path:
@@ -120,9 +126,9 @@ def test_a_commit_without_pinned_requirements_is_refused(repository: Path, tmp_p
     assert "requirements/pipelines.txt" in done.stderr
 
 
-def test_a_repository_that_is_not_there_is_a_passing_fault(tmp_path: Path) -> None:
+def test_a_repository_that_is_not_there_is_told_by_name(tmp_path: Path) -> None:
     done = make(tmp_path / "home", tmp_path / "nowhere", "HEAD", "a")
-    assert done.returncode == 75
+    assert done.returncode == 64
     assert "nowhere" in done.stderr
 
 
@@ -155,3 +161,96 @@ def test_a_checkout_that_stands_on_no_branch_can_be_run(repository: Path, tmp_pa
     git(repository, "commit", "--quiet", "-am", "detached")
     for sha in ("HEAD", git(repository, "rev-parse", "HEAD")):
         assert (made(tmp_path / "home", repository, sha, sha) / "code.py").read_text() == "detached"
+
+
+@pytest.mark.parametrize("depth", [(), ("--depth=1",)])
+def test_a_branch_named_as_our_own_references_does_no_harm(repository: Path, tmp_path: Path, depth: tuple[str]) -> None:
+    (repository / "code.py").write_text("detached")
+    git(repository, "commit", "--quiet", "-am", "detached")
+    checkout = tmp_path / "checkout"
+    subprocess.run(["git", "clone", "--quiet", *depth, f"file://{repository}", checkout], check=True)
+    git(checkout, "branch", "rps")
+    git(checkout, "switch", "--quiet", "--detach")
+    (checkout / "code.py").write_text("on no branch")
+    git(checkout, "commit", "--quiet", "-am", "on no branch")
+    for sha in ("HEAD", git(checkout, "rev-parse", "HEAD")):
+        assert (made(tmp_path / "home", checkout, sha, sha) / "code.py").read_text() == "on no branch"
+
+
+def test_a_commit_of_a_detached_head_is_no_longer_run_once_the_checkout_has_left_it(
+    repository: Path, tmp_path: Path
+) -> None:
+    git(repository, "switch", "--quiet", "--detach")
+    git(repository, "commit", "--quiet", "--allow-empty", "-m", "on no branch")
+    sha = git(repository, "rev-parse", "HEAD")
+    made(tmp_path / "home", repository, sha, "a")
+    git(repository, "switch", "--quiet", "main")
+    assert make(tmp_path / "home", repository, sha, "b").returncode == 64
+
+
+TOKEN = "ghs-1-TOKEN"
+
+
+def shown(home: Path, done: subprocess.CompletedProcess[str], trace: Path) -> str:
+    """What a run says, the command lines that it leads to, and what it leaves in Git's settings."""
+    kept = [*home.glob("runs/*/.git/config"), home / "mirror.git" / "config"]
+    return "\n".join([done.stdout, done.stderr, trace.read_text(), *(path.read_text() for path in kept)])
+
+
+@pytest.mark.parametrize(
+    ("sha", "code", "message"),
+    [
+        ("HEAD", 75, "of https://host/x.git failed"),
+        ("0" * 40, 64, "is on no branch of https://host/x.git"),
+    ],
+)
+def test_a_failure_shows_the_address_of_the_repository_without_credentials(
+    repository: Path, tmp_path: Path, sha: str, code: int, message: str
+) -> None:
+    home, trace = tmp_path / "home", tmp_path / "trace"
+    away = "http://127.0.0.1:9/" if sha == "HEAD" else f"file://{repository.parent}/"
+    (repository.parent / "x.git").symlink_to(repository)
+    settings = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{away}.insteadOf", "GIT_TRACE": str(trace)}
+    address = f"https://bot:{TOKEN}@host/x.git"
+    done = make(home, address, sha, "a", **settings, GIT_CONFIG_VALUE_0="https://host/")
+    assert done.returncode == code
+    assert message in done.stderr
+    assert TOKEN not in shown(home, done, trace)
+
+
+def test_credentials_of_the_address_fetch_the_repository_and_are_left_nowhere(repository: Path, tmp_path: Path) -> None:
+    home, trace = tmp_path / "home", tmp_path / "trace"
+    with git_host(tmp_path, login=f"bot:{TOKEN}") as host:
+        address = f"{host.url.replace('//', f'//bot:{TOKEN}@')}/repository"
+        done = make(home, address, "HEAD", "a", GIT_TRACE=str(trace), GITHUB_TOKEN="another")
+    assert done.returncode == 0, done.stderr
+    assert set(host.authorizations) == {host.required}
+    assert f"url = {host.url}/repository" in shown(home, done, trace)
+    assert TOKEN not in shown(home, done, trace)
+
+
+def test_the_token_fetches_from_the_github_enterprise_that_is_named(repository: Path, tmp_path: Path) -> None:
+    with git_host(tmp_path, login=f"x-access-token:{TOKEN}") as host:
+        done = make(
+            tmp_path / "home", f"{host.url}/repository", "HEAD", "a", GITHUB_TOKEN=TOKEN, GITHUB_SERVER_URL=host.url
+        )
+    assert done.returncode == 0, done.stderr
+    assert set(host.authorizations) == {host.required}
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_is_refused_is_wrong_configuration(tmp_path: Path, status: int) -> None:
+    with git_host(tmp_path, refusal=status) as host:
+        done = make(tmp_path / "home", f"{host.url}/x.git", "HEAD", "a", GITHUB_TOKEN=TOKEN, GITHUB_SERVER_URL=host.url)
+    assert done.returncode == 64
+    assert "GITHUB_TOKEN" in done.stderr
+    assert TOKEN not in done.stderr
+    assert host.authorizations[0].startswith("Basic ")
+
+
+def test_a_workspace_needs_the_standard_library_and_what_the_image_of_airflow_holds(tmp_path: Path) -> None:
+    for path in re.findall(r"\b(?:clients|pipelines)/\w+\.py", (ROOT / "deploy/airflow/Dockerfile").read_text()):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        shutil.copyfile(ROOT / path, tmp_path / path)
+    program = f"import sys; sys.path.append({str(tmp_path)!r}); import pipelines.workspace"
+    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True)

@@ -1,0 +1,80 @@
+"""The error by horizon as a Mermaid chart, which GitHub draws by itself: no image, no host for it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+from ci.markdown import clean
+from forecasting.judging.verdict import Verdict
+
+COLOURS = {"candidate": ("blue", "#0072B2"), "production": ("orange", "#E69F00"), "persistence": ("grey", "#888888")}
+"""Hues that colour-blind people tell apart, on white and on black (Okabe and Ito, 2008). xychart has no legend."""
+MOST_POINTS = 40
+SPARE = 0.1
+"""Share of the drawn range that is left free above and below."""
+
+
+def error_chart(verdict: Verdict) -> str:
+    """The chart, and above it which line is which; one sentence instead where lines would show nothing.
+
+    A line needs two horizons, and Mermaid's grammar has no NaN, no infinity and no exponent.
+    """
+    contests = verdict.horizons[:MOST_POINTS]
+    lines = {"candidate": [contest.candidate for contest in contests]}
+    production = [contest.production for contest in contests if contest.production is not None]
+    if len(production) == len(contests):
+        lines["production"] = production
+    lines["persistence"] = [contest.persistence for contest in contests]
+    values = [value for line in lines.values() for value in line]
+    if len(contests) < 2:
+        return ""
+    if not all(math.isfinite(value) and abs(value) < 1e12 for value in values):
+        return "No chart: an error is not a number that can be drawn."
+    low, high = _range(values)
+    legend = ", ".join(f"{COLOURS[model][0]} is {model}" for model in lines)
+    cut = (
+        f" The first {MOST_POINTS} of {len(verdict.horizons)} horizons." if len(verdict.horizons) > MOST_POINTS else ""
+    )
+    start = "" if low == 0 else " The axis does not start at 0."
+    drawing = "\n".join(
+        [
+            "```mermaid",
+            _palette(lines),
+            "xychart-beta",
+            f'    x-axis "horizon, steps ahead" [{", ".join(map(_horizon, (item.slice for item in contests)))}]',
+            f"    y-axis {_quoted(f'{verdict.measure}, {verdict.unit}')} {_plain(low, high)} --> {_plain(high, high)}",
+            *(f"    line [{', '.join(_plain(value, high) for value in line)}]" for line in lines.values()),
+            "```",
+        ]
+    )
+    return f"Lower is better: {legend}.{start}{cut}\n\n{drawing}"
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """From below the smallest to above the largest error, never below 0, and never empty."""
+    low, high = min(values), max(values)
+    spare = SPARE * (high - low) or SPARE * abs(high) or 1.0
+    return max(0.0, low - spare) if low >= 0 else low - spare, high + spare
+
+
+def _plain(value: float, largest: float) -> str:
+    """Without an exponent, to four digits of the largest number in the chart."""
+    exponent = math.floor(math.log10(abs(largest))) if largest else 0
+    return f"{value:.{min(30, max(0, 3 - exponent))}f}"
+
+
+def _palette(lines: Iterable[str]) -> str:
+    colours = ", ".join(COLOURS[model][1] for model in lines)
+    return f'%%{{init: {{"themeVariables": {{"xyChart": {{"plotColorPalette": "{colours}"}}}}}}}}%%'
+
+
+def _horizon(name: str) -> str:
+    return _quoted(name.removeprefix("horizon "))
+
+
+def _quoted(value: str) -> str:
+    """A string of Mermaid's: it has no escape for a quote, and reads `%%`, `#…;` and backquotes in its own way."""
+    kept = re.sub(r"[^\w °²³µ€£¥%/.,()·^*+−-]", " ", clean(value, 40))
+    return f'"{re.sub("%+", "%", kept).strip() or "?"}"'

@@ -1,0 +1,325 @@
+"""What the gate judges on: fetched from MLflow, and believed only where its parts agree with one another.
+
+A run leaves every figure more than once: in MLflow's metrics and tags, in `evaluation.json`, in the manifests of the
+bundles, and as the predictions themselves. The predictions are what is judged; all else must fit them.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import msgspec
+import numpy as np
+
+from clients.errors import NoVerdict, RpsError
+from clients.settings import MlflowSettings
+from clients.tracking import Missing, Tracking, artifacts_gone, connect
+from forecasting.judging.evaluation import Evaluation, Model, ModelErrors, errors_of
+from forecasting.judging.panel import COLUMNS, Panel, PanelError, read_panel
+from forecasting.models.manifest import MANIFEST, BundleError, Manifest, decoded_manifest
+from records.judgement import Data, Judgement, Links
+from records.mlflow_names import Artifact, GateTag, RunTag, VersionTag, error_metrics
+from records.quality import QualityReport, Violation
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+T = TypeVar("T")
+
+TOLERANCE = 1e-9
+"""How far, relative, an error may lie from the one that its predictions give."""
+
+
+class ProductionMoved(NoVerdict):
+    """Another model was released while the run was under way; the candidate has to meet that one."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything about one run that a verdict and its report need."""
+
+    panel: Panel
+    errors: Mapping[Model, ModelErrors]
+    """Of the panel."""
+    evaluation: Evaluation
+    data: Data
+    model_version: str
+    links: Links
+
+
+def fetch_evidence(
+    settings: MlflowSettings, challenge: str, run_id: str, git_sha: str, *, patience_seconds: float = 60.0
+) -> Evidence:
+    """What the DAG run ``run_id`` left of the candidate that was made from commit ``git_sha``.
+
+    patience_seconds: for how long MLflow's faults are waited for, over all questions together.
+    Raises NoVerdict when anything is missing or does not fit the rest (ProductionMoved when it is the production
+    model's version), ConfigurationError when MLflow refuses us.
+    """
+    tracking = connect(settings, patience_seconds)
+    run = _tracked_run(tracking, challenge, run_id)
+    same = _Same(f"MLflow run {run.info.run_id} (of run {run_id})")
+    same.require("its status", "FINISHED", run.info.status)
+    same.require(f"its tag {RunTag.GIT_SHA}", git_sha, run.data.tags.get(RunTag.GIT_SHA))
+    folder = str(run.info.artifact_uri)
+    evaluation = _decoded(tracking.artifact(folder, Artifact.EVALUATION_RECORD), Evaluation, "evaluation.json")
+    panel = _panel(tracking.artifact(folder, Artifact.LOSSES))
+    quality = _decoded(tracking.artifact(folder, Artifact.QUALITY), QualityReport, "quality.json")
+    version = _candidate_version(tracking, challenge, run)
+    same.require("the version's tag git_sha", git_sha, version.tags.get(VersionTag.GIT_SHA))
+    same.require("the version's tag run_id", run_id, version.tags.get(VersionTag.RUN_ID))
+    same.require("evaluation.json: challenge", challenge, evaluation.challenge)
+    same.require("evaluation.json: run_id", run_id, evaluation.run_id)
+    _check_candidate(same, _manifest(tracking, challenge, version.version), evaluation, run, git_sha)
+    _check_window(same, panel, evaluation)
+    errors = errors_of(panel, evaluation.loss)
+    _check_errors(same, errors, evaluation)
+    _check_metrics(same, errors, evaluation, run)
+    _check_production(same, tracking, challenge, evaluation)
+    return Evidence(
+        panel=panel,
+        errors=errors,
+        evaluation=evaluation,
+        data=_data(same, quality, evaluation, run),
+        model_version=str(version.version),
+        links=_links(tracking, challenge, run, str(version.version)),
+    )
+
+
+def production_version(settings: MlflowSettings, challenge: str, *, patience_seconds: float = 60.0) -> str:
+    """The version behind the alias `production` now; empty when nothing was released. Raises as ``fetch_evidence``."""
+    return connect(settings, patience_seconds).production(challenge)
+
+
+def record_verdict(settings: MlflowSettings, judgement: Judgement, *, patience_seconds: float = 60.0) -> None:
+    """Tag the candidate's version with its verdict; without one, or without a version, it stays `pending`.
+
+    Again, it does the same. Raises as ``fetch_evidence`` does.
+    """
+    if judgement.outcome == "error" or judgement.verdict is None or not judgement.model_version:
+        return
+    tracking = connect(settings, patience_seconds)
+    tags = {VersionTag.SUMMARY: judgement.summary, VersionTag.POLICY: judgement.policy_from}
+    if judgement.verdict.skill is not None:
+        tags[VersionTag.SKILL] = repr(judgement.verdict.skill)
+    # Last, so that no version is seen as passed before all is said of it.
+    tags[VersionTag.GATE] = GateTag.PASSED if judgement.outcome == "pass" else GateTag.BLOCKED
+    name, version = judgement.challenge, judgement.model_version
+    for key, value in tags.items():
+        tracking.ask(
+            f"tag version {version} of {name}",
+            partial(tracking.client.set_model_version_tag, name, version, key, value),
+        )
+
+
+def rejected_data(
+    settings: MlflowSettings, challenge: str, run_id: str, *, patience_seconds: float = 15.0
+) -> tuple[Violation, ...]:
+    """What the data gate of a run found, if it rejected the data and could say so to MLflow.
+
+    It adds to a report about a run that failed anyway: where MLflow does not tell, that is printed, and there is none.
+    """
+    try:
+        tracking = connect(settings, patience_seconds)
+        run = _tracked_run(tracking, challenge, run_id)
+        content = tracking.artifact(str(run.info.artifact_uri), Artifact.QUALITY)
+        quality = _decoded(content, QualityReport, "quality.json")
+    except RpsError as error:
+        print(f"what the data gate found is not known: {error}", file=sys.stderr, flush=True)
+        return ()
+    return () if quality.passed else quality.violations
+
+
+@dataclass(frozen=True)
+class _Same:
+    """Requires that two things that must be the same are."""
+
+    subject: str
+
+    def require(self, what: str, expected: object, found: object) -> None:
+        """Raises NoVerdict when they differ."""
+        if expected != found:
+            self.differ(what, expected, found)
+
+    def differ(self, what: str, expected: object, found: object) -> NoReturn:
+        """Raises NoVerdict."""
+        told = f"{self.subject} cannot be judged: {what}: expected {expected}; found {found}"
+        raise NoVerdict(f"{told}. Look for what changed it, and run the pipeline again.")
+
+
+def _tracked_run(tracking: Tracking, challenge: str, run_id: str) -> Run:
+    """The one MLflow run of a DAG run. Raises NoVerdict when there is none, or several, or it was deleted."""
+    from mlflow.entities import ViewType
+
+    experiment = tracking.ask("find the experiment", lambda: tracking.client.get_experiment_by_name(challenge))
+    if experiment is None:
+        raise Missing(f"MLflow at {tracking.uri} has no experiment {challenge}: did the pipeline run log elsewhere?")
+    quote = '"' if "'" in run_id else "'"
+    found = tracking.ask(
+        f"find the run {run_id}",
+        lambda: tracking.client.search_runs(
+            [experiment.experiment_id],
+            filter_string=f"tags.`{RunTag.RUN_ID}` = {quote}{run_id}{quote}",
+            run_view_type=ViewType.ALL,  # so that a deleted run is told as such
+        ),
+    )
+    active = [run for run in found if run.info.lifecycle_stage == "active"]
+    if len(active) == 1:
+        return active[0]
+    told = f"MLflow at {tracking.uri}: expected one run of {challenge} tagged {RunTag.RUN_ID}={run_id}; found"
+    if active:
+        raise NoVerdict(f"{told} {len(active)}. Delete those that are not its, and judge again.")
+    deleted = "only deleted ones" if found else "none"
+    raise Missing(f"{told} {deleted}. Run the pipeline again.")
+
+
+def _candidate_version(tracking: Tracking, challenge: str, run: Run) -> ModelVersion:
+    """The version that the run registered; the oldest, as `register` has it."""
+    filtered = f"name = '{challenge}' and run_id = '{run.info.run_id}'"
+    found = tracking.ask("search the versions", lambda: list(tracking.client.search_model_versions(filtered)))
+    if not found:
+        told = f"MLflow at {tracking.uri} has no version of {challenge} from run {run.info.run_id}"
+        raise Missing(f"{told}: it was not registered, or deleted. Run the pipeline again.")
+    return min(found, key=lambda version: int(version.version))
+
+
+def _manifest(tracking: Tracking, challenge: str, version: str) -> Manifest:
+    """The manifest of the bundle that a version of the registry stands for."""
+    what = f"find the bundle of version {version} of {challenge}"
+    source = tracking.ask(what, lambda: tracking.client.get_model_version_download_uri(challenge, version))
+    try:
+        return decoded_manifest(tracking.artifact(str(source), MANIFEST))
+    except BundleError as error:
+        raise NoVerdict(f"version {version} of {challenge} cannot be judged: {error}") from error
+
+
+def _decoded(content: bytes, kind: type[T], name: str) -> T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NoVerdict(f"{name} cannot be judged on: {error}. Run the pipeline again.") from error
+
+
+def _panel(content: bytes) -> Panel:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        # Threads that read an object of Python can abort a process that ends: see `pipelines/parquet.py`.
+        table = parquet.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
+        return read_panel({name: table.column(name).to_numpy() for name in COLUMNS if name in table.column_names})
+    except (pa.ArrowException, PanelError) as error:
+        raise NoVerdict(f"losses.parquet cannot be judged on: {error}. Run the pipeline again.") from error
+
+
+def _check_candidate(same: _Same, manifest: Manifest, evaluation: Evaluation, run: Run, git_sha: str) -> None:
+    candidate, tags = evaluation.candidate, run.data.tags
+    same.require("the bundle's challenge", evaluation.challenge, manifest.challenge)
+    for told, of in (("the bundle", manifest), ("evaluation.json: candidate", candidate)):
+        same.require(f"{told}: MLflow run", run.info.run_id, of.mlflow_run)
+        same.require(f"{told}: commit", git_sha, of.git_sha)
+        same.require(f"{told}: dataset", tags.get(RunTag.DATASET_MD5), of.dataset_md5)
+    same.require("evaluation.json: candidate.train_end", manifest.train_end, candidate.train_end)
+
+
+def _check_window(same: _Same, panel: Panel, evaluation: Evaluation) -> None:
+    window = evaluation.window
+    same.require("evaluation.json: window.rows", len(panel.truth), window.rows)
+    same.require("evaluation.json: window.origins", len(np.unique(panel.origin)), window.origins)
+    same.require("evaluation.json: window.start", _moment(panel.origin.min()), window.start)
+    same.require("evaluation.json: window.end", _moment(panel.origin.max()), window.end)
+
+
+def _moment(value: np.datetime64) -> datetime:
+    moment: datetime = value.astype("datetime64[us]").item()
+    return moment.replace(tzinfo=UTC)
+
+
+def _check_errors(same: _Same, own: Mapping[Model, ModelErrors], evaluation: Evaluation) -> None:
+    """That `evaluation.json` tells of every model what its predictions give."""
+    reported = {"candidate": evaluation.candidate.measured, "persistence": evaluation.persistence}
+    if evaluation.production:
+        reported["production"] = evaluation.production.measured
+    same.require("evaluation.json: the compared models", sorted(own), sorted(reported))
+    for model, measured in own.items():
+        same.require(f"evaluation.json: series of {model}", sorted(measured.series), sorted(reported[model].series))
+        found = dict(reported[model].slices())
+        for one, errors in measured.slices():
+            where = f"evaluation.json: {model}, {one}"
+            if one not in found:
+                same.differ(where, "its errors", "none")
+            for figure, value in msgspec.structs.asdict(errors).items():
+                if value is not None:
+                    _require_close(same, f"{where}: {figure}", value, getattr(found[one], figure))
+
+
+def _check_metrics(same: _Same, own: Mapping[Model, ModelErrors], evaluation: Evaluation, run: Run) -> None:
+    """That MLflow's metrics, which people look at, are those of the predictions."""
+    for model, measured in own.items():
+        for name, value in error_metrics(model, measured, evaluation.interval):
+            _require_close(same, f"its metric {name}", value, run.data.metrics.get(name))
+
+
+def _require_close(same: _Same, what: str, expected: float, found: float | None) -> None:
+    if found is None or not math.isclose(expected, found, rel_tol=TOLERANCE, abs_tol=1e-12):
+        same.differ(what, expected, "none" if found is None else found)
+
+
+def _check_production(same: _Same, tracking: Tracking, challenge: str, evaluation: Evaluation) -> None:
+    """That the candidate met the model that is released now, and that what is said of that model is so."""
+    now, met = tracking.production(challenge), evaluation.production_version
+    if now != met:
+        told = f"the production model of {challenge} was {met or 'none'} when the candidate was measured, and is"
+        raise ProductionMoved(f"{told} {now or 'none'} now. Run the pipeline again.")
+    production = evaluation.production
+    if production is None:
+        if now and not evaluation.reasons:
+            same.differ(f"evaluation.json: version {now}, which is in production", "measured, or why not", "neither")
+        return
+    try:
+        manifest = _manifest(tracking, challenge, now)
+    except Missing as error:
+        uri = tracking.ask("find the bundle", partial(tracking.client.get_model_version_download_uri, challenge, now))
+        raise artifacts_gone(challenge, now, f"{uri}/{MANIFEST}") from error
+    same.require("evaluation.json: production.version", now, production.version)
+    for name in ("train_end", "dataset_md5", "git_sha", "mlflow_run"):
+        same.require(f"evaluation.json: production.{name}", getattr(manifest, name), getattr(production, name))
+
+
+def _data(same: _Same, quality: QualityReport, evaluation: Evaluation, run: Run) -> Data:
+    same.require("quality.json: challenge", evaluation.challenge, quality.challenge)
+    same.require("quality.json: as_of", evaluation.as_of, quality.as_of)
+    same.require("quality.json: passed", expected=True, found=quality.passed)
+    if quality.first is None or quality.last is None:
+        raise NoVerdict("quality.json cannot be judged on: it does not say from when to when the data are.")
+    errors = len(quality.errors)
+    tags = run.data.tags
+    if not tags.get(RunTag.DATASET_REV):
+        same.differ(f"its tag {RunTag.DATASET_REV}", "the commit that records the dataset", "none")
+    return Data(
+        rows=quality.rows,
+        first=quality.first,
+        last=quality.last,
+        dataset_md5=tags[RunTag.DATASET_MD5],
+        dataset_rev=tags[RunTag.DATASET_REV],
+        errors=errors,
+        warnings=len(quality.violations) - errors,
+        drift=evaluation.drift,
+        drift_from=evaluation.drift_from,
+    )
+
+
+def _links(tracking: Tracking, challenge: str, run: Run, version: str) -> Links:
+    run_url = f"{tracking.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return Links(
+        mlflow_run=run_url,
+        profile=f"{run_url}/artifacts/{Artifact.PROFILE}",
+        model_version=f"{tracking.uri}/#/models/{challenge}/versions/{version}",
+    )

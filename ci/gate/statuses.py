@@ -1,0 +1,84 @@
+"""The commit statuses of the gate: one line each, one per challenge, and the one that branch rules require.
+
+`model-gate/<challenge>` is set by the gate of that challenge; `model-gate` says what all of them together say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from clients.github import STATUS_DESCRIPTION_LENGTH, GitHub, Status
+from forecasting.judging.verdict import Verdict
+from records.judgement import Failure
+
+CONTEXT = "model-gate"
+_WORST_FIRST = ("error", "failure", "pending", "success")
+
+
+def context_of(challenge: str) -> str:
+    return f"{CONTEXT}/{challenge}"
+
+
+def status_line(verdict: Verdict | None, failure: Failure | None) -> str:
+    """The verdict and its main number, or why there is none, in one line."""
+    if failure or verdict is None:
+        return shortened(f"no verdict: {failure.reason if failure else 'nothing was judged'}")
+    numbers = f"{verdict.measure} {verdict.overall.candidate:.3g} {verdict.unit}, {_against(verdict)}"
+    if verdict.outcome == "pass":
+        return shortened(f"passed: {numbers}")
+    more = f" (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else ""
+    return shortened(f"blocked by {verdict.reasons[0].rule.replace('_', ' ')}{more}: {numbers}")
+
+
+def shortened(line: str, length: int = STATUS_DESCRIPTION_LENGTH) -> str:
+    """One line of at most that length; what is cut off is marked."""
+    flat = " ".join(line.split())
+    return flat if len(flat) <= length else f"{flat[: length - 1]}…"
+
+
+def announce(github: GitHub, sha: str, challenges: Sequence[str], link: str) -> None:
+    """Before any gate starts: everything that is about to be judged is pending, whatever an earlier run said."""
+    for context in (CONTEXT, *map(context_of, challenges)):
+        waiting = "waiting for the verdict" if context != CONTEXT else f"waiting for {', '.join(challenges)}"
+        github.set_status(sha, state="pending", context=context, description=shortened(waiting), target_url=link)
+
+
+def conclude(github: GitHub, sha: str, challenges: Sequence[str], link: str) -> Status:
+    """Set `model-gate` to the worst of the challenges' statuses; one that is missing or still pending is an error."""
+    concluded = conclusion(github.statuses(sha), challenges, link)
+    github.set_status(
+        sha,
+        state=concluded.state,
+        context=CONTEXT,
+        description=concluded.description,
+        target_url=concluded.target_url,
+    )
+    return concluded
+
+
+def conclusion(statuses: Mapping[str, Status], challenges: Sequence[str], link: str) -> Status:
+    """What the challenges' statuses say together. link: where to look when the statuses have no page of their own."""
+    if not challenges:
+        return Status("error", "no verdict: this commit has no challenge to judge", link)
+    found = {}
+    for challenge in challenges:
+        status = statuses.get(context_of(challenge))
+        if status is None or status.state == "pending":
+            status = Status("error", "no verdict: its gate has not ended; see the workflow's log", link)
+        found[challenge] = status
+    worst = min(found, key=lambda challenge: _WORST_FIRST.index(found[challenge].state))
+    if len(found) == 1:
+        line = found[worst].description
+    elif found[worst].state == "success":
+        line = f"passed: {', '.join(found)}"
+    else:
+        line = f"{worst}: {found[worst].description}"
+    return Status(found[worst].state, shortened(line), found[worst].target_url or link)
+
+
+def _against(verdict: Verdict) -> str:
+    contest = verdict.overall
+    if contest.change is not None:
+        return f"{abs(contest.change):.1%} {'worse' if contest.change > 0 else 'better'} than production"
+    change = contest.candidate / contest.persistence - 1 if contest.persistence else 0.0
+    return f"{abs(change):.1%} {'worse' if change > 0 else 'better'} than persistence"

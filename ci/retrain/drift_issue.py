@@ -1,0 +1,308 @@
+"""The issue of a challenge, "Model drift: weather": its state first, then the last retrainings, then the report.
+
+What people write below its last line stays; all above is written anew each time. The retrainings are kept in the body,
+hidden, and read back from there; where somebody has changed them so that they cannot be read, the list starts anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from ci import wording
+from ci.markdown import bullets, clean, code, details, length, link, table, text
+from ci.retrain.limits import Wait
+from ci.retrain.offer import BRANCH, WORKFLOW, Offer
+from ci.retrain.trigger import Trigger
+from clients.github_issues import Written
+from records.drift_kinds import DriftKind
+from records.judgement import Judgement
+from records.mlflow_names import Reason
+
+LABEL = "model-drift"
+BODY_LIMIT = 65_536
+"""Characters that GitHub takes."""
+HISTORY = 10
+HOW_TO = "docs/how-to/answer-drift.md"
+Outcome = Literal["passed", "blocked", "rejected", "no verdict"]
+
+_NOTES = "<!-- rps:notes -->"
+_HISTORY = re.compile(r"<!-- rps:history (.*?) -->", re.DOTALL)
+_ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>@"})
+_SENTENCE, _REASONS, _VIOLATIONS = 500, 10, 20
+_DRIFTED: Mapping[DriftKind | None, str] = {
+    "inputs": "the inputs: rows with features outside what the model was trained on",
+    "features": "the features: they are distributed otherwise than in training",
+    "concept": "the concept: the live error is above what the hold-out promised",
+    None: "not told",
+}
+_HEADINGS: dict[Outcome, str] = {
+    "passed": "✅ Retrained, and passed",
+    "blocked": "❌ Retrained, and blocked: a person must look",
+    "rejected": "⛔ Not retrained, as the data was rejected: a person must look",
+    "no verdict": "⚠️ Retrained without a verdict: a person must look",
+}
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One retraining, as the issue remembers it. Nothing in it is Markdown."""
+
+    event: str
+    at: datetime
+    why: str
+    outcome: Outcome
+    told: str
+    """The verdict's main figure, or why there is none."""
+    version: str = ""
+    url: str = ""
+    """The DAG run's page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What has become of one event: a retraining with its judgement, or a limit that was reached."""
+
+    challenge: str
+    trigger: Trigger
+    repository_url: str
+    workflow_url: str
+    at: datetime
+    wait: Wait | None = None
+    judgement: Judgement | None = None
+    offer: Offer | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """None when there was no retraining."""
+        judgement = self.judgement
+        if judgement is None:
+            return None
+        if judgement.outcome == "pass":
+            return "passed"
+        if judgement.outcome == "block":
+            return "blocked"
+        failure = judgement.failure
+        return "rejected" if failure and any(one.severity == "error" for one in failure.violations) else "no verdict"
+
+    @property
+    def needs_a_person(self) -> bool:
+        return self.outcome != "passed" or self.offer is None or self.offer.state in {"withdrawn", "failed"}
+
+    @property
+    def is_of_drift(self) -> bool:
+        return self.trigger.reason == Reason.DRIFT or self.trigger.drift is not None
+
+    @property
+    def entry(self) -> Entry | None:
+        outcome, judgement = self.outcome, self.judgement
+        if outcome is None or judgement is None:
+            return None
+        made = Entry(
+            event=self.trigger.event,
+            at=self.at,
+            why=" ".join(part for part in (self.trigger.reason, self.trigger.drift or "", self.trigger.alert) if part),
+            outcome=outcome,
+            told=judgement.summary,
+            version=judgement.model_version,
+            url=judgement.links.dag_run,
+        )
+        return _fitting(made)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a body: what people have written above and below, and the retrainings, the newest first."""
+
+    above: str = ""
+    notes: str = ""
+    history: tuple[Entry, ...] = ()
+
+
+def title_of(challenge: str) -> str:
+    return f"Model drift: {challenge}"
+
+
+def marker_of(challenge: str) -> str:
+    """The line by which the issue is known, whatever its title."""
+    return f"<!-- rps:drift {challenge} -->"
+
+
+def read_body(body: str, challenge: str) -> Kept:
+    """Whatever is in it. Where our marks are gone or out of order, all of it counts as people's own."""
+    marker = marker_of(challenge)
+    start, end = body.find(marker), body.find(_NOTES)
+    history = _read_history(body)
+    if 0 <= start < end:
+        return Kept(body[:start].strip(), body[end + len(_NOTES) :].strip(), history)
+    own = _HISTORY.sub("", body).replace(marker, "").replace(_NOTES, "")
+    return Kept("", own.strip(), history)
+
+
+def write_body(answer: Answer, kept: Kept, report: str) -> Written:
+    """The issue's body: at most BODY_LIMIT characters, whatever is in it. report: the gate's, as Markdown."""
+    history = _with(answer.entry, kept.history)
+    above = f"{kept.above}\n\n" if kept.above else ""
+    left_out = f"The gate's report is too long for an issue: it is in {_workflow(answer)}."
+    for shown in (details("The gate's report", report) if report else "", left_out):
+        body = f"{above}{_own(answer, history, shown)}\n\n{kept.notes}".rstrip() + "\n"
+        if length(body) <= BODY_LIMIT:
+            return Written(body)
+    moved = "\n\n".join(part for part in (kept.above, kept.notes) if part)
+    return Written(f"{_own(answer, history, left_out)}\n", moved)
+
+
+def told_of(answer: Answer, history: Sequence[Entry] = ()) -> str:
+    """The state: what drifted, what was done, what happens next."""
+    parts = [f"## {_heading(answer)}", bullets(_facts(answer, history))]
+    judgement = answer.judgement
+    if judgement and judgement.verdict and judgement.verdict.reasons:
+        reasons = judgement.verdict.reasons[:_REASONS]
+        parts += ["Blocked because", bullets(text(reason.message, _SENTENCE) for reason in reasons)]
+    if answer.outcome == "rejected":
+        parts.append(_violations(judgement))
+    return "\n\n".join(parts)
+
+
+def _heading(answer: Answer) -> str:
+    if answer.outcome is None:
+        return "⏸️ Not retrained: a limit is reached"
+    if answer.outcome == "passed" and answer.needs_a_person:
+        return "⚠️ Retrained, and passed, but not offered for release: a person must look"
+    return _HEADINGS[answer.outcome]
+
+
+def _facts(answer: Answer, history: Sequence[Entry]) -> list[str]:
+    trigger, judgement = answer.trigger, answer.judgement
+    facts = []
+    if answer.is_of_drift:
+        alert = f" ({code(trigger.alert)})" if trigger.alert else ""
+        version = f", of version {text(trigger.version)}" if trigger.version else ""
+        facts.append(f"**What drifted:** {_DRIFTED[trigger.drift]}{alert}{version}")
+        if trigger.summary:
+            facts.append(f"**The alert says:** {text(trigger.summary, _SENTENCE)}")
+        if trigger.started:
+            facts.append(f"**Since:** {wording.moment(trigger.started)} UTC")
+    else:
+        facts.append(f"**Started by:** {text(trigger.reason)}")
+    if judgement:
+        run = f", {link('the run', judgement.links.dag_run)}" if judgement.links.dag_run else ""
+        figure = text(judgement.summary, _SENTENCE)
+        facts.append(f"**What was done:** the pipeline on fresh data, on {code(judgement.git_sha)}{run}: {figure}")
+    elif history:
+        last = history[0]
+        of = f" version {text(last.version)}:" if last.version else ""
+        facts.append(f"**The last retraining**, {wording.moment(last.at)} UTC:{of} {text(last.told, _SENTENCE)}")
+    return [*facts, f"**Next:** {_next(answer)}"]
+
+
+def _next(answer: Answer) -> str:
+    how_to = link("what to do", f"{answer.repository_url}/blob/{BRANCH}/{HOW_TO}")
+    if answer.wait:
+        when = wording.moment(answer.wait.next)
+        return (
+            f"{text(answer.wait.limit)} holds. The next alert, or a person, can start a retraining at {when} UTC. "
+            f"If the drift goes on, a release waits, or retraining does not mend it: a person must look ({how_to})."
+        )
+    if answer.outcome == "passed":
+        return _release(answer, how_to)
+    if answer.outcome == "rejected":
+        return (
+            "the source has to be fixed, because retraining cannot fix the data; production stays as it is, and a "
+            f"person must look ({how_to})."
+        )
+    if answer.outcome == "blocked":
+        return f"production stays as it is, as the new model would be worse: a person must look ({how_to})."
+    return f"production stays as it is; a person must look at the run, and start it again ({how_to})."
+
+
+def _release(answer: Answer, how_to: str) -> str:
+    version = text(answer.judgement.model_version) if answer.judgement else ""
+    where = link(WORKFLOW, f"{answer.repository_url}/actions/workflows/{WORKFLOW}")
+    match answer.offer:
+        case Offer("asked", told):
+            asked = f"the release of version {version} was asked for at {text(told)}"
+            return f"{asked}: {where} waits for approval in the environment `production`."
+        case Offer("released", told):
+            return f"nothing: version {version} was released as {text(told)}."
+        case Offer("withdrawn", told):
+            return f"version {version} was withdrawn ({text(told)}): a person must decide ({how_to})."
+        case offer:
+            why = f": {text(offer.told, _SENTENCE)}" if offer else ""
+            return f"{where} could not be started{why}. Start it by hand, for version {version} ({how_to})."
+
+
+def _violations(judgement: Judgement | None) -> str:
+    found = judgement.failure.violations if judgement and judgement.failure else ()
+    broken = [one for one in found if one.severity == "error"]
+    cells = [
+        [code(one.rule), ", ".join(code(name) for name in (one.series, one.column) if name) or "all", text(one.message)]
+        for one in broken[:_VIOLATIONS]
+    ]
+    more = f"\n\n… and {len(broken) - _VIOLATIONS:,} more." if len(broken) > _VIOLATIONS else ""
+    return f"{table(['rule', 'where', 'what'], cells, 'lll')}{more}"
+
+
+def _own(answer: Answer, history: Sequence[Entry], report: str) -> str:
+    """All of the body that is ours."""
+    parts = [marker_of(answer.challenge), told_of(answer, history), _history(history), report, _workflow_line(answer)]
+    parts += [f"<!-- rps:history {_hidden(history)} -->", "*Above is written anew each time; below is yours.*", _NOTES]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _workflow(answer: Answer) -> str:
+    return link("the workflow's summary", answer.workflow_url) if answer.workflow_url else "the command's output"
+
+
+def _workflow_line(answer: Answer) -> str:
+    return f"Of {wording.moment(answer.at)} UTC; more in {_workflow(answer)}."
+
+
+def _history(history: Sequence[Entry]) -> str:
+    if not history:
+        return ""
+    rows = [
+        [
+            link(wording.moment(entry.at), entry.url) if entry.url else wording.moment(entry.at),
+            text(entry.why),
+            entry.outcome,
+            text(entry.version) or "–",
+            text(entry.told),
+        ]
+        for entry in history
+    ]
+    return f"**The last retrainings**\n\n{table(['UTC', 'why', 'verdict', 'version', 'figure'], rows, 'lllll')}"
+
+
+def _with(entry: Entry | None, history: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The newest first; one for each event."""
+    if entry is None:
+        return tuple(history[:HISTORY])
+    return (entry, *(one for one in history if one.event != entry.event))[:HISTORY]
+
+
+def _hidden(history: Sequence[Entry]) -> str:
+    """As JSON that does not end the comment in which it stands, and calls nobody."""
+    return msgspec.json.encode(list(history)).decode().translate(_ESCAPES)
+
+
+def _read_history(body: str) -> tuple[Entry, ...]:
+    found = _HISTORY.search(body)
+    if found is None:
+        return ()
+    try:
+        entries = msgspec.json.decode(found[1], type=list[Entry])
+    except msgspec.MsgspecError:
+        return ()
+    return tuple(_fitting(entry) for entry in entries[:HISTORY])
+
+
+def _fitting(entry: Entry) -> Entry:
+    """Whatever somebody has made of it: on one line, and cut."""
+    return msgspec.structs.replace(
+        entry, event=clean(entry.event), why=clean(entry.why), told=clean(entry.told), version=clean(entry.version)
+    )

@@ -1,0 +1,1 @@
+"""The branch rules of .github/rulesets, applied and checked."""

@@ -1,0 +1,58 @@
+"""Why a command ends without doing what it was asked, as the exit code that Airflow, a workflow or a shell acts on.
+
+The codes 64 and above are those of BSD's sysexits. The message names what failed, what was expected, what was found,
+and the next step.
+"""
+
+from __future__ import annotations
+
+from clients.redaction import redacted
+
+
+class RpsError(Exception):
+    """A command cannot go on. Subclasses carry the exit code. Secrets never get into the message."""
+
+    exit_code: int = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redacted(message))
+
+
+class ConfigurationError(RpsError):
+    """Wrong use, a missing setting, a refused credential: EX_USAGE; running it again changes nothing."""
+
+    exit_code = 64
+
+
+class DataRejected(RpsError):
+    """The data failed the quality gate: EX_DATAERR; never retried."""
+
+    exit_code = 65
+
+
+class PassingFault(RpsError):
+    """The network, a service, the container engine or the disk failed: EX_TEMPFAIL; run it again."""
+
+    exit_code = 75
+
+
+class GitHubFault(PassingFault):
+    """GitHub does not answer, refuses, or limits our rate for longer than we can wait."""
+
+
+class NoVerdict(RpsError):
+    """There is no evidence on which to judge, or it cannot be trusted; nothing may be merged on it."""
+
+    exit_code = 2
+
+
+class Cancelled(RpsError):
+    """The job was cancelled, or what it judges is gone (the pull request closed, or pushed to)."""
+
+    exit_code = 2
+
+
+class NotReleased(RpsError):
+    """The release stops for a reason that running it again does not change; production stays as it was."""
+
+    exit_code = 1

@@ -1,0 +1,1 @@
+"""The challenge file: its types, its checks, its one reader."""

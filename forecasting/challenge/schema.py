@@ -1,0 +1,323 @@
+"""A challenge: what is predicted, from which source, under which rules. One TOML file each.
+
+Loading checks everything that can be checked without the network. An error names the file, the key, what was
+expected and what was found. Durations carry their unit in the key; all times are UTC.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+T = TypeVar("T")
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+SeriesId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$(?!\n)")]  # `$` alone lets a last \n through
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[int, Meta(ge=1)]
+PositiveFloat = Annotated[float, Meta(gt=0.0)]
+NotNegative = Annotated[int, Meta(ge=0)]
+Statistic = Literal["mean", "std", "min", "max"]
+Cycle = Literal["hour_of_day", "day_of_week", "day_of_year"]
+
+_KEY_COLUMNS = ("unique_id", "ds", "collected_at")
+"""What every table of observations says of a row besides its variables."""
+
+
+class ChallengeError(Exception):
+    """A challenge file is missing or wrong; the message names file, key, expected and found."""
+
+
+class Target(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is predicted: a variable, its unit, the step of its grid, and how many steps ahead."""
+
+    variable: Name
+    unit: str
+    step_minutes: Positive
+    horizons: Annotated[tuple[Positive, ...], Meta(min_length=1)]
+    loss: Literal["squared_error", "absolute_error"] = "squared_error"
+    baseline: Literal["persistence"] = "persistence"
+
+    @property
+    def step(self) -> timedelta:
+        return timedelta(minutes=self.step_minutes)
+
+
+class SourceVariable(Struct, frozen=True, forbid_unknown_fields=True):
+    """A column of the observations as its source calls it, with the unit in which it must come."""
+
+    name: str
+    unit: str
+
+
+class Series(Struct, frozen=True, forbid_unknown_fields=True):
+    """One series and what the source needs to find it (coordinates, a symbol, …)."""
+
+    unique_id: SeriesId
+    query: dict[str, str | int | float]
+
+
+class Source(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where observations come from and how much of the past is kept."""
+
+    kind: Literal["open-meteo", "openweathermap"]
+    history_days: Positive
+    variables: Annotated[dict[Name, SourceVariable], Meta(min_length=1)]
+    series: Annotated[tuple[Series, ...], Meta(min_length=1)]
+    page_days: Positive = 92
+    revision_hours: NotNegative = 24
+    timeout_seconds: PositiveFloat = 30.0
+    attempts: Positive = 5
+
+
+class Quality(Struct, frozen=True, forbid_unknown_fields=True):
+    """The rules of the data gate. Shares are of rows; the recent window is judged by the same limits on its own."""
+
+    key_columns: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    stuck_columns: tuple[Name, ...]
+    ranges: dict[Name, tuple[float, float]]
+    max_null_share: Share = 0.01
+    max_out_of_range_share: Share = 0.001
+    max_conflicting_share: Share = 0.01
+    recent_hours: Positive = 168
+    max_gap_hours: Positive = 12
+    max_age_hours: Positive = 6
+    max_stuck_hours: Positive = 24
+    min_rows: Positive = 1000
+
+
+class Lags(Struct, frozen=True, forbid_unknown_fields=True):
+    """The variable itself, that many steps before the forecast's origin (0 is the origin)."""
+
+    variable: Name
+    steps: Annotated[tuple[NotNegative, ...], Meta(min_length=1)]
+
+
+class Rolling(Struct, frozen=True, forbid_unknown_fields=True):
+    """Statistics of the variable over the last ``windows`` steps, the origin included."""
+
+    variable: Name
+    windows: Annotated[tuple[Annotated[int, Meta(ge=2)], ...], Meta(min_length=1)]
+    statistics: Annotated[tuple[Statistic, ...], Meta(min_length=1)]
+
+
+class Differences(Struct, frozen=True, forbid_unknown_fields=True):
+    """The variable at the origin minus itself ``steps`` earlier."""
+
+    variable: Name
+    steps: Annotated[tuple[Positive, ...], Meta(min_length=1)]
+
+
+class Features(Struct, frozen=True, forbid_unknown_fields=True):
+    """The features of the past, and the calendar of the predicted hour."""
+
+    lags: tuple[Lags, ...] = ()
+    rolling: tuple[Rolling, ...] = ()
+    differences: tuple[Differences, ...] = ()
+    calendar: tuple[Cycle, ...] = ()
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables that any feature reads, each once, in the order of first use."""
+        groups: tuple[Lags | Rolling | Differences, ...] = (*self.lags, *self.rolling, *self.differences)
+        return tuple(dict.fromkeys(group.variable for group in groups))
+
+
+class Learner(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a model is fitted: the learner, its parameters, and how the end of the history is split."""
+
+    kind: Literal["hist_gradient_boosting"]
+    parameters: dict[str, int | float | str | bool]
+    seed: NotNegative = 0
+    holdout_days: Positive = 28
+    calibration_days: Positive = 28
+    interval: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.9
+
+
+class Gate(Struct, frozen=True, forbid_unknown_fields=True):
+    """The policy that judges a candidate; a pull request is judged by its base branch's.
+
+    A regression is the relative growth of the error (RMSE; MAE for absolute loss) over production's.
+    """
+
+    max_regression: Share = 0.12
+    negligible_regression: Share = 0.002
+    strict: bool = False
+    significance: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.001
+    max_slice_regression: Share = 0.20
+    coverage: tuple[Share, Share] = (0.85, 0.95)
+    max_bundle_bytes: Positive = 20_000_000
+    max_prediction_time_ratio: PositiveFloat = 2.0
+
+
+class Drift(Struct, frozen=True, forbid_unknown_fields=True):
+    """From where on the live signals count as drift."""
+
+    max_out_of_distribution_ratio: Share = 0.2
+    max_population_stability_index: PositiveFloat = 0.25
+    """Where a window of the training data itself lay farther from all of it, that is the limit."""
+    max_live_error_ratio: PositiveFloat = 1.5
+    window_rows: Positive = 2016
+    """Over how many predictions drift is measured."""
+
+
+class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
+    """When the pipeline runs, and how a transient fault is retried."""
+
+    cron: str
+    retries: NotNegative = 3
+    retry_delay_seconds: Positive = 10
+    stage_timeout_minutes: Positive = 30
+
+
+class Challenge(Struct, frozen=True, forbid_unknown_fields=True):
+    """One prediction problem, whole."""
+
+    name: Name
+    title: str
+    target: Target
+    source: Source
+    quality: Quality
+    features: Features
+    learner: Learner
+    gate: Gate
+    drift: Drift
+    schedule: Schedule
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The value columns of the observations, in the order of the file."""
+        return tuple(self.source.variables)
+
+    @property
+    def series_ids(self) -> tuple[str, ...]:
+        return tuple(series.unique_id for series in self.source.series)
+
+
+def load_challenge(path: Path) -> Challenge:
+    """Read and check one challenge file. Raises ChallengeError."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        known = ", ".join(sorted(other.stem for other in path.parent.glob("*.toml"))) or "none"
+        raise ChallengeError(f"{path}: no such challenge; expected a TOML file there; found: {known}") from None
+    except OSError as error:
+        raise ChallengeError(f"{path}: cannot be read: {error}") from error
+    challenge = _converted(parse_table(content, str(path)), Challenge, str(path))
+    for key, expected, found in _inconsistencies(challenge, path.stem):
+        raise ChallengeError(f"{path}: {key}: expected {expected}; found {found}")
+    return challenge
+
+
+def parse_table(content: bytes, where: str) -> dict[str, Any]:
+    """A challenge file before its keys are checked; ``where`` is what a message calls it. Raises ChallengeError."""
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ChallengeError(f"{where}: cannot be read as UTF-8 text: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ChallengeError(f"{where}: not valid TOML: {error}") from error
+
+
+def parse_part(table: dict[str, Any], key: str, kind: type[T], where: str, *, default: T) -> T:
+    """One key of a file whose other keys may follow an older or newer schema. Raises ChallengeError."""
+    return _converted(table[key], kind, where, key) if key in table else default
+
+
+def _converted(value: object, kind: type[T], where: str, prefix: str = "") -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ChallengeError(f"{where}: {_located(value, kind, str(error), prefix)}") from error
+
+
+def _located(value: Any, kind: object, message: str, prefix: str) -> str:  # noqa: ANN401 - whatever TOML can say
+    """Turn msgspec's ``Expected … - at `$.a.b``` into key, expected and found."""
+    message, _, location = message.partition(" - at `")
+    path = location.rstrip("`").removeprefix("$")
+    key = f"{prefix}{path}".lstrip(".") or "(top level)"
+    parts = re.findall(r"\[[^]]*\]|[^.[]+", path)
+    for part in parts:
+        if part.startswith("[") and part != "[...]":
+            value = value[int(part[1:-1])] if isinstance(value, list) else None
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    if "unknown field" in message:
+        message += f"; expected the keys {_keys(kind, parts)}"
+    if isinstance(value, dict):
+        found = f"; found the keys {', '.join(value) or 'nothing'}"
+    else:
+        found = "" if value is None else f"; found {value!r}"
+    return f"{key}: {message[:1].lower()}{message[1:]}{found}"
+
+
+def _keys(kind: object, parts: list[str]) -> str:
+    """The keys of the struct that ``parts`` lead to."""
+    info: Any = msgspec.inspect.type_info(kind)
+    for part in parts:
+        if isinstance(info, msgspec.inspect.StructType):
+            info = next(field.type for field in info.fields if field.name == part)
+        else:
+            info = info.value_type if part == "[...]" else info.item_type
+    return ", ".join(field.name for field in info.fields)
+
+
+def _inconsistencies(challenge: Challenge, stem: str) -> list[tuple[str, str, str]]:
+    """What no single type can say: (key, expected, found), most basic first."""
+    columns = challenge.columns
+    target, quality, features = challenge.target, challenge.quality, challenge.features
+    problems: list[tuple[str, str, str]] = []
+    if challenge.name != stem:
+        problems.append(("name", f"the file's own name, {stem!r}", repr(challenge.name)))
+    if list(target.horizons) != sorted(set(target.horizons)):
+        problems.append(("target.horizons", "each horizon once, ascending", repr(list(target.horizons))))
+    if len(set(challenge.series_ids)) != len(challenge.series_ids):
+        problems.append(("source.series", "each unique_id once", repr(list(challenge.series_ids))))
+    known = f"one of source.variables ({', '.join(columns)})"
+    used = [("target.variable", target.variable)]
+    used += [("quality.key_columns", column) for column in quality.key_columns]
+    used += [("quality.stuck_columns", column) for column in quality.stuck_columns]
+    used += [(f"quality.ranges.{column}", column) for column in quality.ranges]
+    used += [("features", variable) for variable in features.variables]
+    problems += [(key, known, repr(column)) for key, column in used if column not in columns]
+    taken = [column for column in columns if column in _KEY_COLUMNS]
+    problems += [("source.variables", f"other names than {', '.join(_KEY_COLUMNS)}", repr(name)) for name in taken]
+    if target.variable in columns and challenge.source.variables[target.variable].unit != target.unit:
+        unit = challenge.source.variables[target.variable].unit
+        problems.append(("target.unit", f"the unit of source.variables.{target.variable}, {unit!r}", repr(target.unit)))
+    for column, (low, high) in quality.ranges.items():
+        if not low < high:
+            problems.append((f"quality.ranges.{column}", "[low, high] with low < high", repr([low, high])))
+    problems += _gate_inconsistencies(challenge.gate, challenge.learner.interval)
+    if not features.variables and not features.calendar:
+        problems.append(("features", "at least one feature", "none"))
+    lookback_days = challenge.learner.holdout_days + challenge.learner.calibration_days
+    if lookback_days >= challenge.source.history_days:
+        expected = f"less than source.history_days ({challenge.source.history_days}) left for training"
+        problems.append(("learner.holdout_days + calibration_days", expected, str(lookback_days)))
+    if len(challenge.schedule.cron.split()) != 5:
+        problems.append(("schedule.cron", "a cron expression of five fields", repr(challenge.schedule.cron)))
+    return problems
+
+
+def _gate_inconsistencies(gate: Gate, interval: float) -> list[tuple[str, str, str]]:
+    problems = []
+    at_least = f"at least gate.negligible_regression ({gate.negligible_regression:g})"
+    for key, limit in (
+        ("gate.max_regression", gate.max_regression),
+        ("gate.max_slice_regression", gate.max_slice_regression),
+    ):
+        if limit < gate.negligible_regression:
+            problems.append((key, at_least, repr(limit)))
+    low, high = gate.coverage
+    if low >= high:
+        problems.append(("gate.coverage", "[low, high] with low < high", repr([low, high])))
+    elif not low < interval < high:
+        expected = f"[low, high] around learner.interval ({interval:g}), or no model can pass"
+        problems.append(("gate.coverage", expected, repr([low, high])))
+    return problems

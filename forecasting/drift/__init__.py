@@ -1,0 +1,1 @@
+"""How far what is seen lies from what training saw."""

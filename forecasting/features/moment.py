@@ -1,0 +1,131 @@
+"""The shared features of one moment, read off the last steps of the grid: the form that serving uses.
+
+The reader is compiled from text that is written once per specification, as `dataclasses` writes its methods: straight
+arithmetic on local names costs a fifth of loops over the same plan. Of a specification it holds numbers only.
+The operations are those of `forecasting.features.rolling`, in the same order, so the features equal the table form's
+to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from forecasting.features.definitions import Difference, Lag, PastFeature, RollingStatistic
+from forecasting.features.rolling import Summary, leaf, merge_plan, merged, statistic_of
+
+Floats = Sequence[float]
+Reader = Callable[[Sequence[Floats]], tuple[float, ...]]
+
+
+def origin_reader(variables: Sequence[str], past: Sequence[PastFeature]) -> Reader:
+    """A function from the last ``lookback + 1`` values of each variable to the values of ``past``, in that order.
+
+    Its argument: by ``variables``, one value per step, oldest first, the origin at -1, NaN when missing.
+    """
+    lines, rolled = ["def read(columns):"], {}
+    names: dict[PastFeature, str] = {}
+    for index, variable in enumerate(variables):
+        own = [feature for feature in past if feature.variable == variable]
+        rolling = [feature for feature in own if isinstance(feature, RollingStatistic)]
+        lines.append(f"    c{index} = columns[{index}]")
+        longest = max((feature.window for feature in rolling), default=0)
+        value = {age: f"v{index}_{age}" if age < longest else f"c{index}[-{age + 1}]" for age in range(_reach(own) + 1)}
+        if rolling:
+            rolled[f"some{index}"] = _of_some(rolling)
+            lines += [f"    {line}" for line in _rolling_lines(index, rolling, longest)]
+        for feature in own:
+            if isinstance(feature, Lag):
+                names[feature] = value[feature.steps]
+            elif isinstance(feature, Difference):
+                names[feature] = f"{value[0]} - {value[feature.steps]}"
+            else:
+                names[feature] = _name(index, feature)
+    lines.append(f"    return ({', '.join(names[feature] for feature in past)},)")
+    scope: dict[str, object] = {"sqrt": math.sqrt, **rolled}
+    exec(compile("\n".join(lines), "<origin_reader>", "exec"), scope)  # noqa: S102 - our own text: numbers and fixed names
+    return scope["read"]  # type: ignore[return-value]
+
+
+def _reach(features: Sequence[PastFeature]) -> int:
+    return max((feature.lookback for feature in features), default=0)
+
+
+def _name(index: int, feature: RollingStatistic) -> str:
+    return f"{feature.statistic}{index}_{feature.window}"
+
+
+def _rolling_lines(index: int, rolling: Sequence[RollingStatistic], longest: int) -> list[str]:
+    """The statistics of one variable: straight arithmetic when no value is missing, or else the general way."""
+    unpacked = ", ".join(f"v{index}_{age}" for age in reversed(range(longest)))
+    results = ", ".join(_name(index, feature) for feature in rolling)
+    whole = [f"    {line}" for line in _whole_lines(index, rolling, longest)]
+    return [
+        f"t = c{index}[-{longest}:]",
+        f"{unpacked}, = t",
+        "total = sum(t)",
+        "if total == total:",
+        *whole,
+        "else:",
+        f"    {results}, = some{index}(t)",
+    ]
+
+
+def _whole_lines(index: int, rolling: Sequence[RollingStatistic], longest: int) -> list[str]:
+    """As ``rolling.merged`` and ``rolling.statistic_of`` with counts and weights that are known beforehand."""
+    averaged = [feature.window for feature in rolling if feature.statistic in {"mean", "std"}]
+    deviations = any(feature.statistic == "std" for feature in rolling)
+    lines = []
+    for size, end, newer_size, older_size in _merges(averaged):
+        weight = older_size / size
+        newer, older = _mean(index, newer_size, end), _mean(index, older_size, end + newer_size)
+        lines.append(f"d = {older} - {newer}")
+        lines.append(f"{_mean(index, size, end)} = {newer} + d * {weight!r}")
+        if deviations:
+            squares = [f"q{index}_{part}_{at}" for part, at in ((newer_size, end), (older_size, end + newer_size))]
+            parts = [name for name, part in zip(squares, (newer_size, older_size), strict=True) if part > 1]
+            before = f"({' + '.join(parts)}) + " if parts else ""
+            lines.append(f"q{index}_{size}_{end} = {before}d * d * {newer_size * weight!r}")
+    for feature in rolling:
+        tail = "t" if feature.window == longest else f"t[-{feature.window}:]"
+        worked_out = {
+            "mean": _mean(index, feature.window, 0),
+            "std": f"sqrt(q{index}_{feature.window}_0 / {float(feature.window)!r})",
+            "min": f"min({tail})",
+            "max": f"max({tail})",
+        }[feature.statistic]
+        lines.append(f"{_name(index, feature)} = {worked_out}")
+    return lines
+
+
+def _mean(index: int, size: int, end: int) -> str:
+    return f"v{index}_{end}" if size == 1 else f"m{index}_{size}_{end}"
+
+
+def _merges(windows: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Size, end, newer size and older size of every window that is needed, parts before wholes.
+
+    A window's end is how many steps before the origin it ends; the windows themselves end at 0.
+    """
+    plan = {merge.size: merge for merge in merge_plan(tuple(windows))}
+    ends: dict[int, set[int]] = {size: set() for size in (1, *plan)}
+    for window in windows:
+        ends[window].add(0)
+    for size in sorted(plan, reverse=True):
+        for end in ends[size]:
+            ends[plan[size].newer].add(end)
+            ends[plan[size].older].add(end + plan[size].newer)
+    return [(size, end, plan[size].newer, plan[size].older) for size in sorted(plan) for end in sorted(ends[size])]
+
+
+def _of_some(rolling: Sequence[RollingStatistic]) -> Callable[[Floats], list[float]]:
+    """The statistics of a window in which some value is missing."""
+    merges = _merges([feature.window for feature in rolling])
+
+    def read(tail: Floats) -> list[float]:
+        found: dict[tuple[int, int], Summary] = {(1, end): leaf(tail[-1 - end]) for end in range(len(tail))}
+        for size, end, newer, older in merges:
+            found[size, end] = merged(found[newer, end], found[older, end + newer])
+        return [statistic_of(found[each.window, 0], each.statistic, each.window) for each in rolling]
+
+    return read

@@ -1,0 +1,1 @@
+"""How models are compared: losses, panel, contests, verdict."""

@@ -1,0 +1,157 @@
+"""What the hold-out says of each model: one record, `evaluation.json`, which the gate, the report and the demo read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from forecasting.judging.losses import Loss, losses, mae, r2, rmse
+from forecasting.judging.panel import Panel, codes
+from forecasting.models.intervals import coverage
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Model = Literal["candidate", "production", "persistence"]
+
+
+class Errors(Struct, frozen=True, kw_only=True):
+    """One model on some rows; rmse and mae in the target's unit, loss in the challenge's own (squared) unit."""
+
+    rows: int
+    loss: float
+    rmse: float
+    mae: float
+    r2: float
+    coverage: float | None = None
+    """The share of truths inside the interval; None for a model that gives none."""
+
+
+class Slice(NamedTuple):
+    """Some rows of a panel: all of them, those of one horizon, or those of one series."""
+
+    horizon: int | None = None
+    series: str | None = None
+
+    def __str__(self) -> str:
+        """`overall`, `horizon 4` or `series EWR`."""
+        if self.horizon is not None:
+            return f"horizon {self.horizon}"
+        return "overall" if self.series is None else f"series {self.series}"
+
+
+class ModelErrors(Struct, frozen=True, kw_only=True):
+    """One model on the hold-out: over all compared rows, per horizon, and per series."""
+
+    overall: Errors
+    horizons: dict[int, Errors]
+    series: dict[str, Errors]
+
+    def slices(self) -> Iterator[tuple[Slice, Errors]]:
+        """Overall, then the horizons, then the series, in their order."""
+        yield Slice(), self.overall
+        for horizon, errors in self.horizons.items():
+            yield Slice(horizon=horizon), errors
+        for unique_id, errors in self.series.items():
+            yield Slice(series=unique_id), errors
+
+
+class ModelEvaluation(Struct, frozen=True, kw_only=True):
+    """A model from a bundle: who it is, what it has seen, what it costs, how it did."""
+
+    version: str
+    """Its version in the registry; empty for a candidate, which has none yet."""
+    mlflow_run: str
+    git_sha: str
+    dataset_md5: str
+    train_end: datetime
+    bundle_bytes: int
+    prediction_seconds_per_row: float
+    """Median over repeats of one row's prediction, on the machine of this run."""
+    measured: ModelErrors
+
+
+class Window(Struct, frozen=True, kw_only=True):
+    """The hold-out that every model was measured on: origins from ``start`` to ``end``, both with known targets."""
+
+    start: datetime
+    end: datetime
+    origins: int
+    """Distinct moments."""
+    rows: int
+    """Predictions compared: one per series, origin and horizon."""
+
+
+class Evaluation(Struct, frozen=True, kw_only=True):
+    """What `evaluation.json` holds."""
+
+    challenge: str
+    run_id: str
+    as_of: datetime
+    unit: str
+    loss: Loss
+    interval: float
+    window: Window
+    fair: bool
+    """Whether the window can carry a verdict: long enough, and seen by none of the compared models."""
+    reasons: tuple[str, ...]
+    """Why not, one sentence each; empty when fair."""
+    candidate: ModelEvaluation
+    production: ModelEvaluation | None
+    """None when there is no production model, or when it could not be compared: then ``reasons`` says why."""
+    production_version: str
+    """The version behind the alias `production`; empty when there is none."""
+    persistence: ModelErrors
+    drift: dict[str, float] = {}
+    """Population stability index of each feature on the hold-out, the calendar's left out, against ``drift_from``."""
+    drift_from: Literal["production", "candidate"] = "candidate"
+
+
+def errors_of(panel: Panel, loss: Loss) -> dict[Model, ModelErrors]:
+    """The errors of each model that the panel holds predictions of, sliced."""
+    slices = {Slice(): np.arange(len(panel.truth))}
+    slices |= {Slice(horizon=value): rows for value, rows in _rows_of(panel.horizon)}
+    slices |= {Slice(series=value): rows for value, rows in _rows_of(panel.unique_id)}
+    predicted: dict[Model, tuple[FloatArray | None, ...]] = {
+        "candidate": (panel.candidate, panel.candidate_lower, panel.candidate_upper),
+        "production": (panel.production, panel.production_lower, panel.production_upper),
+        "persistence": (panel.persistence,),
+    }
+    found: dict[Model, ModelErrors] = {}
+    for model, (value, *bounds) in predicted.items():
+        if value is None:
+            continue
+        ends = [end for end in bounds if end is not None]
+        errors = {
+            one: _errors(panel.truth[rows], value[rows], [end[rows] for end in ends], loss)
+            for one, rows in slices.items()
+        }
+        found[model] = ModelErrors(
+            overall=errors[Slice()],
+            horizons={one.horizon: own for one, own in errors.items() if one.horizon is not None},
+            series={one.series: own for one, own in errors.items() if one.series is not None},
+        )
+    return found
+
+
+def _rows_of(labels: npt.NDArray[np.generic]) -> Iterator[tuple[Any, IntArray]]:
+    """Each distinct label, ascending, and its rows, in their order."""
+    distinct, code = codes(labels)
+    rows = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
+    yield from zip(distinct.tolist(), rows, strict=True)
+
+
+def _errors(truth: FloatArray, value: FloatArray, bounds: Sequence[FloatArray], loss: Loss) -> Errors:
+    """bounds: the lower and the upper end of the intervals; empty without intervals."""
+    return Errors(
+        rows=len(truth),
+        loss=float(np.mean(losses(loss, truth, value))),
+        rmse=rmse(truth, value),
+        mae=mae(truth, value),
+        r2=r2(truth, value),
+        coverage=coverage(truth, *bounds) if bounds else None,
+    )

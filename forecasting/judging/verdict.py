@@ -1,0 +1,285 @@
+"""May the candidate take production's place? Judged from the predictions themselves, by a policy, with every reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from forecasting.challenge.schema import Gate
+from forecasting.judging.contests import (
+    CONFIDENCE,
+    Contest,
+    LossesByOrigin,
+    contests,
+    covered,
+    loss_of,
+    losses_by_origin,
+)
+from forecasting.judging.equal_accuracy import MIN_PERIODS
+from forecasting.judging.evaluation import Evaluation, Model, ModelErrors, errors_of
+from forecasting.judging.losses import Loss, skill
+from forecasting.judging.panel import MIN_HOLDOUT, Panel
+
+__all__ = ["Contest", "Reason", "Rule", "Verdict", "judge"]
+
+Rule = Literal["evidence", "baseline", "regression", "slice", "coverage", "bundle_size", "prediction_time"]
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """One broken rule of the policy: which, and in one sentence with its numbers, what was expected and found."""
+
+    rule: Rule
+    message: str
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """What was decided, and the numbers that it was decided on."""
+
+    outcome: Literal["pass", "block"]
+    reasons: tuple[Reason, ...]
+    """Every broken rule; empty when passed."""
+    measure: Literal["RMSE", "MAE"]
+    unit: str
+    opponent: Literal["production", "persistence"]
+    overall: Contest
+    horizons: tuple[Contest, ...]
+    series: tuple[Contest, ...]
+    confidence: float
+    """The level of the confidence intervals, e.g. 0.95."""
+    interval: float
+    """The nominal level of the models' intervals, e.g. 0.9."""
+    coverage: float
+    """The share of truths inside the candidate's intervals."""
+    coverage_low: float | None = None
+    coverage_high: float | None = None
+    """The confidence interval of ``coverage``; None with too few origins."""
+    skill: float | None
+    """1 - loss / persistence's loss; None when persistence made no error."""
+    bundle_bytes: int
+    prediction_time_ratio: float | None
+    """The candidate's time per prediction over production's."""
+    policy: Gate
+
+
+def judge(
+    panel: Panel, evaluation: Evaluation, policy: Gate, errors: Mapping[Model, ModelErrors] | None = None
+) -> Verdict:
+    """Every rule of the policy on the compared predictions; ``evaluation`` gives the models' provenance and costs.
+
+    What `evaluation` says of errors is not used; errors: the panel's own, for a caller that has computed them already.
+    A reason of its own why the hold-out is unfair is kept, and its ``fair`` is not believed. The rules:
+
+    - evidence: the hold-out spans seven days and thirty origins, started after all that both models have seen, is the
+      one that the evaluation describes, and holds production's predictions when there is a production model;
+    - baseline: the candidate's loss is below persistence's;
+    - regression: its error (RMSE; MAE for absolute loss) is not more than ``max_regression`` above production's, nor
+      significantly (Diebold-Mariano) more than ``negligible_regression`` above it, nor above it at all when
+      ``strict``;
+    - slice: no horizon and no series has an error that is more than ``max_slice_regression`` above production's and
+      significantly more than ``negligible_regression`` above it, after Holm's correction for all of them;
+    - coverage: the confidence interval of the intervals' coverage reaches into the ``coverage`` limits;
+    - bundle_size, prediction_time: the bundle and the time per prediction, over production's, are within their budgets.
+
+    A slice with fewer than thirty origins counts in the whole, and is not judged alone.
+    """
+    by_origin = losses_by_origin(panel, evaluation.loss)
+    overall, *sliced = contests(by_origin, errors or errors_of(panel, evaluation.loss), policy)
+    regressions = tuple(_regression(overall, evaluation, policy))
+    horizons, series = (
+        tuple(msgspec.structs.replace(contest, worse=_is_worse(contest, policy)) for contest in slices)
+        for slices in sliced
+    )
+    coverage, coverage_low, coverage_high = covered(by_origin)
+    reasons = (
+        *_evidence(panel, by_origin, evaluation),
+        *_baseline(overall, evaluation),
+        *regressions,
+        *_slices((*horizons, *series), evaluation, policy),
+        *_coverage(coverage, coverage_low, coverage_high, evaluation, policy),
+        *_budgets(evaluation, policy),
+    )
+    return Verdict(
+        outcome="block" if reasons else "pass",
+        reasons=reasons,
+        measure=_measure(evaluation.loss),
+        unit=evaluation.unit,
+        opponent="persistence" if panel.production is None else "production",
+        overall=msgspec.structs.replace(overall, worse=bool(regressions)),
+        horizons=horizons,
+        series=series,
+        confidence=CONFIDENCE,
+        interval=evaluation.interval,
+        coverage=coverage,
+        coverage_low=coverage_low,
+        coverage_high=coverage_high,
+        skill=skill(loss_of(overall.candidate, evaluation.loss), loss_of(overall.persistence, evaluation.loss)),
+        bundle_bytes=evaluation.candidate.bundle_bytes,
+        prediction_time_ratio=_time_ratio(evaluation),
+        policy=policy,
+    )
+
+
+def _evidence(panel: Panel, by_origin: LossesByOrigin, evaluation: Evaluation) -> Iterator[Reason]:
+    told = list(evaluation.reasons)
+    if not evaluation.fair and not told:
+        told.append("the evaluation calls its hold-out unfair and gives no reason")
+    told += _too_short(by_origin)
+    told += _mismatch(panel, by_origin, evaluation)
+    first = _moment(by_origin.origins[0])
+    for name, model in (("the candidate", evaluation.candidate), (_production(evaluation), evaluation.production)):
+        if model and model.train_end >= first:
+            told.append(f"{name} has seen data until {_at(model.train_end)}, and the hold-out starts at {_at(first)}")
+        if model and not _is_time(model.prediction_seconds_per_row):
+            told.append(f"{name} has no time per prediction: found {model.prediction_seconds_per_row} seconds")
+    if not evaluation.candidate.dataset_md5:
+        told.append("the dataset that the candidate was trained on is not named")
+    yield from (Reason(rule="evidence", message=message) for message in told)
+
+
+def _too_short(by_origin: LossesByOrigin) -> Iterator[str]:
+    origins = len(by_origin.origins)
+    span = timedelta(seconds=origins * by_origin.step_seconds)
+    if span < MIN_HOLDOUT:
+        days = span / timedelta(days=1)
+        yield f"the hold-out is {days:.1f} days long ({origins} origins); at least {MIN_HOLDOUT.days} days are needed"
+    if origins < MIN_PERIODS:
+        yield f"the hold-out has {origins} origins; at least {MIN_PERIODS} are needed"
+
+
+def _mismatch(panel: Panel, by_origin: LossesByOrigin, evaluation: Evaluation) -> Iterator[str]:
+    """Where the predictions and the evaluation, which one run wrote, do not belong together."""
+    window = evaluation.window
+    found = (len(panel.truth), len(by_origin.origins), _moment(by_origin.origins[0]), _moment(by_origin.origins[-1]))
+    if found != (window.rows, window.origins, window.start, window.end):
+        yield (
+            f"the predictions are not those of the evaluation: found {found[0]} rows, {found[1]} origins from "
+            f"{_at(found[2])} to {_at(found[3])}; it tells of {window.rows} rows, {window.origins} origins from "
+            f"{_at(window.start)} to {_at(window.end)}"
+        )
+    if panel.production is None and evaluation.production_version and not evaluation.reasons:
+        yield f"{_production(evaluation)} is in use, and there is no prediction of it to compare with"
+    if panel.production is None and evaluation.production:
+        yield f"{_production(evaluation)} was compared, and its predictions are not there"
+    if panel.production is not None and not evaluation.production:
+        yield "there are predictions of a production model of which nothing else is known"
+
+
+def _baseline(overall: Contest, evaluation: Evaluation) -> Iterator[Reason]:
+    if not overall.candidate < overall.persistence:
+        ours, naive = (f"{error:.4g} {evaluation.unit}" for error in (overall.candidate, overall.persistence))
+        message = f"{_measure(evaluation.loss)} {ours} does not beat persistence's {naive}"
+        yield Reason(rule="baseline", message=message)
+
+
+def _regression(overall: Contest, evaluation: Evaluation, policy: Gate) -> Iterator[Reason]:
+    if overall.production is None:
+        return
+    found = _compared(overall, evaluation)
+    if overall.candidate > (1.0 + policy.max_regression) * overall.production:
+        yield Reason(rule="regression", message=f"{found}; at most {_percent(policy.max_regression)} is allowed")
+    if overall.p_value is not None and overall.p_value < policy.significance:
+        yield Reason(
+            rule="regression",
+            message=f"{found}; that is significantly more than {_percent(policy.negligible_regression)} "
+            f"({_probability(overall.p_value)}, below {policy.significance:g})",
+        )
+    if policy.strict and overall.candidate > overall.production:
+        yield Reason(rule="regression", message=f"{found}; the policy is strict: no increase is allowed")
+
+
+def _is_worse(contest: Contest, policy: Gate) -> bool:
+    return (
+        contest.production is not None
+        and contest.candidate > (1.0 + policy.max_slice_regression) * contest.production
+        and contest.p_value is not None
+        and contest.p_value < policy.significance
+    )
+
+
+def _slices(slices: tuple[Contest, ...], evaluation: Evaluation, policy: Gate) -> Iterator[Reason]:
+    for contest in slices:
+        if contest.worse and contest.p_value is not None:
+            yield Reason(
+                rule="slice",
+                message=f"{contest.slice}: {_compared(contest, evaluation)}; at most "
+                f"{_percent(policy.max_slice_regression)} is allowed when it is significantly more than "
+                f"{_percent(policy.negligible_regression)} ({_probability(contest.p_value)} after Holm's correction, "
+                f"below {policy.significance:g})",
+            )
+
+
+def _coverage(
+    share: float, low: float | None, high: float | None, evaluation: Evaluation, policy: Gate
+) -> Iterator[Reason]:
+    least, most = policy.coverage
+    surely_low = share < least if high is None else high < least
+    surely_high = share > most if low is None else low > most
+    if surely_low or surely_high:
+        sure = "" if low is None or high is None else f" ({CONFIDENCE:.0%} sure: {low:.1%} to {high:.1%})"
+        message = f"the {evaluation.interval:.0%} intervals cover {share:.1%} of the truths{sure}"
+        yield Reason(rule="coverage", message=f"{message}; expected {least:.0%} to {most:.0%}")
+
+
+def _budgets(evaluation: Evaluation, policy: Gate) -> Iterator[Reason]:
+    found = evaluation.candidate.bundle_bytes
+    if found > policy.max_bundle_bytes:
+        yield Reason(
+            rule="bundle_size",
+            message=f"the bundle has {found:,} bytes; at most {policy.max_bundle_bytes:,} are allowed",
+        )
+    times = _time_ratio(evaluation)
+    if times is not None and times > policy.max_prediction_time_ratio:
+        limit = policy.max_prediction_time_ratio
+        yield Reason(
+            rule="prediction_time",
+            message=f"a prediction takes {times:.2f} times as long as production's; at most {limit:g} times is allowed",
+        )
+
+
+def _time_ratio(evaluation: Evaluation) -> float | None:
+    if evaluation.production is None:
+        return None
+    candidate, production = (
+        model.prediction_seconds_per_row for model in (evaluation.candidate, evaluation.production)
+    )
+    return candidate / production if _is_time(candidate) and _is_time(production) else None
+
+
+def _is_time(seconds: float) -> bool:
+    return math.isfinite(seconds) and seconds > 0.0
+
+
+def _measure(loss: Loss) -> Literal["RMSE", "MAE"]:
+    return "RMSE" if loss == "squared_error" else "MAE"
+
+
+def _compared(contest: Contest, evaluation: Evaluation) -> str:
+    measure, unit = _measure(evaluation.loss), evaluation.unit
+    told = f"{measure} {contest.candidate:.4g} {unit}, production's is {contest.production:.4g} {unit}"
+    return told if contest.change is None else f"{told}: {contest.change:+.2%}"
+
+
+def _production(evaluation: Evaluation) -> str:
+    return f"production (version {evaluation.production_version or 'unknown'})"
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:g}%"
+
+
+def _probability(p_value: float) -> str:
+    return f"p = {p_value:.2g}" if p_value >= 1e-4 else "p < 0.0001"
+
+
+def _moment(origin: np.datetime64) -> datetime:
+    return datetime.fromtimestamp(int(origin.astype("datetime64[s]").astype(np.int64)), tz=UTC)
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%MZ}"

@@ -1,0 +1,272 @@
+"""The model bundle: a directory that is all a server needs, and holds only data.
+
+`manifest.json`, one tree ensemble per horizon in treelite's own form (`h4.treelite`), and `observations.json`, the last
+observations of each series. The models predict the change of the target from its value at the origin. The same inputs
+give the same bytes. Nothing is read as a model before its checksum has been found right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from forecasting.features.definitions import FeatureError
+from forecasting.features.ring_buffer import RingBuffer
+from forecasting.features.spec import FeatureSpec
+from forecasting.features.table import Table, grid_steps
+from forecasting.models.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    OBSERVATIONS,
+    BundleError,
+    Description,
+    Example,
+    Forecast,
+    Manifest,
+    SeriesWindow,
+    check_description,
+    check_window,
+    decoded_manifest,
+    decoded_observations,
+    encoded_manifest,
+    listed,
+    model_file,
+    sha256,
+)
+from forecasting.models.trees import TreeEnsemble, TreesError
+
+FloatArray = npt.NDArray[np.float64]
+
+TOLERANCE = 1e-9
+"""How far, in target units and relative, a forecast may come out from what the worked example says."""
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """The models of a bundle and what is needed to use them."""
+
+    description: Description
+    models: Mapping[int, TreeEnsemble]
+
+    def predict(self, horizon: int, matrix: npt.ArrayLike) -> FloatArray:
+        """See ``Bundle.predict``."""
+        spec = self.description.features
+        inputs = np.ascontiguousarray(matrix, dtype=np.float64)
+        width = len(spec.columns_for(horizon))
+        if inputs.ndim != 2 or inputs.shape[1] != width:
+            raise FeatureError(f"matrix: expected (n, {width}) for horizon {horizon}; found {inputs.shape}")
+        if not len(inputs):
+            return np.zeros(0)
+        predicted: FloatArray = inputs[:, spec.origin_column] + self.models[horizon].predict(inputs)
+        return predicted
+
+    def forecast(self, buffer: RingBuffer) -> tuple[Forecast, ...]:
+        """See ``Bundle.forecast``."""
+        spec = self.description.features
+        origin = buffer.newest
+        if origin is None or np.isnan(buffer.origin_value):
+            found = f"none at {origin:%Y-%m-%dT%H:%M:%SZ}, the newest time" if origin else "no observation"
+            raise FeatureError(f"{spec.target}: expected its value at the forecast's origin; found {found}")
+        forecasts = []
+        for horizon in spec.horizons:
+            value = float(self.predict(horizon, buffer.features(horizon))[0])
+            offsets = self.description.offsets[horizon]
+            ds = origin + horizon * timedelta(minutes=spec.step_minutes)
+            forecasts.append(Forecast(horizon, ds, value, value + offsets.lower, value + offsets.upper))
+        return tuple(forecasts)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was read and found whole."""
+
+    manifest: Manifest
+    observations: Mapping[str, SeriesWindow]
+    forecaster: Forecaster
+
+    @property
+    def spec(self) -> FeatureSpec:
+        return self.manifest.features
+
+    def predict(self, horizon: int, matrix: npt.ArrayLike) -> FloatArray:
+        """The target ``horizon`` steps ahead: (n,), its value at the origin plus the predicted change, in its unit.
+
+        matrix: (n, len(spec.columns_for(horizon))), NaN when missing; NaN comes out where the origin's value is.
+        Raises FeatureError for another shape or horizon.
+        """
+        return self.forecaster.predict(horizon, matrix)
+
+    def forecast(self, buffer: RingBuffer) -> tuple[Forecast, ...]:
+        """Every horizon, with intervals, from the state of a series.
+
+        Raises FeatureError when the newest observation has no value of the target.
+        """
+        return self.forecaster.forecast(buffer)
+
+    def forecast_window(self, window: SeriesWindow) -> tuple[Forecast, ...]:
+        """As ``forecast``, from nothing but a window of observations; the newest is the origin."""
+        return self.forecast(filled_buffer(self.spec, window))
+
+    def buffer(self, unique_id: str) -> RingBuffer:
+        """A series' state after a cold start, from the observations that travel along; empty for a new series."""
+        window = self.observations.get(unique_id)
+        return filled_buffer(self.spec, window) if window else RingBuffer(self.spec)
+
+    def check_example(self) -> None:
+        """Work the example again. Raises BundleError when a forecast comes out different by more than 1e-9."""
+        example = self.manifest.example
+        for expected, found in zip(example.forecasts, self.forecast_window(example.observations), strict=True):
+            same = (expected.horizon, expected.ds) == (found.horizon, found.ds) and np.allclose(
+                (expected.value, expected.lower, expected.upper),
+                (found.value, found.lower, found.upper),
+                rtol=TOLERANCE,
+                atol=TOLERANCE,
+            )
+            if not same:
+                raise BundleError(f"{MANIFEST}: example.forecasts: expected {expected}; found {found}")
+
+
+def write_bundle(
+    directory: Path, description: Description, models: Mapping[int, bytes], observations: Mapping[str, SeriesWindow]
+) -> Manifest:
+    """Write a whole bundle into an empty directory, worked example and checksums included, and read it back.
+
+    models: by horizon, `treelite.Model.serialize_bytes()` of a model of the target's change; observations: by series.
+    The example is of the first series that has an observation of the target.
+    Raises BundleError when the parts do not fit together. Not atomic: write beside, then rename.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    there = [entry.name for entry in directory.iterdir()]
+    if there:
+        raise BundleError(f"{directory}: expected an empty directory; found {listed(there)}")
+    check_description(description)
+    horizons = description.features.horizons
+    if set(models) != set(horizons):
+        raise BundleError(f"models: expected one for each horizon of {listed(horizons)}; found {listed(models)}")
+    contents = {model_file(horizon): blob for horizon, blob in models.items()}
+    contents[OBSERVATIONS] = msgspec.json.encode(dict(observations), order="deterministic")
+    forecaster = Forecaster(description, _models(contents, description.features))
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        example=_worked_example(forecaster, observations),
+        checksums={name: sha256(content) for name, content in contents.items()},
+        **msgspec.structs.asdict(description),
+    )
+    contents[MANIFEST] = encoded_manifest(manifest)
+    for name, content in contents.items():
+        (directory / name).write_bytes(content)
+    return read_bundle(directory).manifest
+
+
+def record_holdout(directory: Path, holdout: Mapping[int, Mapping[str, float]]) -> Manifest:
+    """Put the hold-out metrics of each horizon into a bundle's manifest, which is replaced in one step.
+
+    Raises BundleError when the bundle is damaged, the horizons are not its own, or a metric is not finite.
+    """
+    measured = {horizon: dict(metrics) for horizon, metrics in holdout.items()}
+    encoded = encoded_manifest(msgspec.structs.replace(read_bundle(directory).manifest, holdout=measured))
+    manifest = decoded_manifest(encoded)
+    # Beside the directory, not in it: should this be cut short, a file too many would spoil the bundle.
+    scratch = directory.parent / f".{directory.name}.{MANIFEST}"
+    with scratch.open("wb") as file:
+        file.write(encoded)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(directory / MANIFEST)
+    return manifest
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Read a bundle and check all of it: version, types, files, checksums, models. Raises BundleError.
+
+    Whether it also computes what it should is for ``Bundle.check_example``.
+    """
+    contents = _contents(directory)
+    if MANIFEST not in contents:
+        raise BundleError(f"{directory}: expected {MANIFEST}; found {listed(contents)}")
+    manifest = decoded_manifest(contents[MANIFEST])
+    if set(manifest.checksums) != set(contents):
+        raise BundleError(f"{directory}: expected {listed(manifest.checksums)}; found {listed(contents)}")
+    for name, content in contents.items():
+        if name != MANIFEST and sha256(content) != manifest.checksums[name]:
+            found = f"{sha256(content)} ({len(content)} bytes)"
+            raise BundleError(f"{name}: expected SHA-256 {manifest.checksums[name]}; found {found}")
+    observations = decoded_observations(contents[OBSERVATIONS], manifest)
+    return Bundle(manifest, observations, Forecaster(manifest, _models(contents, manifest.features)))
+
+
+def recent_windows(spec: FeatureSpec, table: Table) -> dict[str, SeriesWindow]:
+    """The end of each series, enough for the first features after a cold start and to judge the first forecasts.
+
+    table: sorted, times unique within a series. A series without rows has an empty window.
+    """
+    steps = grid_steps(table, spec.step_minutes)
+    reach = spec.lookback + max(spec.horizons)
+    windows = {}
+    for code, unique_id in enumerate(table.unique_ids):
+        start, stop = np.searchsorted(table.codes, [code, code + 1])
+        start += np.searchsorted(steps[start:stop], steps[stop - 1] - reach) if stop > start else 0
+        seconds = table.ds[start:stop].astype("datetime64[s]").astype(np.int64)
+        rows = np.stack([table.variables[variable][start:stop] for variable in spec.variables], axis=1)
+        windows[unique_id] = SeriesWindow(
+            tuple(datetime.fromtimestamp(second, UTC) for second in seconds.tolist()),
+            tuple(tuple(value if np.isfinite(value) else None for value in row) for row in rows.tolist()),
+        )
+    return windows
+
+
+def filled_buffer(spec: FeatureSpec, window: SeriesWindow) -> RingBuffer:
+    """The state of a series after these observations."""
+    buffer = RingBuffer(spec)
+    for ds, values in zip(window.ds, window.values, strict=True):
+        buffer.update(ds, values)
+    return buffer
+
+
+def _contents(directory: Path) -> dict[str, bytes]:
+    """Every file's bytes, by name. Only plain files directly in the directory are let in: no links, no folders."""
+    try:
+        entries = sorted(directory.iterdir())
+        odd = [entry.name for entry in entries if entry.is_symlink() or not entry.is_file()]
+        if odd:
+            raise BundleError(f"{directory}: expected plain files only; found {listed(odd)}")
+        return {entry.name: entry.read_bytes() for entry in entries}
+    except OSError as error:
+        raise BundleError(f"{directory}: expected a bundle's directory; it cannot be read: {error}") from error
+
+
+def _models(contents: Mapping[str, bytes], spec: FeatureSpec) -> dict[int, TreeEnsemble]:
+    models = {}
+    for horizon in spec.horizons:
+        name = model_file(horizon)
+        width = len(spec.columns_for(horizon))
+        try:
+            model = TreeEnsemble(contents[name])
+        except TreesError as error:
+            raise BundleError(f"{name}: expected a model that this treelite reads; found otherwise: {error}") from error
+        if model.width != width or model.input_type != "float64":
+            found = f"{model.width} of {model.input_type}"
+            raise BundleError(f"{name}: expected a model of {width} features of float64; found {found}")
+        models[horizon] = model
+    return models
+
+
+def _worked_example(forecaster: Forecaster, observations: Mapping[str, SeriesWindow]) -> Example:
+    spec = forecaster.description.features
+    target = spec.variables.index(spec.target)
+    for unique_id in forecaster.description.series:
+        window = observations.get(unique_id, SeriesWindow((), ()))
+        check_window(f"{OBSERVATIONS}: {unique_id}", window, spec)
+        known = [row for row, values in enumerate(window.values) if values[target] is not None]
+        if known:
+            end = known[-1] + 1
+            window = SeriesWindow(window.ds[:end], window.values[:end])
+            return Example(unique_id, window, forecaster.forecast(filled_buffer(spec, window)))
+    raise BundleError(f"{OBSERVATIONS}: expected an observation of {spec.target}; found none")

@@ -1,0 +1,1 @@
+"""Streams a challenge's live observations into the service."""

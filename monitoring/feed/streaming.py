@@ -1,0 +1,114 @@
+"""Streams a challenge's live observations into the service: `python -m monitoring.feed --service http://127.0.0.1:8000`.
+
+It asks the challenge's own source for the hours since the last that the service knows, again and again, and sends what
+is new. A source or a service that is away is waited for; nothing is lost, since both are asked anew.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pandas as pd
+
+from clients.errors import ConfigurationError, RpsError
+from clients.live_api import Limits, fetch, paced
+from forecasting.challenge.schema import Challenge
+from forecasting.features.spec import feature_spec
+from pipelines.run import utc_now
+from pipelines.sources import make_source
+from pipelines.sources.source import Answer, Source
+
+AT_ONCE = 1000
+PAUSE_SECONDS = 2.0
+TIMEOUT_SECONDS = 30.0
+
+Record = dict[str, Any]
+
+
+class Refused(Exception):
+    """The service does not take what it is sent, and will not; the message holds its own words."""
+
+
+def feed(challenge: Challenge, service: str, every_seconds: float) -> None:
+    """Stream until interrupted. Raises Refused and ConfigurationError."""
+    source = make_source(challenge)
+    reach = timedelta(minutes=challenge.target.step_minutes) * (feature_spec(challenge).lookback + 1)
+    sent: dict[tuple[str, str], Record] = {}
+    headers = {"X-API-Key": key} if (key := os.environ.get("RPS_API_KEY")) else {}
+    with httpx.Client(base_url=service, timeout=TIMEOUT_SECONDS, headers=headers) as client:
+        while True:
+            try:
+                now = utc_now()
+                found = _records(challenge, _asked(challenge, source, max(_since(client, challenge), now - reach), now))
+                new = [record for record in found if sent.get((record["unique_id"], record["ds"])) != record]
+                _send(client, new)
+                sent = {(record["unique_id"], record["ds"]): record for record in found}
+                if new:
+                    print(f"sent {len(new)} observations up to {max(record['ds'] for record in new)}", flush=True)
+            except ConfigurationError:
+                raise
+            except (RpsError, httpx.HTTPError) as error:
+                print(f"waiting: {error or type(error).__name__}", flush=True)
+                time.sleep(PAUSE_SECONDS)
+            time.sleep(every_seconds)
+
+
+def _since(client: httpx.Client, challenge: Challenge) -> datetime:
+    """The oldest of the series' newest observations; revisions of what came before it are the pipeline's business."""
+    newest = []
+    for unique_id in challenge.series_ids:
+        answer = client.get(f"/v1/series/{unique_id}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return datetime(1970, 1, 1, tzinfo=UTC)
+        known = answer.raise_for_status().json()["newest"]
+        newest.append(datetime.fromisoformat(known) if known else datetime(1970, 1, 1, tzinfo=UTC))
+    return min(newest)
+
+
+def _asked(challenge: Challenge, source: Source, since: datetime, now: datetime) -> pd.DataFrame:
+    limits = Limits(challenge.source.timeout_seconds, challenge.source.attempts)
+    tables = []
+    with httpx.Client() as client:
+        for request in paced(source.requests(since, now, now), source.pause_seconds):
+            response = fetch(client, request, limits)
+            answer = Answer(
+                collected_at=datetime.now(UTC),
+                as_of=now,
+                url=response.url,
+                status=response.status,
+                headers=response.headers,
+                body=response.body,
+            )
+            tables.append(source.parse(answer))
+    found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["unique_id", "ds"])
+    return found[(found["ds"] >= since) & (found["ds"] <= now)]
+
+
+def _records(challenge: Challenge, table: pd.DataFrame) -> list[Record]:
+    """As `/v1/observations` takes them, oldest first; a value that is missing or out of its range is left out."""
+    ranges = challenge.quality.ranges
+    variables = feature_spec(challenge).variables
+    records = []
+    for row in table.sort_values("ds", kind="stable").to_dict("records"):
+        record: Record = {"unique_id": row["unique_id"], "ds": f"{row['ds']:%Y-%m-%dT%H:%M:%SZ}"}
+        for variable in variables:
+            value = float(row[variable])
+            low, high = ranges.get(variable, (-math.inf, math.inf))
+            if low <= value <= high:
+                record[variable] = value
+        if len(record) > 2:
+            records.append(record)
+    return records
+
+
+def _send(client: httpx.Client, records: list[Record]) -> None:
+    for start in range(0, len(records), AT_ONCE):
+        answer = client.post("/v1/observations", json={"observations": records[start : start + AT_ONCE]})
+        if answer.is_client_error and answer.status_code not in {408, 429}:
+            raise Refused(f"the service answers {answer.status_code}: {answer.text[:500]}")
+        answer.raise_for_status()

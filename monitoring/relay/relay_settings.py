@@ -1,0 +1,68 @@
+"""The relay's settings, all from the environment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clients.errors import ConfigurationError
+from clients.settings import GitHubSettings, github_settings
+
+SHORTEST_SECRET = 16
+
+
+@dataclass(frozen=True)
+class RelaySettings:
+    """cooldown: of a challenge after an event; retry: between two attempts to send one; both in seconds."""
+
+    secret: str = field(repr=False)
+    home: Path
+    cooldown: float
+    retry: float
+    github: GitHubSettings
+
+
+def relay_settings(environment: Mapping[str, str]) -> RelaySettings:
+    """Raises ConfigurationError with everything that is wrong, by name."""
+    problems: list[str] = []
+
+    def number(name: str, default: str) -> float:
+        text = environment.get(name, "").strip() or default
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            problems.append(f"{name}: expected a number above 0; found {text!r}")
+        return value
+
+    cooldown, retry = number("RPS_ALERTS_COOLDOWN_HOURS", "6") * 3600, number("RPS_ALERTS_RETRY_SECONDS", "60")
+    home = Path(environment.get("RPS_ALERTS_HOME", "").strip() or ".rps/alerts")
+    try:
+        secret = _secret(environment)
+    except ConfigurationError as error:
+        problems.append(str(error))
+    try:
+        github = github_settings(environment)
+    except ConfigurationError as error:
+        problems.append(str(error))
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return RelaySettings(secret, home, cooldown, retry, github)
+
+
+def _secret(environment: Mapping[str, str]) -> str:
+    secret, path = environment.get("RPS_ALERTS_SECRET", ""), environment.get("RPS_ALERTS_SECRET_FILE", "")
+    if secret and path:
+        raise ConfigurationError("RPS_ALERTS_SECRET, RPS_ALERTS_SECRET_FILE: expected one of them; both are set")
+    name = "RPS_ALERTS_SECRET_FILE" if path else "RPS_ALERTS_SECRET"
+    try:
+        secret = (Path(path).read_text(encoding="utf-8") if path else secret).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{name}: {path} cannot be read: {error}") from error
+    if len(secret) < SHORTEST_SECRET:
+        how = 'make one with python -c "import secrets; print(secrets.token_urlsafe(32))"'
+        raise ConfigurationError(f"{name}: expected at least {SHORTEST_SECRET} characters; found {len(secret)}; {how}")
+    return secret

@@ -1,0 +1,1 @@
+"""What one part writes and another reads: types and names, no I/O."""

@@ -1,0 +1,234 @@
+"""The model that is served: a bundle, and everything about it that can be worked out before the first request."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from forecasting.drift.distances import out_of_distribution
+from forecasting.features.definitions import Calendar, RollingStatistic
+from forecasting.features.ring_buffer import moment_of
+from forecasting.models.bundle import TOLERANCE, Bundle, filled_buffer
+from forecasting.models.manifest import MANIFEST, BundleError
+from forecasting.models.quick_scorer import QuickScorer, Unsuitable
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+CALENDARS_KEPT = 1024
+_LOGGER = logging.getLogger("service.model")
+
+
+class HorizonForecast(msgspec.Struct, frozen=True):
+    """The target ``horizon`` steps after the origin, at ``ds``, with the ends of its interval; in target units."""
+
+    horizon: int
+    ds: datetime
+    value: float
+    lower: float
+    upper: float
+
+
+class UnusualInput(msgspec.Struct, frozen=True):
+    """A feature that lies outside what training saw, between ``low`` and ``high``; no value is a missing one."""
+
+    feature: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Rows that were predicted: forecast and the ends of its interval, each (n, horizons)."""
+
+    forecast: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    unusual: BoolArray
+    """Which rows have a feature outside what training saw: (n,)."""
+
+
+class Scored(NamedTuple):
+    """One row that was predicted: a value per horizon, and which columns lie outside what training saw."""
+
+    values: list[float]
+    unusual: Sequence[int]
+
+
+class Model:
+    """One bundle, in one thread: a single row goes through arrays of the scorer that are made once.
+
+    columns: of the input matrix, the shared features and then each horizon's calendar, as ``spec.columns``.
+    """
+
+    def __init__(self, bundle: Bundle, version: str) -> None:
+        spec = bundle.spec
+        self.bundle = bundle
+        self.spec = spec
+        self.name = bundle.manifest.challenge
+        self.version = version
+        self.columns = spec.columns
+        self.horizons = spec.horizons
+        self.reach = _reach(bundle)
+        shared, cycles = len(spec.past), len(spec.features.calendar) * 2
+        self._inputs = np.array(
+            [
+                [*range(shared), *range(shared + index * cycles, shared + (index + 1) * cycles)]
+                for index in range(len(self.horizons))
+            ]
+        )
+        offsets = [bundle.manifest.offsets[horizon] for horizon in self.horizons]
+        self.lower_offsets = np.array([offset.lower for offset in offsets])
+        self.upper_offsets = np.array([offset.upper for offset in offsets])
+        self._offsets = [(offset.lower, offset.upper) for offset in offsets]
+        # The calendar is known beforehand, so no sign of drift.
+        self._watched = np.array([not isinstance(feature, Calendar) for feature in spec.definitions])
+        self.watched = np.flatnonzero(self._watched)
+        self._scorer = self._quick_scorer()
+        self._origin = spec.origin_column
+        self.times = lru_cache(CALENDARS_KEPT)(self._worked_out_times)
+        self.origin = lru_cache(CALENDARS_KEPT)(self._worked_out_origin)
+        self._calendar = lru_cache(CALENDARS_KEPT)(self._worked_out_calendar)
+
+    def predict(self, matrix: FloatArray) -> Prediction:
+        """matrix: (n, len(columns)) float64, NaN when missing."""
+        if len(matrix) == 1:
+            values, places = self.score(matrix[0].tolist())
+            forecast, unusual = np.array([values]), np.array([bool(places)])
+        else:
+            forecast = self._walked(matrix)
+            unusual = np.asarray(self._outside(matrix).any(axis=1))
+        return Prediction(forecast, forecast + self.lower_offsets, forecast + self.upper_offsets, unusual)
+
+    def score(self, row: Sequence[float]) -> Scored:
+        """One forecast per horizon. row: (len(columns),), NaN when missing."""
+        if self._scorer is None:
+            matrix = np.array([row])
+            return Scored(self._walked(matrix)[0].tolist(), np.flatnonzero(self._outside(matrix)[0]).tolist())
+        change, places = self._scorer.score(row)
+        origin = row[self._origin]
+        return Scored([each + origin for each in change.tolist()], places)
+
+    def row_at(self, columns: Sequence[Sequence[float]], step: int) -> tuple[float, ...]:
+        """The input row of a series' last steps, the newest of them ``step`` of the grid: (len(columns),).
+
+        columns: by ``spec.variables``, the last ``lookback + 1`` values of each, oldest first.
+        """
+        return self.spec.read_origin(columns) + self._calendar(step)
+
+    def unusual_inputs(self, row: Sequence[float], places: Sequence[int]) -> tuple[UnusualInput, ...]:
+        """What an answer says of the columns that ``score`` gave."""
+        unusual = []
+        for place in places:
+            reference = self.bundle.manifest.references[self.columns[place]]
+            value = None if math.isnan(row[place]) else row[place]
+            unusual.append(UnusualInput(self.columns[place], value, reference.low, reference.high))
+        return tuple(unusual)
+
+    def forecasts(self, step: int, values: Sequence[float]) -> tuple[HorizonForecast, ...]:
+        """Predicted values, of an origin at ``step`` of the grid, with times and intervals."""
+        return tuple(
+            [
+                HorizonForecast(horizon, ds, value, value + lower, value + upper)
+                for horizon, ds, value, (lower, upper) in zip(
+                    self.horizons, self.times(step), values, self._offsets, strict=True
+                )
+            ]
+        )
+
+    def missing_steps(self, target: Sequence[float]) -> list[int]:
+        """Ages, in steps before the origin, of the target's values that a forecast cannot do without; [] when it can.
+
+        A forecast needs the target at its origin, and at least half of the values in the longest window of the target
+        that a feature summarises: that is where these features stop being defined.
+        """
+        tail = target[-self.reach :]
+        if (total := sum(tail)) == total:  # only NaN differs from itself
+            return []
+        missing = [age for age in range(self.reach) if math.isnan(tail[-1 - age])]
+        return missing if 0 in missing or 2 * len(missing) > self.reach else []
+
+    def _walked(self, matrix: FloatArray) -> FloatArray:
+        """The forecasts of each row by treelite: (n, horizons). matrix: (n, len(columns))."""
+        inputs = zip(self.horizons, self._inputs, strict=True)
+        return np.stack([self.bundle.predict(horizon, matrix[:, columns]) for horizon, columns in inputs], axis=1)
+
+    def _worked_out_origin(self, step: int) -> datetime:
+        return moment_of(step, self.spec)
+
+    def _worked_out_times(self, step: int) -> tuple[datetime, ...]:
+        return tuple(moment_of(step + horizon, self.spec) for horizon in self.horizons)
+
+    def _quick_scorer(self) -> QuickScorer | None:
+        """None when the trees are too large for it; treelite then walks them."""
+        models = self.bundle.forecaster.models
+        try:
+            references = [self.bundle.manifest.references[column] for column in self.columns]
+            limits = [
+                reference if watched else None for reference, watched in zip(references, self._watched, strict=True)
+            ]
+            return QuickScorer([models[each] for each in self.horizons], self._inputs.tolist(), limits)
+        except Unsuitable as error:
+            _LOGGER.info("the trees are walked one by one", extra={"reason": str(error)})
+            return None
+
+    def _worked_out_calendar(self, step: int) -> tuple[float, ...]:
+        return tuple(value for horizon in self.horizons for value in self.spec.calendar_values(step, horizon))
+
+    def _outside(self, matrix: FloatArray) -> BoolArray:
+        """Which values lie outside what training saw: (n, len(columns))."""
+        references = (self.bundle.manifest.references[column] for column in self.columns)
+        outside = np.stack([out_of_distribution(*pair) for pair in zip(references, matrix.T, strict=True)], axis=1)
+        return np.asarray(outside & self._watched)
+
+
+def example_row(model: Model) -> tuple[int, tuple[float, ...]]:
+    """The worked example's origin, as a step of the grid, and its input row: (len(columns),).
+
+    Raises BundleError when the example has no observation.
+    """
+    buffer = filled_buffer(model.spec, model.bundle.manifest.example.observations)
+    if buffer.newest_step is None:
+        raise BundleError(f"{MANIFEST}: example.observations: expected at least one; found none")
+    return buffer.newest_step, model.row_at(buffer.columns, buffer.newest_step)
+
+
+def check_example(model: Model) -> None:
+    """Work the bundle's example as requests are answered: as a single row, and in a batch.
+
+    Raises BundleError when a forecast is not the example's.
+    """
+    expected = model.bundle.manifest.example.forecasts
+    step, row = example_row(model)
+    alone = model.forecasts(step, model.score(row).values)
+    if [(each.horizon, each.ds) for each in alone] != [(each.horizon, each.ds) for each in expected]:
+        raise BundleError(f"{MANIFEST}: example.forecasts: expected {alone}; found {expected}")
+    together = model.predict(np.array([row, row]))
+    for way, found in (
+        ("as a single row", [(each.value, each.lower, each.upper) for each in alone]),
+        ("in a batch", np.stack([together.forecast[-1], together.lower[-1], together.upper[-1]], axis=1).tolist()),
+    ):
+        named = [(each.value, each.lower, each.upper) for each in expected]
+        if not np.allclose(found, named, rtol=TOLERANCE, atol=TOLERANCE):
+            raise BundleError(f"{MANIFEST}: example.forecasts: expected {named}; {way} the models give {found}")
+
+
+def _reach(bundle: Bundle) -> int:
+    """The longest rolling window of the target; without any, all that a feature looks back on."""
+    spec = bundle.spec
+    windows = [
+        feature.window
+        for feature in spec.past
+        if isinstance(feature, RollingStatistic) and feature.variable == spec.target
+    ]
+    return max(windows, default=spec.lookback + 1)

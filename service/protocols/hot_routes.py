@@ -1,0 +1,150 @@
+"""The routes that clients call all the time, as plain ASGI handlers in front of the Litestar application.
+
+A typed Litestar handler costs 60 µs a request, twice what the forecast does (docs/decisions/0007). So observations,
+forecasts from a window and the Open Inference Protocol's inference do without its routing, parameters and responses;
+every other route is a typed handler in a controller. `openapi` adds these to the application's OpenAPI document.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+from urllib.parse import parse_qs
+
+import msgspec
+from litestar.config.cors import CORSConfig
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from service.protocols.forecasts import Forecasts
+from service.protocols.inference import Inference
+from service.protocols.problems import Problem, problem_for, wrong_field
+from service.protocols.request_limits import problem_answer
+
+OBSERVATIONS, FORECAST = "/v1/observations", "/v1/forecast"
+_JSON = b"application/json"
+_HEADER_LENGTH = b"inference-header-content-length"
+_ENCODER = msgspec.json.Encoder()
+
+
+class _Call(NamedTuple):
+    headers: dict[bytes, bytes]
+    """By name in lower case."""
+    query: bytes
+    body: bytes
+
+
+class _Answer(NamedTuple):
+    body: bytes
+    media_type: bytes = _JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+_Endpoint = Callable[[_Call], Awaitable[_Answer]]
+
+
+def infer_paths(model_name: str, model_version: str) -> tuple[str, str]:
+    """Where the model is asked, without and with its version."""
+    return f"/v2/models/{model_name}/infer", f"/v2/models/{model_name}/versions/{model_version}/infer"
+
+
+def hot_routes(
+    forecasts: Forecasts, inference: Inference, infer: tuple[str, str], api_key: str, cors: CORSConfig | None
+) -> dict[str, ASGIApp]:
+    """The handlers by path; all take POST. infer: see ``infer_paths``."""
+    key = api_key.encode()
+
+    async def take_observations(call: _Call) -> _Answer:
+        _require_key(call.headers, key)
+        _require_json(call.headers)
+        return _Answer(_ENCODER.encode(await forecasts.take_observations(call.body)))
+
+    async def forecast_window(call: _Call) -> _Answer:
+        _require_json(call.headers)
+        features = bool(call.query) and _wants_features(call.query)
+        return _Answer(_ENCODER.encode(forecasts.from_window(call.body, features=features)))
+
+    async def infer_rows(call: _Call) -> _Answer:
+        length = call.headers.get(_HEADER_LENGTH)
+        if length is None:
+            _require_json(call.headers)
+        body, header_length = inference.infer(call.body, None if length is None else length.decode("latin-1"))
+        if header_length is None:
+            return _Answer(body)
+        return _Answer(body, b"application/octet-stream", ((_HEADER_LENGTH, b"%d" % header_length),))
+
+    infer_app = _handler(infer_rows, cors)
+    return {
+        OBSERVATIONS: _handler(take_observations, cors),
+        FORECAST: _handler(forecast_window, cors),
+        **dict.fromkeys(infer, infer_app),
+    }
+
+
+def _handler(endpoint: _Endpoint, cors: CORSConfig | None) -> ASGIApp:
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == ScopeType.HTTP
+        status = 200
+        try:
+            if scope["method"] != "POST":
+                raise Problem(405, f"expected POST; found {scope['method']}", headers={"allow": "POST"})
+            message = await receive()
+            answer = await endpoint(_Call(dict(scope["headers"]), scope["query_string"], message["body"]))  # type: ignore[typeddict-item]
+            body = answer.body
+            headers = [(b"content-type", answer.media_type), (b"content-length", b"%d" % len(body)), *answer.headers]
+        except Exception as error:  # noqa: BLE001 - each becomes a problem document
+            request_id = scope["state"]["request_id"]
+            problem = problem_for(error, scope["path"], request_id)
+            status = problem.status
+            headers, body = problem_answer(problem, request_id)
+        if cors is not None:
+            headers += _cors_headers(scope, cors)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    return handle
+
+
+def _cors_headers(scope: Scope, cors: CORSConfig) -> list[tuple[bytes, bytes]]:
+    """As Litestar has them on its own routes: what a web page elsewhere may read, if its origin is allowed."""
+    origin = dict(scope["headers"]).get(b"origin", b"").decode("latin-1")
+    if not origin or not cors.is_origin_allowed(origin):
+        return []
+    exposed = ", ".join(cors.expose_headers).encode()
+    allowed = b"*" if cors.is_allow_all_origins else origin.encode("latin-1")
+    return [
+        (b"access-control-allow-origin", allowed),
+        (b"access-control-expose-headers", exposed),
+        (b"vary", b"Origin"),
+    ]
+
+
+def _require_key(headers: dict[bytes, bytes], key: bytes) -> None:
+    """Raises Problem 401; compares in a time that does not tell how much of a key was right."""
+    if not key:
+        return
+    given = headers.get(b"x-api-key", b"")
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        given = token.strip()
+    if not hmac.compare_digest(given, key):
+        message = "expected the service's key, as 'Authorization: Bearer …' or 'X-API-Key: …'"
+        raise Problem(401, message, headers={"www-authenticate": "Bearer"})
+
+
+def _require_json(headers: dict[bytes, bytes]) -> None:
+    """Raises Problem 415 when the request names another content type."""
+    given = headers.get(b"content-type", b"")
+    if given == _JSON:
+        return
+    named = given.split(b";", 1)[0].strip().lower().decode("latin-1")
+    if named and named != "application/json" and not named.endswith("+json"):
+        raise Problem(415, f"content-type: expected application/json; found {named!r}")
+
+
+def _wants_features(query: bytes) -> bool:
+    asked = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("features", ["false"])[-1]
+    if asked not in {"true", "false"}:
+        raise wrong_field("features", f"expected true or false; found {asked[:50]!r}")
+    return asked == "true"

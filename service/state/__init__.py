@@ -1,0 +1,1 @@
+"""The state of every series: in memory or in Redis."""

@@ -1,0 +1,156 @@
+"""The state of one series as the service keeps it: its last observations, and the forecasts that were made for it."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from array import array
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from forecasting.features.ring_buffer import Arrival, RingBuffer
+from service.model.served import Model
+from service.watch.monitor import Score
+
+NUMBERS = 3
+"""What is kept of a forecast: its value and the ends of its interval."""
+_HEADER = struct.Struct("<q?7x")
+_CHECKSUM = struct.Struct("<I")
+_NAN = array("d", [math.nan]).tobytes()
+
+
+class Taken(NamedTuple):
+    """What an observation did: to the state, and which earlier forecasts it was the truth for."""
+
+    arrival: Arrival
+    scores: tuple[Score, ...]
+
+
+class SeriesState:
+    """The last steps of a series, and every forecast for them and for the steps to come.
+
+    made: for each step from the oldest in the buffer to the farthest horizon, for each horizon, ``NUMBERS`` values of
+    the forecast first made for that step; NaN where none was.
+    met: for each step in the buffer, 1 once its truth has come, so that a correction is not scored again.
+    """
+
+    __slots__ = ("buffer", "made", "met", "model")
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.buffer = RingBuffer(model.spec)
+        self.made = array("d", [math.nan]) * (_steps(model) * len(model.horizons) * NUMBERS)
+        self.met = bytearray(model.spec.lookback + 1)
+
+    def take(self, step: int, row: Sequence[float]) -> Taken:
+        """Take in one observation. row: by ``spec.variables``, NaN when missing; step: of the grid."""
+        before = self.buffer.newest_step
+        arrival = self.buffer.put(step, row)
+        if arrival is Arrival.NEWEST:
+            self._advance(_steps(self.model) if before is None else step - before)
+        truth = row[0]
+        if truth != truth or arrival is Arrival.TOO_OLD:  # noqa: PLR0124  # only NaN differs from itself
+            return Taken(arrival, ())
+        place = -1 if arrival is Arrival.NEWEST or before is None else step - before - 1
+        if self.met[place]:
+            return Taken(arrival, ())
+        self.met[place] = 1
+        return Taken(arrival, self._scores(step, truth))
+
+    def remember(self, values: Sequence[float]) -> None:
+        """Keep the forecasts made from the newest observation, one value per horizon, for when their truth comes."""
+        model = self.model
+        length = model.spec.lookback + 1
+        width = len(model.horizons) * NUMBERS
+        for place, (horizon, value) in enumerate(zip(model.horizons, values, strict=True)):
+            start = (length - 1 + horizon) * width + place * NUMBERS
+            self.made[start] = value
+            self.made[start + 1] = value + float(model.lower_offsets[place])
+            self.made[start + 2] = value + float(model.upper_offsets[place])
+
+    @property
+    def has_forecast(self) -> bool:
+        """Whether a forecast was made from the newest observation."""
+        start = (self.model.spec.lookback + self.model.horizons[0]) * len(self.model.horizons) * NUMBERS
+        return not math.isnan(self.made[start])
+
+    def made_for(self, step: int) -> list[tuple[float, float, float] | None]:
+        """The forecasts made for a step, one per horizon; None where none was, or is no longer known."""
+        newest, length = self.buffer.newest_step, self.model.spec.lookback + 1
+        horizons = len(self.model.horizons)
+        if newest is None or not 0 <= step - newest + length - 1 < _steps(self.model):
+            return [None] * horizons
+        start = (step - newest + length - 1) * horizons * NUMBERS
+        found: list[tuple[float, float, float] | None] = []
+        for at in range(start, start + horizons * NUMBERS, NUMBERS):
+            value, lower, upper = self.made[at : at + NUMBERS]
+            found.append(None if math.isnan(value) else (value, lower, upper))
+        return found
+
+    @property
+    def values_made_for_newest(self) -> tuple[float, ...]:
+        """The forecasts made for the newest step, without their intervals: one per horizon, NaN where none was."""
+        width = len(self.model.horizons) * NUMBERS
+        start = self.model.spec.lookback * width
+        return tuple(self.made[start : start + width : NUMBERS])
+
+    def encode(self) -> bytes:
+        """The state as bytes, for a store outside the process."""
+        newest = self.buffer.newest_step
+        parts = [_HEADER.pack(newest or 0, newest is not None), *(column.tobytes() for column in self.buffer.columns)]
+        content = b"".join([*parts, self.made.tobytes(), self.met])
+        return content + _CHECKSUM.pack(zlib.crc32(content))
+
+    @classmethod
+    def decode(cls, model: Model, encoded: bytes) -> SeriesState:
+        """Read what ``encode`` gave, of a model with the same layout. Raises ValueError when it is something else."""
+        wanted = encoded_bytes(model)
+        if len(encoded) != wanted:
+            raise ValueError(f"expected {wanted} bytes of a series' state; found {len(encoded)}")
+        content = encoded[: -_CHECKSUM.size]
+        if _CHECKSUM.pack(zlib.crc32(content)) != encoded[-_CHECKSUM.size :]:
+            raise ValueError("expected a series' state with its checksum; found other bytes")
+        state = cls(model)
+        newest, known = _HEADER.unpack_from(content)
+        state.buffer.newest_step = newest if known else None
+        start = _HEADER.size
+        for column in (*state.buffer.columns, state.made):
+            stop = start + 8 * len(column)
+            column[:] = array("d", content[start:stop])
+            start = stop
+        state.met[:] = content[start:]
+        return state
+
+    def _advance(self, steps: int) -> None:
+        width = len(self.model.horizons) * NUMBERS
+        gone = min(steps * width, len(self.made))
+        del self.made[:gone]
+        self.made.frombytes(_NAN * gone)
+        gone = min(steps, len(self.met))
+        del self.met[:gone]
+        self.met.extend(bytes(gone))
+
+    def _scores(self, step: int, truth: float) -> tuple[Score, ...]:
+        scores = []
+        newest = self.buffer.newest_step or 0
+        target = self.buffer.columns[0]
+        for place, made in enumerate(self.made_for(step)):
+            if made is None:
+                continue
+            value, lower, upper = made
+            age = newest - step + self.model.horizons[place]
+            origin = target[-1 - age] if age < len(target) else math.nan
+            scores.append(Score(place, truth - value, truth - origin, covered=lower <= truth <= upper))
+        return tuple(scores)
+
+
+def encoded_bytes(model: Model) -> int:
+    """How large an encoded state is."""
+    spec = model.spec
+    numbers = (spec.lookback + 1) * len(spec.variables) + _steps(model) * len(spec.horizons) * NUMBERS
+    return _HEADER.size + 8 * numbers + spec.lookback + 1 + _CHECKSUM.size
+
+
+def _steps(model: Model) -> int:
+    return model.spec.lookback + 1 + max(model.horizons)

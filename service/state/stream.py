@@ -1,0 +1,88 @@
+"""Observations as they come in: they enter the state, meet the forecasts made for them, and new forecasts are made.
+
+A forecast is made from every observation that becomes the newest of its series, whether or not a client asks for it: so
+the live error is that of the model, not of its clients' habits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from forecasting.features.ring_buffer import Arrival, grid_step
+from forecasting.models.manifest import SeriesWindow
+from service.model.served import Model
+from service.state.series import SeriesState
+from service.watch.monitor import Monitor, Newest, Score
+
+Row = tuple[int, Sequence[float]]
+"""A step of the grid, and a value per variable, NaN when missing."""
+
+ARRIVED = {
+    Arrival.NEWEST: "newest",
+    Arrival.LATE: "late",
+    Arrival.REPEATED: "repeated",
+    Arrival.CORRECTED: "corrected",
+    Arrival.TOO_OLD: "too_old",
+}
+
+
+@dataclass
+class Followed:
+    """What some observations of one series led to; counted once they are kept."""
+
+    arrivals: Counter[str] = field(default_factory=Counter)
+    scores: list[Score] = field(default_factory=list)
+    rows: list[tuple[float, ...]] = field(default_factory=list)
+    unusual: list[bool] = field(default_factory=list)
+    newest: Newest | None = None
+    """None when the newest observation came without its target."""
+
+
+def follow(model: Model, state: SeriesState, rows: Sequence[Row]) -> Followed:
+    """Take observations into a state, in the order in which they came, and make the forecasts that follow from them.
+
+    A newest observation that came without its target makes its forecast when it is corrected.
+    """
+    followed = Followed()
+    for step, values in rows:
+        taken = state.take(step, values)
+        followed.arrivals[ARRIVED[taken.arrival]] += 1
+        followed.scores += taken.scores
+        newest = taken.arrival is Arrival.NEWEST or (
+            taken.arrival is Arrival.CORRECTED and step == state.buffer.newest_step and not state.has_forecast
+        )
+        if newest and not model.missing_steps(state.buffer.columns[0]):
+            row = model.row_at(state.buffer.columns, step)
+            scored = model.score(row)
+            state.remember(scored.values)
+            followed.rows.append(row)
+            followed.unusual.append(bool(scored.unusual))
+    last, truth = state.buffer.newest_step, state.buffer.origin_value
+    if last is not None and truth == truth:  # noqa: PLR0124 - only NaN differs from itself
+        followed.newest = Newest(last, truth, state.values_made_for_newest)
+    return followed
+
+
+def count(monitor: Monitor, followed: Followed) -> None:
+    """Count what observations led to."""
+    for arrival, times in followed.arrivals.items():
+        monitor.arrived(arrival, times)
+    monitor.scored(followed.scores)
+    for row, unusual in zip(followed.rows, followed.unusual, strict=True):
+        monitor.row("stream", row, unusual=unusual)
+
+
+def warm(model: Model, state: SeriesState, window: SeriesWindow) -> None:
+    """Fill the steps that a state does not have from the observations that travel in the bundle; nothing is counted."""
+    for ds, values in zip(window.ds, window.values, strict=True):
+        step = grid_step(ds, model.spec)
+        buffer, newest = state.buffer, state.buffer.newest_step
+        row = [float("nan") if value is None else value for value in values]
+        if newest is None or step > newest:
+            state.take(step, row)
+        elif newest - step <= model.spec.lookback:
+            held = [column[step - newest - 1] for column in buffer.columns]
+            if all(value != value for value in held):  # noqa: PLR0124  # only NaN differs from itself
+                state.take(step, row)
