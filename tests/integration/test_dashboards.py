@@ -309,8 +309,11 @@ def test_every_variable_has_values(grafana: Grafana, board: str) -> None:
 def test_one_value_of_each_variable_can_be_chosen(grafana: Grafana, service: serving.Running) -> None:
     chosen = {"instance": f"127.0.0.1:{service.port}", "unique_id": "EWR", "horizon": "5"}
     expressions = [query.expression for query in asked() if (query.board, query.title) == ("model", "$unique_id")]
+    assert expressions
     for expression in expressions:
-        found = grafana.ask("/query", query=filled(expression, chosen))["result"]
+        query = filled(expression, chosen)
+        assert wait_while(lambda: not grafana.ask("/query", query=query)["result"], seconds=SECONDS), query  # noqa: B023
+        found = grafana.ask("/query", query=query)["result"]
         assert [series["metric"]["unique_id"] for series in found] == ["EWR"]
 
 
@@ -334,5 +337,6 @@ def test_every_rule_can_be_worked_out_and_looks_at_something(grafana: Grafana, a
 def test_a_rule_gives_a_number_for_what_is_wrong(grafana: Grafana) -> None:
     """The DAG's last run has failed."""
     (rule,) = (alert for alert in alerts(PACE) if alert.name == "RunFailed")
+    assert wait_while(lambda: not grafana.ask("/query", query=rule.expression)["result"], seconds=SECONDS)
     (series,) = grafana.ask("/query", query=rule.expression)["result"]
     assert series["metric"]["dag_id"] == "retrain_weather"
