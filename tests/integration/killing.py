@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -167,14 +167,6 @@ class _Connection(BaseHTTPRequestHandler):
     target: ClassVar[str]
     dies: Callable[[str, str], bool]
 
-    def setup(self) -> None:
-        super().setup()
-        self.server_side = http.client.HTTPConnection(self.target, timeout=60)
-
-    def finish(self) -> None:
-        self.server_side.close()
-        super().finish()
-
     def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
@@ -185,17 +177,19 @@ class _Connection(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         is_write = self.command not in ("GET", "HEAD") and not self.path.endswith("/search")
         subject = f"{self.command} {_kind_of(self.command, self.path)}"
-        self.server_side.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-        for name, value in self.headers.items():
-            if name.lower() != "expect":  # it is answered here
-                self.server_side.putheader(name, value)
-        if is_write and self.dies(CUT, subject):
-            self.server_side.endheaders(body[: len(body) // 2])
-            self.close_connection = True
-            return
-        self.server_side.endheaders(body)
-        answer = self.server_side.getresponse()
-        content = answer.read()
+        # A connection for each request: one that is kept may be closed by the server just as it is used again.
+        with closing(http.client.HTTPConnection(self.target, timeout=60)) as server_side:
+            server_side.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() != "expect":  # it is answered here
+                    server_side.putheader(name, value)
+            if is_write and self.dies(CUT, subject):
+                server_side.endheaders(body[: len(body) // 2])
+                self.close_connection = True
+                return
+            server_side.endheaders(body)
+            answer = server_side.getresponse()
+            content = answer.read()
         if is_write and self.dies(UNANSWERED, subject):
             self.close_connection = True
             return

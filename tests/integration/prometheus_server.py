@@ -94,10 +94,17 @@ def running_inbox() -> Iterator[Inbox]:
             thread.join()
 
 
-def wait_until(condition: Callable[[], bool], told: str, *, seconds: float = 180.0, pause: float = 0.1) -> None:
-    """Wait until it holds; a failure that says for what, if it does not."""
+def wait_until(
+    condition: Callable[[], bool],
+    expected: str,
+    *,
+    found: Callable[[], object] | None = None,
+    seconds: float = 180.0,
+    pause: float = 0.1,
+) -> None:
+    """Wait until it holds; otherwise fail with what was expected, and what ``found`` returns in the end."""
     if not wait_while(lambda: not condition(), seconds=seconds, pause=pause):
-        pytest.fail(f"waited {seconds:g} s in vain: {told}")
+        pytest.fail(f"waited {seconds:g} s in vain: {expected}" + (f"; found {found()}" if found else ""))
 
 
 def _told(program: str, package: str, *arguments: str | Path) -> str:

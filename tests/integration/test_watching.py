@@ -117,14 +117,16 @@ def stream(service: Running, first: datetime, last: datetime) -> Iterator[None]:
             yield
 
 
-def stream_until(condition: Callable[[], bool], told: str, service: Running, season: tuple[datetime, datetime]) -> None:
-    sending = stream(service, *season)
+def stream_until(
+    condition: Callable[[], bool], expected: str, service: Running, found: Callable[[], object] | None = None
+) -> None:
+    sending = stream(service, *JULY)
 
     def holds() -> bool:
         next(sending)
         return condition()
 
-    wait_until(holds, told, pause=0.5)
+    wait_until(holds, expected, found=found, pause=0.5)
 
 
 def drifting(found: Prometheus) -> set[str]:
@@ -143,7 +145,7 @@ def test_drift_is_told_and_ends_with_a_model_that_knows_the_season(inbox: Inbox,
                     tmp_path / "prometheus", {"service": [host(service)]}, alertmanagers=[told], **options
                 )
             )
-            stream_until(lambda: bool(drifted(inbox, "firing")), "an alert of drift at the webhook", service, JULY)
+            stream_until(lambda: bool(drifted(inbox, "firing")), "an alert of drift at the webhook", service)
         first = drifted(inbox, "firing")[0]
         assert first["labels"]["challenge"] == "weather"
         assert first["labels"]["version"] == "1"
@@ -152,15 +154,15 @@ def test_drift_is_told_and_ends_with_a_model_that_knows_the_season(inbox: Inbox,
 
         with running(bundle, tmp_path / "year.log", {"RPS_MODEL_VERSION": "2"}) as service:
             found.look_at({"service": [host(service)]})
+            signals = (
+                "rps:out_of_distribution:ratio and on (instance) rps_model_info offset 12s",
+                "rps_population_stability_index",
+            )
             stream_until(
-                lambda: (
-                    names(inbox, "resolved") == names(inbox, "firing")
-                    and bool(found.query("rps:out_of_distribution:ratio and on (instance) rps_model_info offset 12s"))
-                    and bool(found.query("rps_population_stability_index"))
-                ),
+                lambda: names(inbox, "resolved") == names(inbox, "firing") and all(map(found.query, signals)),
                 "each alert resolved, and the new model's own signals",
                 service,
-                JULY,
+                lambda: (names(inbox, "firing"), names(inbox, "resolved"), drifting(found), *map(found.query, signals)),
             )
             assert drifting(found) == set()
 
