@@ -13,7 +13,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -81,16 +81,23 @@ class Git:
     remote: Remote | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     """Further settings, as in Git's configuration."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Further variables, such as GIT_COMMITTER_DATE."""
     seconds: float = _SECONDS
     """How long one command may take."""
 
-    def text(self, *arguments: str) -> str:
-        """What a command prints, without white space around it."""
-        return self.output(*arguments).decode(errors="replace").strip()
+    def clone(self, directory: Path, *options: str) -> Git:
+        """A new clone of this repository in ``directory``."""
+        self.text("clone", "--quiet", *options, str(self.directory), str(directory))
+        return replace(self, directory=directory)
 
-    def output(self, *arguments: str) -> bytes:
+    def text(self, *arguments: str, given: str = "") -> str:
+        """What a command prints, without white space around it. given: its standard input."""
+        return self.output(*arguments, given=given).decode(errors="replace").strip()
+
+    def output(self, *arguments: str, given: str = "") -> bytes:
         """What a command prints."""
-        done = self.run(*arguments)
+        done = self.run(*arguments, given=given)
         if done.returncode:
             raise self.fault(done)
         return done.stdout
@@ -99,7 +106,7 @@ class Git:
         """Whether a command exits 0."""
         return self.run(*arguments).returncode == 0
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[bytes]:
         """Run a command, whatever its exit code. Raises ConfigurationError when it cannot, PassingFault when late."""
         command = ["git", "-C", str(self.directory), *arguments]
         environment = self._environment()
@@ -107,7 +114,7 @@ class Git:
             return subprocess.run(
                 command,
                 capture_output=True,
-                stdin=subprocess.DEVNULL,
+                input=given.encode(),
                 timeout=self.seconds,
                 check=False,
                 env=environment,
@@ -152,6 +159,7 @@ class Git:
             "GIT_CONFIG_COUNT": str(count + len(settings)),
             "GIT_TERMINAL_PROMPT": "0",
             "LC_ALL": "C",  # what Git says is read above
+            **self.environment,
         }
 
 

@@ -21,12 +21,12 @@ import msgspec
 from ci.__main__ import main
 from ci.release.plan import Number, number_of
 from clients.errors import Cancelled
+from clients.git import Git
 from clients.github_releases import RESERVED
-from doubles.github.fixture import Double, add_commit, serving
+from doubles.github.fixture import SOMEBODY, Double, add_commit, made_repository, serving
 from doubles.release_image import Building
 from forecasting.models.bundle import read_bundle
 from forecasting.models.manifest import MANIFEST, Manifest, encoded_manifest
-from scripts.git_commands import SOMEBODY, clone, git
 from scripts.registry import Registry
 from scripts.services import ROOT
 
@@ -84,7 +84,7 @@ class Releasing:
         return self.git("rev-parse", "HEAD")
 
     def git(self, *arguments: str) -> str:
-        return git(self.checkout, *arguments, environment=SOMEBODY)
+        return Git(self.checkout, settings=SOMEBODY).text(*arguments)
 
     def version(
         self,
@@ -289,12 +289,11 @@ def team(home: Path, building: Building, registry: Registry, docker_host: str, m
     """
     challenge = f"weather_{uuid.uuid4().hex[:8]}"
     home.mkdir(parents=True, exist_ok=True)
-    repository, checkout = home / "github.git", home / "checkout"
-    git(home, "init", "--quiet", "--bare", "--initial-branch=master", repository.name)
-    git(repository, "fetch", "--quiet", str(ROOT), "HEAD:refs/heads/master")
+    repository, checkout = made_repository(home / "github.git"), home / "checkout"
+    Git(repository).text("fetch", "--quiet", str(ROOT), "HEAD:refs/heads/master")
     text = (ROOT / "challenges" / "weather.toml").read_text(encoding="utf-8")
     add_commit(repository, "master", {f"challenges/{challenge}.toml": text})
-    clone(checkout, source=repository)
+    Git(repository).clone(checkout)
     with serving(repository) as double:
         yield Releasing(
             challenge, double, checkout, building.bundle, registry, docker_host, building.base.name, mlflow, home

@@ -19,9 +19,9 @@ from rich.markdown import Markdown
 from ci.gate.gate_run import Request, Services, gate
 from ci.gate.policy import challenges, commit_of
 from clients.errors import RpsError
+from clients.git import Git
 from clients.progress import Log
 from clients.settings import airflow_settings, mlflow_settings
-from scripts.git_commands import git
 from scripts.services import REPLAY_STARTS, ROOT, Stack, StackError, laptop_stack, set_clock
 from scripts.stack import replace, up
 
@@ -95,7 +95,7 @@ def _commit(console: Console, sha: str, challenge: str) -> str:
     if challenge not in known:
         told = f"expected a challenge of commit {commit[:12]}, one of {', '.join(known) or 'none'}; found {challenge!r}"
         raise StackError(f"{told}. A run is of a commit: is the file committed?")
-    if git(ROOT, "status", "--porcelain", "--", ":(top,exclude)dvc.lock"):
+    if Git(ROOT).text("status", "--porcelain", "--", ":(top,exclude)dvc.lock"):
         console.print("Note: there are uncommitted changes; the run is of the commit, and they are not in it.\n")
     return commit
 

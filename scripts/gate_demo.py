@@ -28,11 +28,11 @@ from rich.table import Table
 
 from clients.dag_run import Airflow
 from clients.errors import RpsError
+from clients.git import Git
 from clients.progress import Log
 from clients.settings import airflow_settings
 from records.mlflow_names import PRODUCTION, VersionTag
 from records.stages import dag_id
-from scripts.git_commands import git
 from scripts.github_actions import Outcome
 from scripts.github_team import Team, team
 from scripts.services import ROOT, Stack, StackError, separate_stack
@@ -224,8 +224,8 @@ def fresh(home: Path) -> tuple[Stack, Path]:
     environments.mkdir(exist_ok=True)
     (stack.home / "envs").symlink_to(environments)
     repository = home / "repository.git"
-    git(home, "init", "--quiet", "--bare", "--initial-branch=master", repository.name)
-    git(repository, "fetch", "--quiet", "--update-shallow", str(ROOT), "HEAD:refs/heads/master")
+    Git(home).text("init", "--quiet", "--bare", "--initial-branch=master", repository.name)
+    Git(repository).text("fetch", "--quiet", "--update-shallow", str(ROOT), "HEAD:refs/heads/master")
     return stack, repository
 
 

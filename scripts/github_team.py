@@ -11,12 +11,13 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from scripts.git_commands import git
+from clients.git import Git
 from scripts.github_actions import (
     Outcome,
     Runner,
@@ -37,7 +38,7 @@ VARIABLES = (
     "RPS_BASE_IMAGE", "RPS_BUILD_NETWORK", "RPS_CHALLENGE", "RPS_IMAGE",
 )  # fmt: skip
 SECRETS = ("AIRFLOW_PASSWORD", "AIRFLOW_TOKEN", "MLFLOW_TRACKING_PASSWORD", "REGISTRY_PASSWORD")
-_IDENTITY = ("-c", "user.name=Ana", "-c", "user.email=ana@rps.invalid")
+_ANA = {"user.name": "Ana", "user.email": "ana@rps.invalid"}
 
 
 @dataclass(frozen=True)
@@ -63,36 +64,30 @@ class Team:
     def make_branches(self, commit: str) -> None:
         """dev, test and master at one commit."""
         for branch in BRANCHES:
-            git(self.runner.repository, "branch", "--force", branch, commit)
+            self._git.text("branch", "--force", branch, commit)
 
     def head(self, branch: str) -> str:
-        return git(self.runner.repository, "rev-parse", "--verify", f"refs/heads/{branch}^{{commit}}")
+        return self._git.text("rev-parse", "--verify", f"refs/heads/{branch}^{{commit}}")
 
     def commit(self, branch: str, title: str, changes: Mapping[str, Mapping[str, str]]) -> str:
         """A commit on a branch that is there: in each file, texts replaced by others; its SHA."""
-        work = self.runner.home / "work"
-        if not work.exists():
-            git(self.runner.home, "clone", "--quiet", "--shared", "--no-checkout", str(self.runner.repository), "work")
-        git(work, "fetch", "--quiet", "origin")
-        git(work, "checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
+        work = self._work(branch)
         for name, replaced in changes.items():
-            path = work / name
+            path = work.directory / name
             text = path.read_text(encoding="utf-8")
             for old, new in replaced.items():
                 if old not in text:
                     raise StackError(f"{name} of {branch}: expected {old!r} in it, to replace it")
                 text = text.replace(old, new, 1)
             path.write_text(text, encoding="utf-8")
-        git(work, *_IDENTITY, "commit", "--quiet", "--all", "--message", title)
-        return self._push(work, branch)
+        work.text("commit", "--quiet", "--all", "--message", title)
+        return _pushed(work, branch)
 
     def take_back(self, branch: str) -> str:
         """Revert the last commit of a branch; the SHA of the commit that does it."""
-        work = self.runner.home / "work"
-        git(work, "fetch", "--quiet", "origin")
-        git(work, "checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
-        git(work, *_IDENTITY, "revert", "--no-edit", "HEAD")
-        return self._push(work, branch)
+        work = self._work(branch)
+        work.text("revert", "--no-edit", "HEAD")
+        return _pushed(work, branch)
 
     def open_pull_request(
         self, head: str, base: str, title: str, body: str = "", *, draft: bool = False
@@ -163,9 +158,18 @@ class Team:
         )
         return found
 
-    def _push(self, work: Path, branch: str) -> str:
-        git(work, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
-        return git(work, "rev-parse", "HEAD")
+    @property
+    def _git(self) -> Git:
+        return Git(self.runner.repository, settings=_ANA)
+
+    def _work(self, branch: str) -> Git:
+        """A clone that has the newest commit of a branch checked out."""
+        work = replace(self._git, directory=self.runner.home / "work")
+        if not work.directory.exists():
+            self._git.clone(work.directory, "--shared", "--no-checkout")
+        work.text("fetch", "--quiet", "origin")
+        work.text("checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
+        return work
 
     def _ask(self, method: str, path: str, body: object = None, token: str = "") -> dict[str, Any]:
         found: dict[str, Any] = _require(self._request(method, path, body, token or self.owner_token))
@@ -196,8 +200,7 @@ def team(
         "--name", name, "--token", workflow_token, "--read-token", fork_token, "--admin-token", owner_token,
         "--user", f"bea:{reviewer_token}",
     ]  # fmt: skip
-    healthy = lambda: answers(f"{url}/_double/requests")  # noqa: E731
-    with running(Service("github", command, url, (port,), "", healthy), home):
+    with running(Service("github", command, url, partial(answers, f"{url}/_double/requests")), home):
         runner = Runner(
             home=home,
             repository=repository,
@@ -211,6 +214,12 @@ def team(
             tools=tools,
         )
         yield Team(runner, owner_token, reviewer_token, fork_token)
+
+
+def _pushed(work: Git, branch: str) -> str:
+    """Push what is checked out; its SHA."""
+    work.text("push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+    return work.text("rev-parse", "HEAD")
 
 
 def _require(answer: httpx.Response) -> Any:  # noqa: ANN401 - any JSON

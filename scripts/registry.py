@@ -23,7 +23,7 @@ from requests.exceptions import RequestException
 
 from scripts.docker_engine import client
 from scripts.processes import end_recorded, log_end, recorded, start, wait_while
-from scripts.services import StackError, free_ports
+from scripts.services import StackError, free_ports, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,8 +114,8 @@ class Registry:
         self.stop()  # one whose caller was killed
         settings = self.home / "registry.json"
         passwords = self.home / "htpasswd"
-        _write_private(passwords, self._login())
-        _write_private(settings, self._settings(self.address, self.storage, passwords))
+        write_private(passwords, self._login())
+        write_private(settings, self._settings(self.address, self.storage, passwords))
         command, log = [program, "serve", str(settings)], self.home / "registry.log"
         start(command, log=log, environment={}, directory=self.home, address=self.address, record=self._record)
 
@@ -179,11 +179,6 @@ def registry(
         yield made
     finally:
         made.remove()
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
 
 
 def _archive(files: dict[str, str]) -> bytes:

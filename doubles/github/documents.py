@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from doubles.github.repository_git import Git, Reference
+from doubles.github.repository_git import Reference, Repository
 from doubles.github.state import Account, Comment, Issue, Review, Ruleset, State, Status
 
 Document = dict[str, Any]
@@ -30,7 +30,7 @@ class Documents:
     name: str
     default_branch: str
     state: State
-    git: Git
+    git: Repository
 
     @property
     def api(self) -> str:

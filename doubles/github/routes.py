@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from doubles.github.documents import Documents
-from doubles.github.repository_git import Git
+from doubles.github.repository_git import Repository
 from doubles.github.state import Account, Issue, State
 
 T = TypeVar("T")
@@ -22,9 +22,9 @@ class World:
     """All that a route works on. forks: the Git repositories of forks, by full name."""
 
     state: State
-    git: Git
+    git: Repository
     documents: Documents
-    forks: dict[str, Git] = field(default_factory=dict)
+    forks: dict[str, Repository] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from typing import Any
 
-from doubles.github.repository_git import Git
+from doubles.github.repository_git import Repository
 from doubles.github.state import Account, Issue, Review, Ruleset, State
 
 _PULL_REQUEST_DEFAULTS = {
@@ -56,7 +56,7 @@ def _applies(condition: dict[str, list[str]], reference: str, default_branch: st
     return any(map(matches, condition["include"])) and not any(map(matches, condition["exclude"]))
 
 
-def violations(state: State, git: Git, issue: Issue, default_branch: str, method: str = "merge") -> list[str]:
+def violations(state: State, git: Repository, issue: Issue, default_branch: str, method: str = "merge") -> list[str]:
     """What the rules of its base branch hold against merging a pull request, in GitHub's manner of speaking."""
     pull = issue.pull
     assert pull is not None

@@ -333,7 +333,7 @@ def test_after_a_lost_answer_there_is_one_release_with_each_file_once(
     github_double.fault(**fault, times=1, performed=True, methods=[method], path=path)
     made = put(releases)
 
-    assert github_double.server.faults.told() == []
+    assert github_double.server.faults.shown() == []
     assert not made.draft
     assert contents(github_double) == {name: file.content for name, file in FILES.items()}
 
