@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-import httpx
 import msgspec
 
 from ci.__main__ import main
@@ -157,28 +156,13 @@ class Releasing:
 
     def digest(self, tag: str) -> str:
         """Of an image in the registry; empty when it has none under this tag."""
-        registry = self.registry
-        answer = httpx.get(
-            f"http://{registry.address}/v2/rps/{self.challenge}/manifests/{tag}",
-            headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
-            auth=(registry.username, registry.password),
-            timeout=30.0,
-        )
-        if answer.status_code == 404:
-            return ""
-        answer.raise_for_status()
-        return answer.headers["Docker-Content-Digest"]
+        return self.registry.digest(f"rps/{self.challenge}", tag)
 
     def labels(self, tag: str) -> Mapping[str, str]:
         """Of an image in the registry."""
-        registry = self.registry
-        with httpx.Client(
-            base_url=f"http://{registry.address}/v2/rps/{self.challenge}/", auth=(registry.username, registry.password),
-            timeout=30.0,
-        ) as client:  # fmt: skip
-            accepted = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
-            manifest = client.get(f"manifests/{tag}", headers=accepted).raise_for_status().json()
-            config = client.get(f"blobs/{manifest['config']['digest']}").raise_for_status().json()
+        with self.registry.api(f"rps/{self.challenge}") as api:
+            manifest = api.get(f"manifests/{tag}").raise_for_status().json()
+            config = api.get(f"blobs/{manifest['config']['digest']}").raise_for_status().json()
         labels: dict[str, str] = config["config"]["Labels"]
         return labels
 

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -377,14 +377,21 @@ def launch(service: Service, log: Path, record: Path) -> Started:
     environment = {**os.environ, **own, **service.environment}
     record.parent.mkdir(parents=True, exist_ok=True)
     if service.prepare:
-        done = subprocess.run(
-            service.prepare, cwd=record.parent, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise StackError(f"{shlex.join(service.prepare)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+        output_of(service.prepare, environment=environment, directory=record.parent)
     return start(
         service.command, log=log, environment=environment, directory=ROOT, address=service.address, record=record
     )
+
+
+def output_of(
+    command: Sequence[str], *, environment: Mapping[str, str] | None = None, directory: Path | None = None
+) -> str:
+    """What a command prints. Raises StackError with the end of that when the command fails."""
+    out, err = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(command, cwd=directory, env=environment, stdout=out, stderr=err, text=True, check=False)
+    if done.returncode:
+        raise StackError(f"{shlex.join(command)} failed with exit code {done.returncode}:\n{done.stdout[-2000:]}")
+    return done.stdout
 
 
 def write_private(path: Path, text: str) -> None:

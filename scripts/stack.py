@@ -1,6 +1,6 @@
 """The laptop stack: `python -m scripts.stack up | down | status`.
 
-All state lies under `.rps/`; running it twice, or interrupting it, does no harm.
+All state lies under `.rps/`. It is safe to run it twice or to interrupt it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import argparse
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
+from scripts.demo_frame import guarded
 from scripts.processes import Started, end, log_end, members, port_holder, recorded, wait_while
 from scripts.services import READY_SECONDS, Service, Stack, StackError, laptop_stack, launch, write_private
 
@@ -149,22 +151,19 @@ def main() -> int:
     epilog = "\n".join(f"  {name:<8} {what}" for name, what in actions.items())
     parser.epilog, parser.formatter_class = epilog, argparse.RawDescriptionHelpFormatter
     parser.add_argument("action", choices=actions, metavar="|".join(actions))
-    action = parser.parse_args().action
-    try:
-        stack = laptop_stack()
-        if action == "up":
-            up(stack)
-            print(f"The stack is up. To use it from a shell: source {stack.home / 'stack.env'}")
-        elif action == "down":
-            down(stack)
-        else:
-            return 0 if status(stack) else 1
-    except StackError as error:
-        print(f"stack: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted. What was started goes on; 'make down' ends it.", file=sys.stderr)
-        return 130
+    work = partial(_act, parser.parse_args().action)
+    return guarded("stack", work, ". Started services go on; 'make down' ends them.")
+
+
+def _act(action: str) -> int:
+    stack = laptop_stack()
+    if action == "up":
+        up(stack)
+        print(f"The stack is up. To use it from a shell: source {stack.home / 'stack.env'}")
+    elif action == "down":
+        down(stack)
+    else:
+        return 0 if status(stack) else 1
     return 0
 
 

@@ -6,6 +6,7 @@ import functools
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,8 +14,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from doubles.github.trim import OPENAPI
-
+OPENAPI = Path(__file__).with_name("openapi.json")
 _ROOT = "urn:github"
 _ERRORS = frozenset({400, 401, 403, 404, 422, 429, 500, 502, 503})
 """Statuses that any operation may answer, whether its description lists them, and their body, or not."""

@@ -18,10 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from doubles.faults import Faults
-from doubles.github import issue_routes as issues  # they register their routes
-from doubles.github import pull_routes as pulls
-from doubles.github import ref_routes as refs
-from doubles.github import repository_routes as repository
+from doubles.github import issue_routes, pull_routes, ref_routes, repository_routes  # they register their routes
 from doubles.github.contract import AnswerDoesNotFit, Operation, check_answer, operation, request_faults, takes_a_file
 from doubles.github.documents import Documents
 from doubles.github.double_faults import Fault, read_fault

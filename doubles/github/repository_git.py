@@ -41,16 +41,6 @@ class Tag:
 
 
 @dataclass(frozen=True)
-class Changes:
-    """How a head differs from the base it is to be merged into."""
-
-    commits: int
-    files: int
-    additions: int
-    deletions: int
-
-
-@dataclass(frozen=True)
 class Repository(Git):
     """A bare repository, or a working one whose branches are pushed to."""
 
@@ -69,13 +59,13 @@ class Repository(Git):
     def contains(self, descendant: str, ancestor: str) -> bool:
         return self.succeeds("merge-base", "--is-ancestor", ancestor, descendant)
 
-    def changes(self, base: str, head: str) -> Changes:
-        told = self.text("diff", "--shortstat", f"{base}...{head}")
-        files, additions, deletions = (
-            int(found[1]) if (found := re.search(rf"(\d+) {word}", told)) else 0
-            for word in ("file", "insertion", "deletion")
-        )
-        return Changes(int(self.text("rev-list", "--count", f"{base}..{head}")), files, additions, deletions)
+    def changes(self, base: str, head: str) -> dict[str, int]:
+        """How a head differs from the base that it is to be merged into, in GitHub's terms."""
+        summary = self.text("diff", "--shortstat", f"{base}...{head}")
+        words = {"changed_files": "file", "additions": "insertion", "deletions": "deletion"}
+        found = {name: re.search(rf"(\d+) {word}", summary) for name, word in words.items()}
+        counts = {name: int(match[1]) if match else 0 for name, match in found.items()}
+        return {"commits": int(self.text("rev-list", "--count", f"{base}..{head}")), **counts}
 
     def fetch(self, other: Path, sha: str, ref: str) -> None:
         self.text("fetch", "--quiet", str(other), f"+{sha}:{ref}")
@@ -97,8 +87,8 @@ class Repository(Git):
 
     def references(self, prefix: str) -> list[Reference]:
         """Those whose names start so, whether or not that is where a part of the name ends."""
-        told = self.text("for-each-ref", "--format=%(refname) %(objectname) %(objecttype)").splitlines()
-        found = [Reference(*line.split(" ")) for line in told]
+        lines = self.text("for-each-ref", "--format=%(refname) %(objectname) %(objecttype)").splitlines()
+        found = [Reference(*line.split(" ")) for line in lines]
         return [each for each in found if each.name.startswith(prefix)]
 
     def reference(self, name: str) -> Reference | None:
@@ -130,8 +120,8 @@ class Repository(Git):
 
     def files(self, revision: str, directory: str) -> set[tuple[str, str]]:
         """The path and the content's hash of every file below a directory of a commit."""
-        told = self.text("ls-tree", "-r", revision, f"{directory}/").splitlines()
-        return {(path, entry.split(" ")[2]) for entry, _, path in (line.partition("\t") for line in told)}
+        lines = self.text("ls-tree", "-r", revision, f"{directory}/").splitlines()
+        return {(path, entry.split(" ")[2]) for entry, _, path in (line.partition("\t") for line in lines)}
 
     def merges(self, base: str, head: str) -> bool:
         return bool(self._try("merge-tree", "--write-tree", base, head))
