@@ -24,7 +24,6 @@ REMOTE = "rps"
 """The remote's name on command lines; its address is in the environment."""
 PUSH_ATTEMPTS = 8
 """How often another push may come first before a stage gives up (and Airflow retries it)."""
-_SECONDS = 120.0
 _PIPELINE = {"user.name": "RPS pipeline", "user.email": "pipeline@rps.invalid"}
 _REFUSED = re.compile(
     "returned error: 40[1347]|code 407|authentication failed|could not read (username|password)|access denied"
@@ -46,7 +45,7 @@ _MEANINGS = (
     (_NOT_THERE, ConfigurationError, ""),
     (re.compile(""), PassingFault, ""),
 )
-"""What Git says, what it means, and the next step. The first row that is found holds; whatever is unknown may pass."""
+"""Git's message, its meaning, and the next step. The first row that matches holds; an unknown fault may pass."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Git:
     """Further settings, as in Git's configuration."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Further variables, such as GIT_COMMITTER_DATE."""
-    seconds: float = _SECONDS
+    seconds: float = 120.0
     """How long one command may take."""
 
     def clone(self, directory: Path, *options: str) -> Git:
@@ -108,16 +107,14 @@ class Git:
 
     def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[bytes]:
         """Run a command, whatever its exit code. Raises ConfigurationError when it cannot, PassingFault when late."""
-        command = ["git", "-C", str(self.directory), *arguments]
-        environment = self._environment()
+        command, written, environment = (
+            ["git", "-C", str(self.directory), *arguments],
+            given.encode(),
+            self._environment(),
+        )
         try:
             return subprocess.run(
-                command,
-                capture_output=True,
-                input=given.encode(),
-                timeout=self.seconds,
-                check=False,
-                env=environment,
+                command, capture_output=True, input=written, timeout=self.seconds, check=False, env=environment
             )
         except FileNotFoundError as error:
             raise ConfigurationError("git is not installed: install it, then run again.") from error

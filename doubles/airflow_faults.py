@@ -69,7 +69,7 @@ class AirflowFaults(LoopbackServer):
             return None
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A caller that has gone is no error here."""
+        """Ignore a caller that has gone."""
 
 
 class _Handler(QuietHandler):

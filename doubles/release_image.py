@@ -74,19 +74,13 @@ def made_plan(sha: str, *, patch: int = 3) -> Plan:
         metrics={},
         tags={"rps.dataset_md5": "f" * 32 + ".dir"},
     )
-    return Plan(
-        challenge="weather",
-        title="Hourly temperature",
-        number=Number(1, 2, patch),
-        sha=sha,
-        model=model,
-        withdraws=None,
-    )
+    number = Number(1, 2, patch)
+    return Plan("weather", "Hourly temperature", number=number, sha=sha, model=model, withdraws=None)
 
 
 @dataclass
 class Building:
-    """Builds images of one source and bundle, and keeps what was said."""
+    """Builds images of one source and bundle, and keeps the output."""
 
     client: docker.DockerClient
     source: Source
@@ -104,12 +98,7 @@ class Building:
         return read_context(self.source.repository, self.source.sha, self.bundle)
 
     def build(
-        self,
-        *,
-        tag: str = "",
-        patch: int = 3,
-        cached: bool = True,
-        environment: Mapping[str, str] = {},
+        self, *, tag: str = "", patch: int = 3, cached: bool = True, environment: Mapping[str, str] = {}
     ) -> Built:
         """Of the source's newest commit. environment: what the person who builds has set."""
         context = self.context

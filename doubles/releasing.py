@@ -172,7 +172,7 @@ class Releasing:
 
 @dataclass(frozen=True)
 class Done:
-    """A command that has ended, and all that it said."""
+    """A command that has ended, and its output."""
 
     code: int
     output: str

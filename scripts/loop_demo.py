@@ -62,7 +62,7 @@ LOOK_SECONDS = 0.25
 ALERT_SECONDS, EVENT_SECONDS, RESOLVE_SECONDS = 120.0, 60.0, 120.0
 
 CHANGED, PENDING, FIRING = "the season changes", "an alert is pending", "the alert fires"
-TOLD, SENT = "Alertmanager has told the receiver", "GitHub has the event"
+RECEIVED, SENT = "the receiver has the alert", "GitHub has the event"
 STARTED, JUDGED, OFFERED = "retrain.yml starts", "the candidate has passed the gate", "release.yml is dispatched"
 APPROVED, PUSHED, SERVING = "the operator approves", "the image is pushed and verified", "the new model is served"
 RESOLVED = "the alert is resolved"
@@ -243,9 +243,9 @@ def _alerted(scene: Scene) -> bool:
 
 
 def _sent(scene: Scene) -> bool:
-    """Whether GitHub has the event; when Alertmanager has told the receiver of it is noted."""
+    """Whether GitHub has the event; notes when the receiver has the alert."""
     if _metrics(scene.watch.alerts).get('rps_alerts_received_total{source="alertmanager",status="firing"}', 0.0):
-        scene.episode.mark(TOLD)
+        scene.episode.mark(RECEIVED)
     for each in dispatches(scene.here, EVENT_TYPE):
         scene.episode.mark(SENT, each["payload"]["event"])
     return scene.episode.of(SENT) is not None

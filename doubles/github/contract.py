@@ -127,7 +127,7 @@ def _typed(text: str, schema: dict[str, Any]) -> object:
 @functools.cache
 def _document() -> dict[str, Any]:
     document = json.loads(OPENAPI.read_text(encoding="utf-8"))
-    # The text of "Upload a release asset" tells of this state; the schema does not list it.
+    # The text of "Upload a release asset" describes this state; the schema does not list it.
     document["components"]["schemas"]["release-asset"]["properties"]["state"]["enum"].append("starter")
     return document
 

@@ -107,8 +107,8 @@ class GitHubDouble(LoopbackServer):
             raise Refused(422, f"Invalid request.\n\n{'; '.join(faults)}")
         route = ROUTES[asked.method, asked.template]
         require_access(route, account)
-        told = headers.get("Content-Type", ""), headers.get("Accept", "")
-        return route.handler(self.world, Request(account, path, asked.values, query, document, *told))
+        kinds = headers.get("Content-Type", ""), headers.get("Accept", "")
+        return route.handler(self.world, Request(account, path, asked.values, query, document, *kinds))
 
     def _account(self, authorization: str) -> Account:
         kind, _, token = authorization.partition(" ")

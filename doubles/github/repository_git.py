@@ -112,11 +112,11 @@ class Repository(Git):
 
     def tag(self, sha: str) -> Tag:
         head, _, message = self.output("cat-file", "tag", sha).decode().partition("\n\n")
-        said = dict(line.split(" ", 1) for line in head.splitlines())
-        person, _, moment = said["tagger"].rpartition("> ")
+        fields = dict(line.split(" ", 1) for line in head.splitlines())
+        person, _, moment = fields["tagger"].rpartition("> ")
         tagger, _, email = person.partition(" <")
         date = datetime.fromtimestamp(int(moment.split(" ")[0]), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return Tag(said["tag"], sha, said["object"], said["type"], message, tagger, email, date)
+        return Tag(fields["tag"], sha, fields["object"], fields["type"], message, tagger, email, date)
 
     def files(self, revision: str, directory: str) -> set[tuple[str, str]]:
         """The path and the content's hash of every file below a directory of a commit."""

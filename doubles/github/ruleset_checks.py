@@ -15,7 +15,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def completed(definition: dict[str, Any]) -> dict[str, Any]:
-    """A ruleset as GitHub keeps it: with what was not said."""
+    """A ruleset as GitHub keeps it, with the defaults of what was left out."""
     rules = []
     for rule in definition.get("rules", []):
         defaults = _DEFAULTS.get(rule["type"])
