@@ -87,7 +87,7 @@ class Git:
 
     def clone(self, directory: Path, *options: str) -> Git:
         """A new clone of this repository in ``directory``."""
-        self.text("clone", "--quiet", *options, str(self.directory), str(directory))
+        self.text("clone", "--quiet", *options, str(self.directory.absolute()), str(directory.absolute()))
         return replace(self, directory=directory)
 
     def text(self, *arguments: str, given: str = "") -> str:

@@ -29,7 +29,7 @@ from records.stages import dag_id
 from scripts.demo_frame import print_document, print_line, run_alone
 from scripts.github_actions import Outcome
 from scripts.github_team import Team, team
-from scripts.services import ROOT, Stack, StackError, output_of, separate_stack
+from scripts.services import ROOT, Stack, StackError, output_of, separate_stack, set_clock
 from scripts.stack import down, up
 
 CHALLENGE = "weather"
@@ -172,32 +172,23 @@ def source_fault(stack: Stack, fault: Mapping[str, object] | None) -> Iterator[N
 
 def demo(console: Console, home: Path) -> list[str]:
     """All three; which did not get the status that they must get. Raises RpsError."""
-    stack, repository = fresh(home)
-    log = Log(sys.stdout, grouped=False)
     judged: list[tuple[Proposal, Judged, str]] = []
-    try:
-        console.rule("The stack")
-        up(stack)
-        with team(home / "github", repository, stack.addresses, tools=home.parent / "tools") as here:
-            start_branches(console, here, WEAK_START)
-            console.rule("The first model in production")
-            version = first_production(here, stack, log)
-            console.print(f"{CHALLENGE} version {version}, of few trees, is in production.", highlight=False)
-            for proposal in (BETTER, WORSE, BAD_DATA):
-                console.rule(f"Pull request: {proposal.title}")
-                console.print(f"[dim]{proposal.body}[/]", highlight=False)
-                number = propose(here, proposal)
-                with source_fault(stack, proposal.fault):
-                    outcome = judge(here, number, partial(print_line, console))
-                held = settle(here, number)
-                judged.append((proposal, outcome, held))
-                _show(console, outcome, held)
-                if not held:
-                    version = release(stack, outcome.sha)
-                    console.print(f"The release makes version {version} production (here: its alias is moved).\n")
-    finally:
-        console.rule("The end")
-        down(stack)
+    with stack_and_team(console, home, WEAK_START) as (stack, here):
+        console.rule("The first model in production")
+        version = first_production(here, stack, Log(sys.stdout, grouped=False))
+        console.print(f"{CHALLENGE} version {version}, of few trees, is in production.", highlight=False)
+        for proposal in (BETTER, WORSE, BAD_DATA):
+            console.rule(f"Pull request: {proposal.title}")
+            console.print(f"[dim]{proposal.body}[/]", highlight=False)
+            number = propose(here, proposal)
+            with source_fault(stack, proposal.fault):
+                outcome = judge(here, number, partial(print_line, console))
+            held = settle(here, number)
+            judged.append((proposal, outcome, held))
+            _show(console, outcome, held)
+            if not held:
+                version = release(stack, outcome.sha)
+                console.print(f"The release makes version {version} production (here: its alias is moved).\n")
     _summarise(console, judged)
     return [
         f"{proposal.title!r} was to end in {proposal.expected}."
@@ -206,7 +197,36 @@ def demo(console: Console, home: Path) -> list[str]:
     ]
 
 
-def fresh(home: Path) -> tuple[Stack, Path]:
+@contextlib.contextmanager
+def stack_and_team(
+    console: Console,
+    home: Path,
+    changes: Mapping[str, Mapping[str, str]],
+    *,
+    settings: Mapping[str, str] | None = None,
+    clock: str = "",
+) -> Iterator[tuple[Stack, Team]]:
+    """A stack, and a team whose dev, test and master are at one commit, until the block ends.
+
+    changes: of that commit to the checkout's; settings: further ones of the team's repository; clock: the data's time,
+    which then stands still; else it runs. Raises StackError.
+    """
+    console.rule("The stack")
+    stack, repository = _fresh(home)
+    try:
+        up(stack)
+        if clock:
+            set_clock(stack.replay or "", speed=0.0, now=clock)
+        addresses = {**stack.addresses, **(settings or {})}
+        with team(home / "github", repository, addresses, tools=home.parent / "tools") as here:
+            _start_branches(console, here, changes)
+            yield stack, here
+    finally:
+        console.rule("The end")
+        down(stack)
+
+
+def _fresh(home: Path) -> tuple[Stack, Path]:
     """A stack and a Git repository without a past; environments that were made once are kept."""
     repository = home / "repository.git"
     stack = separate_stack(home / "stack", repository)
@@ -222,8 +242,8 @@ def fresh(home: Path) -> tuple[Stack, Path]:
     return stack, repository
 
 
-def start_branches(console: Console, here: Team, changes: Mapping[str, Mapping[str, str]]) -> None:
-    """dev, test and master at one commit, changed so from the checkout's, under the rules of `.github/rulesets`."""
+def _start_branches(console: Console, here: Team, changes: Mapping[str, Mapping[str, str]]) -> None:
+    """Make the branches, under the rules of `.github/rulesets`."""
     console.rule("The repository on GitHub")
     here.make_branches(here.head("master"))
     if changes:

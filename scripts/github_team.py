@@ -18,14 +18,7 @@ from typing import Any
 import httpx
 
 from clients.git import Git
-from scripts.github_actions import (
-    Outcome,
-    Runner,
-    WorkflowRun,
-    run_on_pull_request,
-    run_on_push,
-    show_as_checks,
-)
+from scripts.github_actions import Outcome, Runner, WorkflowRun, run_on_pull_request, run_on_push, show_as_checks
 from scripts.services import Service, StackError, answers, free_ports, running
 
 BRANCHES = ("dev", "test", "master")
@@ -93,10 +86,13 @@ class Team:
         self, head: str, base: str, title: str, body: str = "", *, draft: bool = False
     ) -> dict[str, Any]:
         """head: a branch, or `owner:branch` of a fork that the double knows."""
-        return self._ask("POST", "pulls", {"title": title, "body": body, "head": head, "base": base, "draft": draft})
+        asked = {"title": title, "body": body, "head": head, "base": base, "draft": draft}
+        made: dict[str, Any] = self._ask("POST", "pulls", asked)
+        return made
 
     def pull_request(self, number: int) -> dict[str, Any]:
-        return self._ask("GET", f"pulls/{number}")
+        found: dict[str, Any] = self._ask("GET", f"pulls/{number}")
+        return found
 
     def start_workflow(self, pull: Mapping[str, Any], workflow: str, action: str = "opened") -> WorkflowRun:
         """As GitHub does on an event of the pull request: a fork's gets a token that may only read, and no secret."""
@@ -120,10 +116,11 @@ class Team:
 
     def merge(self, number: int) -> str:
         """Merge it; what GitHub holds against it, empty when it is merged."""
-        answer = self._request("PUT", f"pulls/{number}/merge", {"merge_method": "merge"}, self.owner_token)
+        answer = self._request("PUT", f"pulls/{number}/merge", {"merge_method": "merge"})
         if answer.status_code == 405:
             return str(answer.json()["message"])
-        _require(answer)
+        if answer.is_error:
+            raise StackError(f"#{number} is not merged: {answer.status_code} {answer.text}")
         return ""
 
     def merge_into_master(self, title: str, on_line: Callable[[str, str], None] = lambda *_: None) -> str:
@@ -153,9 +150,7 @@ class Team:
         return {status["context"]: status for status in found}
 
     def comments(self, number: int) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = _require(
-            self._request("GET", f"issues/{number}/comments", None, self.owner_token)
-        )
+        found: list[dict[str, Any]] = self._ask("GET", f"issues/{number}/comments")
         return found
 
     @property
@@ -171,13 +166,16 @@ class Team:
         work.text("checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
         return work
 
-    def _ask(self, method: str, path: str, body: object = None, token: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = _require(self._request(method, path, body, token or self.owner_token))
-        return found
+    def _ask(self, method: str, path: str, body: object = None, token: str = "") -> Any:  # noqa: ANN401 - any JSON
+        answer = self._request(method, path, body, token)
+        if answer.is_error:
+            raise StackError(f"{method} {answer.request.url}: {answer.status_code} {answer.text}")
+        return answer.json()
 
-    def _request(self, method: str, path: str, body: object, token: str) -> httpx.Response:
+    def _request(self, method: str, path: str, body: object = None, token: str = "") -> httpx.Response:
         url = f"{self.runner.api_url}/repos/{self.runner.name}/{path}"
-        return httpx.request(method, url, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=30.0)
+        headers = {"Authorization": f"Bearer {token or self.owner_token}"}
+        return httpx.request(method, url, json=body, headers=headers, timeout=30.0)
 
 
 @contextlib.contextmanager
@@ -220,9 +218,3 @@ def _pushed(work: Git, branch: str) -> str:
     """Push what is checked out; its SHA."""
     work.text("push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
     return work.text("rev-parse", "HEAD")
-
-
-def _require(answer: httpx.Response) -> Any:  # noqa: ANN401 - any JSON
-    if answer.is_error:
-        raise StackError(f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text}")
-    return answer.json()

@@ -41,10 +41,7 @@ FIRST = Proposal(
     title="feat: predict the temperature",
     body="There are three months of history, so two weeks each have to do for calibration and hold-out.",
     changes={
-        CHALLENGE_FILE: {
-            "holdout_days = 28": "holdout_days = 14",
-            "calibration_days = 28": "calibration_days = 14",
-        }
+        CHALLENGE_FILE: {"holdout_days = 28": "holdout_days = 14", "calibration_days = 28": "calibration_days = 14"}
     },
     expected="success",
 )
@@ -139,7 +136,6 @@ def demo(console: Console, home: Path, chart: Path = CHART) -> list[str]:
         ratio_after = _afterwards(scene)
         draw(chart, scene.episode, live_errors(watch.prometheus, scene.episode), SHOWN, "°C")
         issue = _issue(scene)
-        console.rule("The end")
     print_document(console, "The issue on GitHub", issue)
     report = _reported(scene.episode, ratio_before, ratio_after)
     (home / "timeline.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")

@@ -24,28 +24,15 @@ from rich.table import Table
 from scripts.base_image import base_image
 from scripts.demo_frame import print_document, print_line, run_alone
 from scripts.docker_engine import client, engine
-from scripts.gate_demo import (
-    BETTER,
-    CHALLENGE,
-    WEAK_START,
-    Proposal,
-    fresh,
-    judge,
-    propose,
-    start_branches,
-)
+from scripts.gate_demo import BETTER, CHALLENGE, WEAK_START, Proposal, judge, propose, stack_and_team
 from scripts.github_actions import Outcome, run_on_dispatch
-from scripts.github_team import ON_RELEASE, Team, team
+from scripts.github_team import ON_RELEASE, Team
 from scripts.processes import wait_while
 from scripts.registry import Registry, registry
-from scripts.services import ROOT, Stack, StackError, answers, set_clock
-from scripts.stack import down, up
+from scripts.services import ROOT, Stack, StackError, answers
 
 FIRST = Proposal(
-    title="feat: predict the temperature",
-    body="Twenty trees, to begin with.",
-    changes=WEAK_START,
-    expected="success",
+    title="feat: predict the temperature", body="Twenty trees, to begin with.", changes=WEAK_START, expected="success"
 )
 SECOND = replace(BETTER, title="feat: grow more trees")
 REPOSITORY = f"ana/{CHALLENGE}"
@@ -91,7 +78,6 @@ def demo(console: Console, home: Path) -> list[str]:
         done.append(shipped(f"roll back to version {first}", run.wait(on_line)))
         _query(premises, done[-1].released)
         wrong = _wrong(done, premises.images)
-        console.rule("The end")
     _summarise(console, done)
     return wrong
 
@@ -115,7 +101,7 @@ class Premises:
 
 @contextlib.contextmanager
 def made_premises(console: Console, home: Path, clock: str = "") -> Iterator[Premises]:
-    """They end with the block. clock: the data's time, which then stands still; else it runs. Raises StackError."""
+    """They end with the block. clock and errors: as of ``stack_and_team``."""
     with contextlib.ExitStack() as held:
         console.rule("The container engine, and a registry with a login")
         host = held.enter_context(engine(home / "engine"))
@@ -123,15 +109,8 @@ def made_premises(console: Console, home: Path, clock: str = "") -> Iterator[Pre
         shutil.rmtree(home / "registry", ignore_errors=True)  # what an earlier demo has released
         images = held.enter_context(registry(home / "registry", host))
         console.print(f"engine {host}\nbase {base}\nregistry {images.address}, user {images.username}", highlight=False)
-        console.rule("The stack")
-        stack, repository = fresh(home)
-        held.callback(down, stack)
-        up(stack)
-        if clock:
-            set_clock(stack.replay or "", speed=0.0, now=clock)
-        addresses = {**stack.addresses, **registry_settings(images, host, base)}
-        here = held.enter_context(team(home / "github", repository, addresses, tools=home.parent / "tools"))
-        start_branches(console, here, {})
+        settings = registry_settings(images, host, base)
+        stack, here = held.enter_context(stack_and_team(console, home, {}, settings=settings, clock=clock))
         yield Premises(console, host, images, stack, here)
 
 
