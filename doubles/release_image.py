@@ -75,7 +75,7 @@ def made_plan(sha: str, *, patch: int = 3) -> Plan:
         tags={"rps.dataset_md5": "f" * 32 + ".dir"},
     )
     number = Number(1, 2, patch)
-    return Plan("weather", "Hourly temperature", number=number, sha=sha, model=model, withdraws=None)
+    return Plan(challenge="weather", title="Hourly temperature", number=number, sha=sha, model=model, withdraws=None)
 
 
 @dataclass

@@ -153,6 +153,11 @@ class Team:
         found: list[dict[str, Any]] = self._ask("GET", f"issues/{number}/comments")
         return found
 
+    def issues(self, label: str) -> list[dict[str, Any]]:
+        """Open and closed ones."""
+        found: list[dict[str, Any]] = self._ask("GET", f"issues?state=all&labels={label}")
+        return found
+
     @property
     def _git(self) -> Git:
         return Git(self.runner.repository, settings=_ANA)

@@ -256,12 +256,7 @@ def _show_signals(scene: Scene) -> None:
 
 def _issue(scene: Scene) -> str:
     """The issue of the challenge, as people read it."""
-    runner = scene.here.runner
-    found = _get(
-        f"{runner.api_url}/repos/{runner.name}/issues",
-        token=runner.token,
-        params={"state": "all", "labels": "model-drift"},
-    )
+    found = scene.here.issues("model-drift")
     if len(found) != 1:
         raise StackError(f"expected one issue of the challenge's drift; found {len(found)}")
     return f"**{found[0]['title']}** ({found[0]['state']})\n\n{found[0]['body']}"
@@ -309,10 +304,9 @@ def _metrics(service: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines}
 
 
-def _get(url: str, *, token: str = "", params: dict[str, str] | None = None) -> Any:  # noqa: ANN401 - any JSON
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+def _get(url: str) -> Any:  # noqa: ANN401 - any JSON
     try:
-        return httpx.get(url, headers=headers, params=params, timeout=10.0).raise_for_status().json()
+        return httpx.get(url, timeout=10.0).raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         raise StackError(f"{url} does not answer as expected: {error}") from error
 

@@ -261,11 +261,12 @@ class Stack:
             command = [*airflow, *arguments]
             return Service(name, command, address, healthy, environment, ports, "RPS_AIRFLOW_PORT", prepare)
 
-        component = partial(partial, _component_is_healthy, address)
+        scheduler = partial(_component_is_healthy, address, "scheduler")
+        dag_processor = partial(_component_is_healthy, address, "dag_processor")
         return [
             service("airflow-api", ["api-server"], partial(answers, f"{address}/api/v2/version"), (port,)),
-            service("airflow-scheduler", ["scheduler", "--skip-serve-logs"], component("scheduler")),
-            service("airflow-dags", ["dag-processor"], component("dag_processor")),
+            service("airflow-scheduler", ["scheduler", "--skip-serve-logs"], scheduler),
+            service("airflow-dags", ["dag-processor"], dag_processor),
         ]
 
 
