@@ -107,14 +107,11 @@ class Git:
 
     def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[bytes]:
         """Run a command, whatever its exit code. Raises ConfigurationError when it cannot, PassingFault when late."""
-        command, written, environment = (
-            ["git", "-C", str(self.directory), *arguments],
-            given.encode(),
-            self._environment(),
-        )
+        command = ["git", "-C", str(self.directory), *arguments]
+        environment = self._environment()
         try:
             return subprocess.run(
-                command, capture_output=True, input=written, timeout=self.seconds, check=False, env=environment
+                command, input=given.encode(), capture_output=True, timeout=self.seconds, check=False, env=environment
             )
         except FileNotFoundError as error:
             raise ConfigurationError("git is not installed: install it, then run again.") from error

@@ -230,10 +230,9 @@ def _play(scene: Scene, end: datetime) -> None:
 
 
 def _alerted(scene: Scene) -> bool:
-    """Whether an alert of drift fires; what Prometheus says of it is noted."""
+    """Whether an alert of drift fires; notes what Prometheus says of it."""
     for states, what in ((("pending", "firing"), PENDING), (("firing",), FIRING)):
-        found = drifting(scene.watch.prometheus, states)
-        if found:
+        if found := drifting(scene.watch.prometheus, states):
             scene.episode.mark(what, ", ".join(sorted(found)))
     return scene.episode.of(FIRING) is not None
 
@@ -248,9 +247,21 @@ def _sent(scene: Scene) -> bool:
 
 
 def _show_signals(scene: Scene) -> None:
+    found = _metrics(scene.service)
     table = Table("signal", "value", "limit", box=None)
-    for row in signals(scene.service):
-        table.add_row(*row)
+    for name, key, signal in (
+        ("out of distribution, share of the window", "rps_out_of_distribution_ratio", "out_of_distribution_ratio"),
+        ("live error over the hold-out's", 'rps_live_error_ratio{horizon="all"}', "live_error_ratio"),
+    ):
+        value = f"{found[key]:.2f}" if key in found else "not known yet"
+        limit = found[f'rps_drift_threshold{{signal="{signal}"}}']
+        table.add_row(name, value, f"{limit:g}")
+    shifted = [
+        name
+        for name, value in found.items()
+        if name.startswith("rps_population_stability_index{") and value > found[name.replace("_index{", "_limit{")]
+    ]
+    table.add_row("features beyond their limit", str(len(shifted)), "0")
     scene.console.print(table)
 
 
@@ -277,25 +288,6 @@ def dispatches(here: Team, event_type: str) -> list[dict[str, Any]]:
 def ratio(service: str) -> float | None:
     """Live error over the hold-out's; None when too few forecasts were met by their truth."""
     return _metrics(service).get('rps_live_error_ratio{horizon="all"}')
-
-
-def signals(service: str) -> list[tuple[str, str, str]]:
-    """Name, value and limit of each signal of drift."""
-    found = _metrics(service)
-    rows = []
-    for name, key, signal in (
-        ("out of distribution, share of the window", "rps_out_of_distribution_ratio", "out_of_distribution_ratio"),
-        ("live error over the hold-out's", 'rps_live_error_ratio{horizon="all"}', "live_error_ratio"),
-    ):
-        value = f"{found[key]:.2f}" if key in found else "not known yet"
-        limit = found[f'rps_drift_threshold{{signal="{signal}"}}']
-        rows.append((name, value, f"{limit:g}"))
-    shifted = [
-        name
-        for name, value in found.items()
-        if name.startswith("rps_population_stability_index{") and value > found[name.replace("_index{", "_limit{")]
-    ]
-    return [*rows, ("features beyond their limit", str(len(shifted)), "0")]
 
 
 def _metrics(service: str) -> dict[str, float]:
