@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from scripts.git_commands import git
+from clients.git import Git
 from scripts.services import ROOT
 
 RESULTS = ROOT / "bench" / "results"
@@ -37,7 +37,7 @@ def peer_interpreter() -> Path:
 
 def machine() -> str:
     """One line on where and when this was measured."""
-    commit = git(ROOT, "rev-parse", "--short", "HEAD")
+    commit = Git(ROOT).text("rev-parse", "--short", "HEAD")
     cores = len(os.sched_getaffinity(0))
     versions = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {cores} cores"
     return f"Measured {datetime.now(UTC):%Y-%m-%d} at {commit}: {versions}. `make bench` makes it anew."

@@ -20,9 +20,9 @@ import msgspec
 
 from bench.pipeline import RECORDING_ENDS
 from bench.report_command import print_report
+from clients.git import Git
 from clients.progress import Log
 from scripts.gate_demo import CHALLENGE, CHALLENGE_FILE, first_production
-from scripts.git_commands import clone, git
 from scripts.github_team import Team, team
 from scripts.services import ROOT, StackError, separate_stack
 from scripts.stack import down, up
@@ -47,13 +47,13 @@ def measure(runs: int) -> list[Verdict]:
     """That many pull requests, one after the other, against a production model that was made before."""
     with tempfile.TemporaryDirectory(prefix="rps-bench-") as scratch:
         home = Path(scratch)
-        repository = clone(home / "repository.git", "--bare")
+        repository = Git(ROOT).clone(home / "repository.git", "--bare").directory
         stack = separate_stack(home / "stack", repository)
         try:
             up(stack)
             httpx.put(stack.addresses["RPS_CLOCK_URL"], json={"now": RECORDING_ENDS, "speed": 0.0}).raise_for_status()
             with team(home / "github", repository, stack.addresses) as here:
-                here.make_branches(git(ROOT, "rev-parse", "HEAD"))
+                here.make_branches(Git(ROOT).text("rev-parse", "HEAD"))
                 first_production(here, stack, Log(sys.stderr, grouped=False))
                 return [_judged(here, home, stack.addresses, number) for number in range(runs)]
         finally:
@@ -63,7 +63,7 @@ def measure(runs: int) -> list[Verdict]:
 def _judged(here: Team, home: Path, addresses: dict[str, str], number: int) -> Verdict:
     sha = here.commit("dev", f"Change {number}", {CHALLENGE_FILE: {"seed = ": f"seed = {number + 1}"}})
     pull = here.open_pull_request("dev", "test", f"Change {number}")["number"]
-    checkout = clone(home / f"checkout-{number}", source=here.runner.repository)
+    checkout = Git(here.runner.repository).clone(home / f"checkout-{number}").directory
     output = home / f"out-{number}"
     command = [
         sys.executable, "-m", "ci", "gate", "--challenge", CHALLENGE, "--sha", sha, "--pull-request", str(pull),

@@ -22,10 +22,10 @@ import msgspec
 from bench.report_command import print_report
 from bench.service_model import model
 from ci.release.build import Built
+from clients.git import Git
 from doubles.release_image import Building, Source, made_building
 from scripts.base_image import base_image
 from scripts.docker_engine import client, engine
-from scripts.git_commands import clone
 from scripts.services import ROOT
 
 GOAL_MEGABYTES = 150.0
@@ -58,7 +58,8 @@ def building() -> Iterator[Building]:
         base = base_image(address)
         found = held.enter_context(contextlib.closing(client(address, timeout_seconds=600)))
         scratch = held.enter_context(tempfile.TemporaryDirectory(prefix="rps-bench-"))
-        yield made_building(found, base, model().bundle, Source(clone(Path(scratch) / "repository")), TAG)
+        source = Source(Git(ROOT).clone(Path(scratch) / "repository").directory)
+        yield made_building(found, base, model().bundle, source, TAG)
 
 
 def change(made: Building) -> None:

@@ -22,10 +22,10 @@ from bench.report_command import print_report
 from ci.gate.evidence import fetch_evidence
 from ci.gate.policy import commit_of
 from clients.dag_run import Airflow, TaskState, busy_seconds
+from clients.git import Git
 from clients.settings import airflow_settings, mlflow_settings
 from records.stages import dag_id
-from scripts.git_commands import clone
-from scripts.services import StackError, separate_stack
+from scripts.services import ROOT, StackError, separate_stack
 from scripts.stack import down, up
 
 DEADLINE_SECONDS = 900.0
@@ -53,7 +53,7 @@ class Measured:
 def measure(runs: int) -> list[Measured]:
     """That many runs, one after the other, after one that makes the environment. Each sees the whole year as new."""
     with tempfile.TemporaryDirectory(prefix="rps-bench-") as scratch:
-        repository = clone(Path(scratch) / "repository")
+        repository = Git(ROOT).clone(Path(scratch) / "repository").directory
         stack = separate_stack(Path(scratch) / "home", repository)
         try:
             up(stack)

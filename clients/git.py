@@ -13,7 +13,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -24,7 +24,6 @@ REMOTE = "rps"
 """The remote's name on command lines; its address is in the environment."""
 PUSH_ATTEMPTS = 8
 """How often another push may come first before a stage gives up (and Airflow retries it)."""
-_SECONDS = 120.0
 _PIPELINE = {"user.name": "RPS pipeline", "user.email": "pipeline@rps.invalid"}
 _REFUSED = re.compile(
     "returned error: 40[1347]|code 407|authentication failed|could not read (username|password)|access denied"
@@ -46,7 +45,7 @@ _MEANINGS = (
     (_NOT_THERE, ConfigurationError, ""),
     (re.compile(""), PassingFault, ""),
 )
-"""What Git says, what it means, and the next step. The first row that is found holds; whatever is unknown may pass."""
+"""Git's message, its meaning, and the next step. The first row that matches holds; an unknown fault may pass."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +80,23 @@ class Git:
     remote: Remote | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     """Further settings, as in Git's configuration."""
-    seconds: float = _SECONDS
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Further variables, such as GIT_COMMITTER_DATE."""
+    seconds: float = 120.0
     """How long one command may take."""
 
-    def text(self, *arguments: str) -> str:
-        """What a command prints, without white space around it."""
-        return self.output(*arguments).decode(errors="replace").strip()
+    def clone(self, directory: Path, *options: str) -> Git:
+        """A new clone of this repository in ``directory``."""
+        self.text("clone", "--quiet", *options, str(self.directory.absolute()), str(directory.absolute()))
+        return replace(self, directory=directory)
 
-    def output(self, *arguments: str) -> bytes:
+    def text(self, *arguments: str, given: str = "") -> str:
+        """What a command prints, without white space around it. given: its standard input."""
+        return self.output(*arguments, given=given).decode(errors="replace").strip()
+
+    def output(self, *arguments: str, given: str = "") -> bytes:
         """What a command prints."""
-        done = self.run(*arguments)
+        done = self.run(*arguments, given=given)
         if done.returncode:
             raise self.fault(done)
         return done.stdout
@@ -99,18 +105,13 @@ class Git:
         """Whether a command exits 0."""
         return self.run(*arguments).returncode == 0
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[bytes]:
         """Run a command, whatever its exit code. Raises ConfigurationError when it cannot, PassingFault when late."""
         command = ["git", "-C", str(self.directory), *arguments]
         environment = self._environment()
         try:
             return subprocess.run(
-                command,
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                timeout=self.seconds,
-                check=False,
-                env=environment,
+                command, input=given.encode(), capture_output=True, timeout=self.seconds, check=False, env=environment
             )
         except FileNotFoundError as error:
             raise ConfigurationError("git is not installed: install it, then run again.") from error
@@ -152,6 +153,7 @@ class Git:
             "GIT_CONFIG_COUNT": str(count + len(settings)),
             "GIT_TERMINAL_PROMPT": "0",
             "LC_ALL": "C",  # what Git says is read above
+            **self.environment,
         }
 
 

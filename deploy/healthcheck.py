@@ -1,7 +1,7 @@
 """The health check of the stack's own images: `healthcheck.py URL [--json path.to.key=value | --metric name]`.
 
-Without an option an answer of 200 is well; with `--json` a value in the answer, with `--metric` a Prometheus counter
-that has counted something. The standard library alone, so that it starts at once.
+Healthy is an answer of 200; with `--json`, one with that value; with `--metric`, one with a Prometheus counter above
+zero. It needs the standard library alone, so that it starts at once.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ def why_unhealthy(url: str, expected: str, metric: str) -> str:
             return "" if str(found) == value else f"{url}: {path}: expected {value}; found {found}"
         if metric:
             samples = [line for line in text.splitlines() if line.startswith((f"{metric} ", f"{metric}{{"))]
-            return (
-                "" if any(float(line.split()[-1]) > 0 for line in samples) else f"{url}: {metric} has counted nothing"
-            )
+            counted = any(float(line.split()[-1]) > 0 for line in samples)
+            return "" if counted else f"{url}: {metric} has counted nothing"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{url}: {type(error).__name__}: {error}"
     return ""

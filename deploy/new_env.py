@@ -1,4 +1,4 @@
-"""Makes `deploy/.env` from `.env.example`, every secret random, for its owner's eyes alone. Never overwrites one.
+"""Makes `deploy/.env` from `.env.example` with random secrets, readable by its owner alone. It never overwrites one.
 
 `python3 deploy/new_env.py` needs the standard library of any Python 3.8 or newer.
 """
@@ -23,7 +23,7 @@ _PASSWORDS = (
 
 
 def made_secrets() -> dict[str, str]:
-    """A new value for each secret: 256 random bits, but for the name of S3's key."""
+    """A new value for each secret: 256 random bits, fewer for the name of S3's key."""
     made = {name: secrets.token_hex(32) for name in _PASSWORDS}
     fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()  # the form that Airflow's encryption asks for
     return {**made, "S3_ACCESS_KEY": secrets.token_hex(10), "AIRFLOW_FERNET_KEY": fernet}
@@ -42,7 +42,7 @@ def main() -> int:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        print(f"new_env: {path} is there already, and is not overwritten: its secrets may be in use", file=sys.stderr)
+        print(f"new_env: {path} exists and is not overwritten: its secrets may be in use", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"new_env: {path}: {error.strerror}", file=sys.stderr)

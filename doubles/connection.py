@@ -6,14 +6,13 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
-from doubles.threaded_server import serving_in_thread
+from doubles.scripted_http import Scripted, scripted
 
 
 class CutConnection:
-    """A way to a server that goes dead, for good, once so many bytes went up.
+    """A way to a server that goes dead, for good, after so many bytes to the server.
 
     port: where to listen; one of its own when two follow each other that a client must take for the same server.
     """
@@ -74,20 +73,5 @@ class CutConnection:
 @contextlib.contextmanager
 def answering(status: int) -> Iterator[str]:
     """The address of an HTTP server that gives every request this status, as a proxy before a server would."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # the names are http.server's
-            length = int(self.headers.get("Content-Length") or 0)
-            self.rfile.read(length)
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def do_POST(self) -> None:
-            self.do_GET()
-
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - http.server's name
-            """Say nothing on the test's output."""
-
-    with serving_in_thread(ThreadingHTTPServer(("127.0.0.1", 0), Answer)) as server:
-        yield f"http://127.0.0.1:{server.server_port}"
+    with scripted(Scripted(status, b"")) as server:
+        yield server.url

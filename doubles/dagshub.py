@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx
 from filelock import FileLock
 
-from scripts.services import ROOT, S3_PORTS, Service, Stack, service_named
+from scripts.services import ROOT, Service, Stack, answers, service_named
 
-OWNER, REPOSITORY = "ana", "weather-fork"
+PREFIX = "ana/weather-fork"
 USER, TOKEN = "ana", "3d2a7c0f5be14e9c8a6f"
 REQUIREMENTS = ROOT / "requirements" / "dagshub.txt"
 _PYTHONS = ("3.10", "3.11")
@@ -38,7 +38,7 @@ class Address:
 
     @property
     def environment(self) -> dict[str, str]:
-        base = f"http://127.0.0.1:{self.port}/{OWNER}/{REPOSITORY}"
+        base = f"http://127.0.0.1:{self.port}/{PREFIX}"
         return {
             "MLFLOW_TRACKING_URI": f"{base}.mlflow",
             "MLFLOW_TRACKING_USERNAME": USER,
@@ -81,33 +81,20 @@ def mlflow_service(python: Path, home: Path, port: int) -> Service:
     address = f"http://127.0.0.1:{port}"
     state = home / "mlflow"
     state.mkdir()
-    return Service(
-        "old-mlflow",
-        [
-            str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{state}/mlflow.db", "--artifacts-destination", str(state / "artifacts"),
-        ],
-        address,
-        (port,),
-        "",
-        lambda: _status(f"{address}/health") == 200,
-        {"PATH": f"{python.parent}:{os.environ['PATH']}"},  # it starts gunicorn by name
-    )  # fmt: skip
+    command = [
+        str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{state}/mlflow.db", "--artifacts-destination", str(state / "artifacts"),
+    ]  # fmt: skip
+    path = {"PATH": f"{python.parent}:{os.environ['PATH']}"}  # it starts gunicorn by name
+    return Service("old-mlflow", command, address, lambda: answers(f"{address}/health"), path)
 
 
 def s3_service(home: Path, port: int) -> Service:
     """S3 with the token as key and secret and the bucket `dvc`; it knows that it is reached through a prefix."""
     mini = service_named("s3", Stack(home, {"RPS_S3_PORT": str(port)}))
     command = [word if word != "rps" else "dvc" for word in mini.command]
-    return Service(
-        "s3",
-        command,
-        mini.address,
-        tuple(range(port, port + S3_PORTS)),
-        "",
-        lambda: _status(mini.address) is not None,
-        {"AWS_ACCESS_KEY_ID": TOKEN, "AWS_SECRET_ACCESS_KEY": TOKEN},
-    )
+    keys = {"AWS_ACCESS_KEY_ID": TOKEN, "AWS_SECRET_ACCESS_KEY": TOKEN}
+    return Service("s3", command, mini.address, lambda: _status(mini.address) is not None, keys)
 
 
 def proxy_service(home: Path, port: int, mlflow_address: str, s3_address: str) -> Service:
@@ -129,30 +116,24 @@ http {{
   proxy_http_version 1.1;
   server {{
     listen 127.0.0.1:{port};
-    location /{OWNER}/{REPOSITORY}.mlflow/ {{
+    location /{PREFIX}.mlflow/ {{
       auth_basic "DagsHub";
       auth_basic_user_file {home}/users;
       proxy_pass {mlflow_address}/;
     }}
-    location /{OWNER}/{REPOSITORY}.s3/ {{
+    location /{PREFIX}.s3/ {{
       proxy_pass {s3_address}/;
       proxy_request_buffering off;
       proxy_set_header Host $http_host;
-      proxy_set_header X-Forwarded-Prefix /{OWNER}/{REPOSITORY}.s3;
+      proxy_set_header X-Forwarded-Prefix /{PREFIX}.s3;
     }}
   }}
 }}
 """
     )
-    mlflow = f"http://127.0.0.1:{port}/{OWNER}/{REPOSITORY}.mlflow/health"
-    return Service(
-        "nginx",
-        [require_nginx(), "-p", str(home), "-c", str(configuration)],
-        f"http://127.0.0.1:{port}",
-        (port,),
-        "",
-        lambda: _status(mlflow) == 401,
-    )
+    address = f"http://127.0.0.1:{port}"
+    command = [require_nginx(), "-p", str(home), "-c", str(configuration)]
+    return Service("nginx", command, address, lambda: _status(f"{address}/{PREFIX}.mlflow/health") == 401)
 
 
 def _old_python() -> str:
@@ -163,9 +144,10 @@ def _old_python() -> str:
         for candidate in filter(None, places):
             with contextlib.suppress(OSError, subprocess.SubprocessError):
                 asked = [str(candidate), "-c", "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"]
-                told = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout.split()
-                if told[0] == version:
-                    return told[1]
+                done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True)
+                found, executable = done.stdout.split()
+                if found == version:
+                    return executable
     raise NotOnThisMachine(f"no Python {' or '.join(_PYTHONS)} for MLflow 2.7.1")
 
 

@@ -13,8 +13,9 @@ import docker
 from ci.release.build import Base, Built, build, find_base, labels
 from ci.release.context import PATHS, Context, read_context
 from ci.release.plan import ModelVersion, Number, Plan
+from clients.git import Git
 from clients.progress import Log
-from scripts.git_commands import SOMEBODY, git
+from doubles.github.fixture import SOMEBODY
 from scripts.services import ROOT
 
 COMMITTED = "2026-01-02T03:04:05Z"
@@ -33,8 +34,8 @@ class Source:
         return self.git("rev-parse", "HEAD")
 
     def git(self, *arguments: str) -> str:
-        dates = {"GIT_AUTHOR_DATE": self.committed, "GIT_COMMITTER_DATE": self.committed}
-        return git(self.repository, *arguments, environment={**SOMEBODY, **dates})
+        dates = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), self.committed)
+        return Git(self.repository, settings=SOMEBODY, environment=dates).text(*arguments)
 
     def commit(self, changes: Mapping[str, str]) -> str:
         """The commit after the one before, with these files in it."""
@@ -73,19 +74,13 @@ def made_plan(sha: str, *, patch: int = 3) -> Plan:
         metrics={},
         tags={"rps.dataset_md5": "f" * 32 + ".dir"},
     )
-    return Plan(
-        challenge="weather",
-        title="Hourly temperature",
-        number=Number(1, 2, patch),
-        sha=sha,
-        model=model,
-        withdraws=None,
-    )
+    number = Number(1, 2, patch)
+    return Plan(challenge="weather", title="Hourly temperature", number=number, sha=sha, model=model, withdraws=None)
 
 
 @dataclass
 class Building:
-    """Builds images of one source and bundle, and keeps what was said."""
+    """Builds images of one source and bundle, and keeps the output."""
 
     client: docker.DockerClient
     source: Source
@@ -103,12 +98,7 @@ class Building:
         return read_context(self.source.repository, self.source.sha, self.bundle)
 
     def build(
-        self,
-        *,
-        tag: str = "",
-        patch: int = 3,
-        cached: bool = True,
-        environment: Mapping[str, str] = {},
+        self, *, tag: str = "", patch: int = 3, cached: bool = True, environment: Mapping[str, str] = {}
     ) -> Built:
         """Of the source's newest commit. environment: what the person who builds has set."""
         context = self.context

@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-import httpx
 import msgspec
 
 from ci.__main__ import main
 from ci.release.plan import Number, number_of
 from clients.errors import Cancelled
+from clients.git import Git
 from clients.github_releases import RESERVED
-from doubles.github.fixture import Double, add_commit, serving
+from doubles.github.fixture import SOMEBODY, Double, add_commit, made_repository, serving
 from doubles.release_image import Building
 from forecasting.models.bundle import read_bundle
 from forecasting.models.manifest import MANIFEST, Manifest, encoded_manifest
-from scripts.git_commands import SOMEBODY, clone, git
 from scripts.registry import Registry
 from scripts.services import ROOT
 
@@ -84,7 +83,7 @@ class Releasing:
         return self.git("rev-parse", "HEAD")
 
     def git(self, *arguments: str) -> str:
-        return git(self.checkout, *arguments, environment=SOMEBODY)
+        return Git(self.checkout, settings=SOMEBODY).text(*arguments)
 
     def version(
         self,
@@ -157,28 +156,13 @@ class Releasing:
 
     def digest(self, tag: str) -> str:
         """Of an image in the registry; empty when it has none under this tag."""
-        registry = self.registry
-        answer = httpx.get(
-            f"http://{registry.address}/v2/rps/{self.challenge}/manifests/{tag}",
-            headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
-            auth=(registry.username, registry.password),
-            timeout=30.0,
-        )
-        if answer.status_code == 404:
-            return ""
-        answer.raise_for_status()
-        return answer.headers["Docker-Content-Digest"]
+        return self.registry.digest(f"rps/{self.challenge}", tag)
 
     def labels(self, tag: str) -> Mapping[str, str]:
         """Of an image in the registry."""
-        registry = self.registry
-        with httpx.Client(
-            base_url=f"http://{registry.address}/v2/rps/{self.challenge}/", auth=(registry.username, registry.password),
-            timeout=30.0,
-        ) as client:  # fmt: skip
-            accepted = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
-            manifest = client.get(f"manifests/{tag}", headers=accepted).raise_for_status().json()
-            config = client.get(f"blobs/{manifest['config']['digest']}").raise_for_status().json()
+        with self.registry.api(f"rps/{self.challenge}") as api:
+            manifest = api.get(f"manifests/{tag}").raise_for_status().json()
+            config = api.get(f"blobs/{manifest['config']['digest']}").raise_for_status().json()
         labels: dict[str, str] = config["config"]["Labels"]
         return labels
 
@@ -188,7 +172,7 @@ class Releasing:
 
 @dataclass(frozen=True)
 class Done:
-    """A command that has ended, and all that it said."""
+    """A command that has ended, and its output."""
 
     code: int
     output: str
@@ -289,12 +273,11 @@ def team(home: Path, building: Building, registry: Registry, docker_host: str, m
     """
     challenge = f"weather_{uuid.uuid4().hex[:8]}"
     home.mkdir(parents=True, exist_ok=True)
-    repository, checkout = home / "github.git", home / "checkout"
-    git(home, "init", "--quiet", "--bare", "--initial-branch=master", repository.name)
-    git(repository, "fetch", "--quiet", str(ROOT), "HEAD:refs/heads/master")
+    repository, checkout = made_repository(home / "github.git"), home / "checkout"
+    Git(repository).text("fetch", "--quiet", str(ROOT), "HEAD:refs/heads/master")
     text = (ROOT / "challenges" / "weather.toml").read_text(encoding="utf-8")
     add_commit(repository, "master", {f"challenges/{challenge}.toml": text})
-    clone(checkout, source=repository)
+    Git(repository).clone(checkout)
     with serving(repository) as double:
         yield Releasing(
             challenge, double, checkout, building.bundle, registry, docker_host, building.base.name, mlflow, home

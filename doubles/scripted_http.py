@@ -1,13 +1,12 @@
-"""An HTTP server on loopback that gives the answers it was told to give, in order, and keeps what it was asked."""
+"""An HTTP server on loopback that gives scripted answers, in order, and keeps what it was asked."""
 
 from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from doubles.threaded_server import serving_in_thread
+from doubles.threaded_server import LoopbackServer, QuietHandler, serving_in_thread
 
 
 @dataclass(frozen=True)
@@ -20,20 +19,14 @@ class Scripted:
     claimed_length: int | None = None
 
 
-class ScriptedServer(ThreadingHTTPServer):
-    """The last answer is given again and again; a path with answers of its own gets those."""
-
-    daemon_threads = True
+class ScriptedServer(LoopbackServer):
+    """Repeats the last answer again and again; a path with answers of its own gets those."""
 
     def __init__(self, answers: list[Scripted], by_path: dict[str, list[Scripted]]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self._answers = {"": list(answers), **{path: list(own) for path, own in by_path.items()}}
         self._lock = threading.Lock()
         self.asked: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     def next(self, target: str) -> Scripted:
         with self._lock:
@@ -43,26 +36,15 @@ class ScriptedServer(ThreadingHTTPServer):
             return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: ScriptedServer
 
-    def do_GET(self) -> None:
+    def answer(self) -> None:
+        self.body()
         answer = self.server.next(self.path)
-        self.send_response(answer.status)
         length = len(answer.body) if answer.claimed_length is None else answer.claimed_length
-        for name, value in {
-            "Content-Type": "application/json",
-            "Content-Length": str(length),
-            **answer.headers,
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(answer.body)
-
-    do_POST = do_GET  # noqa: N815
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        headers = {"Content-Type": "application/json", "Content-Length": str(length), **answer.headers}
+        self.reply(answer.status, answer.body, headers.items())
 
 
 def scripted(

@@ -1,4 +1,4 @@
-"""The base of the service's image: the Dockerfile's own, or, on a closed network, one that is made from Debian."""
+"""The base of the service's image: the Dockerfile's own, or, on a closed network, one made from Debian."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -15,13 +14,13 @@ from filelock import FileLock
 from requests.exceptions import RequestException
 
 from scripts.docker_engine import client
-from scripts.services import ROOT, StackError
+from scripts.services import ROOT, StackError, output_of
 
 OWN_BASE = "rps-base:bookworm"
 SUITE = "bookworm"
 PACKAGES = ("python3", "python3-venv", "ca-certificates")
 PULL_SECONDS = 20
-"""A registry that says nothing for so long is not waited for."""
+"""How long to wait for a registry that says nothing."""
 IMPORT_SECONDS = 600
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _CONTENTS = ("--exclude=./var/cache/apt/archives/*.deb", "--exclude=./var/lib/apt/lists/*", "--exclude=./var/log/*")
@@ -30,8 +29,8 @@ _CONTENTS = ("--exclude=./var/cache/apt/archives/*.deb", "--exclude=./var/lib/ap
 def base_image(docker_host: str, dockerfile: Path = ROOT / "Dockerfile") -> str:
     """The name of a base that the engine has: the Dockerfile's default when it is there or can be pulled, else our own.
 
-    Our own is Debian with Python, made once with debootstrap (40 s) and kept in the user's cache directory; where it is
-    there already, no pull is tried. Raises StackError that says what to install.
+    Our own is Debian with Python, made once with debootstrap (40 s) and kept in the user's cache directory; once it is
+    there, the Dockerfile's is not pulled. Raises StackError that says what to install.
     """
     wanted = default_base(dockerfile)
     with contextlib.closing(client(docker_host, timeout_seconds=PULL_SECONDS)) as found:
@@ -79,18 +78,12 @@ def _tar() -> Path:
 def _make(tar: Path) -> None:
     with tempfile.TemporaryDirectory(dir=tar.parent, prefix="base-") as scratch:
         root, packed = Path(scratch, "root"), Path(scratch, "tar")
-        _run(["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root)])
+        output_of(["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root)])
         bundle = Path(os.environ.get("SSL_CERT_FILE") or _CERTIFICATES)
         if bundle.is_file():  # so that a build trusts whom this machine trusts
             shutil.copyfile(bundle, root / _CERTIFICATES.relative_to("/"))
-        _run(["tar", "--numeric-owner", *_CONTENTS, "-C", str(root), "-cf", str(packed), "."])
+        output_of(["tar", "--numeric-owner", *_CONTENTS, "-C", str(root), "-cf", str(packed), "."])
         packed.replace(tar)
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode:
-        raise StackError(f"{' '.join(command[:3])} …: exit code {done.returncode}\n{done.stdout[-2000:]}")
 
 
 def _import(docker_host: str, tar: Path) -> None:

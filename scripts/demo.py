@@ -1,7 +1,7 @@
 """`make demo`: run one challenge's pipeline on a commit through Airflow, judge the model, serve it, stream data to it.
 
-The verdict is the gate's, as on a pull request, but with nobody to tell: all that is shown comes from Airflow's and
-MLflow's APIs, so it is the same for a stack that is not on this machine.
+The gate judges as on a pull request, but reports to GitHub nothing. All output comes from the APIs of Airflow and
+MLflow, so it is the same for a stack on another machine.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,10 +19,10 @@ from rich.markdown import Markdown
 
 from ci.gate.gate_run import Request, Services, gate
 from ci.gate.policy import challenges, commit_of
-from clients.errors import RpsError
+from clients.git import Git
 from clients.progress import Log
 from clients.settings import airflow_settings, mlflow_settings
-from scripts.git_commands import git
+from scripts.demo_frame import guarded, made_console
 from scripts.services import REPLAY_STARTS, ROOT, Stack, StackError, laptop_stack, set_clock
 from scripts.stack import replace, up
 
@@ -39,7 +40,7 @@ class _Judged(msgspec.Struct):
 
 
 def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
-    """Run it all; the exit code, which is 0 when there is a verdict. Raises RpsError."""
+    """Run everything; the exit code, 0 when there is a verdict. Raises RpsError."""
     commit = _commit(console, sha, challenge)
     stack = laptop_stack()
     console.print("Laptop stack:")
@@ -50,18 +51,9 @@ def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
     os.environ.update({name: value for name, value in stack.addresses.items() if name.startswith("MLFLOW_")})
     output = stack.home / "demo"
     request = Request(
-        challenge=challenge,
-        sha=commit,
-        pull_request=None,
-        repository=ROOT,
-        base="",
-        reason="demo",
-        as_of=as_of,
-        context="",
-        deadline=DEADLINE,
-        max_age=timedelta(0),
-        output=output,
-    )
+        challenge=challenge, sha=commit, pull_request=None, repository=ROOT, base="", reason="demo", as_of=as_of,
+        context="", deadline=DEADLINE, max_age=timedelta(0), output=output,
+    )  # fmt: skip
     services = Services(airflow_settings(stack.addresses), mlflow_settings(stack.addresses), None)
     console.print(f"\nThe pipeline, and then the gate, on commit {commit[:12]}:")
     code = gate(request, services, Log(sys.stdout, grouped=False))
@@ -78,13 +70,13 @@ def _go_online(console: Console, stack: Stack, challenge: str, output: Path) -> 
     """Serve the model that was just made, and stream observations into it. Raises StackError."""
     version = msgspec.json.decode((output / "verdict.json").read_bytes(), type=_Judged).model_version
     console.print(f"\nThe service, on version {version} of {challenge}:")
-    replayed = stack.replay is not None
+    pace = "as they come"
     if stack.replay is not None:
         set_clock(stack.replay, speed=STREAM_SPEED)
+        pace = f"an hour of it every {3600 / STREAM_SPEED:g} s, for a quarter of an hour"
     services = stack.online(challenge, f"models:/{challenge}/{version}")
     replace(stack, services)
-    told = f"an hour of it every {3600 / STREAM_SPEED:g} s, for a quarter of an hour" if replayed else "as they come"
-    console.print(f"\nObservations stream in, {told}. See it live: {services[0].address}/")
+    console.print(f"\nObservations stream in, {pace}. See it live: {services[0].address}/")
     console.print("'make status' shows what runs, 'make down' ends it.")
 
 
@@ -93,10 +85,11 @@ def _commit(console: Console, sha: str, challenge: str) -> str:
     commit = commit_of(ROOT, sha)
     known = challenges(ROOT, commit)
     if challenge not in known:
-        told = f"expected a challenge of commit {commit[:12]}, one of {', '.join(known) or 'none'}; found {challenge!r}"
-        raise StackError(f"{told}. A run is of a commit: is the file committed?")
-    if git(ROOT, "status", "--porcelain", "--", ":(top,exclude)dvc.lock"):
-        console.print("Note: there are uncommitted changes; the run is of the commit, and they are not in it.\n")
+        names = ", ".join(known) or "none"
+        message = f"expected a challenge of commit {commit[:12]}, one of {names}; found {challenge!r}"
+        raise StackError(f"{message}. A run is of a commit: is the file committed?")
+    if Git(ROOT).text("status", "--porcelain", "--", ":(top,exclude)dvc.lock"):
+        console.print("Note: there are uncommitted changes; the run is of the commit, without them.\n")
     return commit
 
 
@@ -106,16 +99,8 @@ def main() -> int:
     parser.add_argument("--sha", default=os.environ.get("SHA", "HEAD"), help="the commit to run (default: %(default)s)")
     parser.add_argument("--as-of", default="", help="use no observation after this moment (default: the source's now)")
     options = parser.parse_args()
-    # A log keeps whole lines: the width of a terminal is no measure for it.
-    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 160)
-    try:
-        return demo(console, options.challenge, options.sha, options.as_of)
-    except RpsError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted. 'make down' ends the stack.", file=sys.stderr)
-        return 130
+    work = partial(demo, made_console(), options.challenge, options.sha, options.as_of)
+    return guarded("demo", work, ". 'make down' ends the stack.")
 
 
 if __name__ == "__main__":

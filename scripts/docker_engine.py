@@ -1,4 +1,4 @@
-"""A container engine for the demo, the benchmarks and the tests: the machine's own, or one that is started for them.
+"""A container engine for the demos, the benchmarks and the tests: the machine's own, or one started for them.
 
 One of ours has a bridge of its own and leaves the machine's packet filter alone, so it disturbs no other one. Its
 containers are reached through loopback ports and reach nothing outside; a build that needs the network uses the host's.
@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from requests.exceptions import RequestException
 
 from scripts.processes import comes_up, end_recorded, log_end, start
-from scripts.services import StackError
+from scripts.services import StackError, output_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +55,8 @@ def engine(home: Path) -> Iterator[str]:
 def own_engine(home: Path) -> Iterator[str]:
     """The address of a `dockerd` of our own; it ends with the block, with every container and mount that it made.
 
-    Its images and its log stay in ``home``, so that the next one there is warm. What an engine left whose caller was
-    killed is removed first. Raises StackError without root or `dockerd`, or when it does not come up.
+    Its images and its log stay in ``home``, so that the next one there is warm. It first removes what an engine left
+    whose caller was killed. Raises StackError without root or `dockerd`, or when it does not come up.
     """
     try:
         with FileLock(_made(home) / "engine.lock", timeout=0):
@@ -182,9 +182,7 @@ def _make_bridge(name: str) -> None:
 
 
 def _ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], env={"PATH": _PATH}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise StackError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+    output_of(["ip", *arguments], environment={"PATH": _PATH})
 
 
 def _kill_remains(home: Path, runtime: Path) -> None:

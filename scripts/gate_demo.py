@@ -1,7 +1,7 @@
 """`make gate-demo`: three pull requests into test, judged by the real workflow: a better model, a worse one, bad data.
 
 Airflow, MLflow and S3 are real, on ports of their own; act runs `model-gate.yml` as it is; GitHub is the double.
-All of it ends with the demo. State and logs stay in `.rps/gate-demo/`.
+All of them end with the demo. State and logs stay in `.rps/gate-demo/`.
 """
 
 from __future__ import annotations
@@ -9,33 +9,27 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import httpx
 import msgspec
-from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.markdown import Markdown
-from rich.panel import Panel
 from rich.table import Table
 
 from clients.dag_run import Airflow
-from clients.errors import RpsError
+from clients.git import Git
 from clients.progress import Log
 from clients.settings import airflow_settings
 from records.mlflow_names import PRODUCTION, VersionTag
 from records.stages import dag_id
-from scripts.git_commands import git
+from scripts.demo_frame import print_document, print_line, run_alone
 from scripts.github_actions import Outcome
 from scripts.github_team import Team, team
-from scripts.services import ROOT, Stack, StackError, separate_stack
+from scripts.services import ROOT, Stack, StackError, output_of, separate_stack, set_clock
 from scripts.stack import down, up
 
 CHALLENGE = "weather"
@@ -176,82 +170,92 @@ def source_fault(stack: Stack, fault: Mapping[str, object] | None) -> Iterator[N
         httpx.delete(url, timeout=10.0).raise_for_status()
 
 
-def demo(console: Console, home: Path) -> int:
-    """All three; 0 when each got the status that it must get. Raises RpsError."""
-    began = time.monotonic()
-    stack, repository = fresh(home)
-    log = Log(sys.stdout, grouped=False)
+def demo(console: Console, home: Path) -> list[str]:
+    """All three; which did not get the status that they must get. Raises RpsError."""
     judged: list[tuple[Proposal, Judged, str]] = []
+    with stack_and_team(console, home, WEAK_START) as (stack, here):
+        console.rule("The first model in production")
+        version = first_production(here, stack, Log(sys.stdout, grouped=False))
+        console.print(f"{CHALLENGE} version {version}, of few trees, is in production.", highlight=False)
+        for proposal in (BETTER, WORSE, BAD_DATA):
+            console.rule(f"Pull request: {proposal.title}")
+            console.print(f"[dim]{proposal.body}[/]", highlight=False)
+            number = propose(here, proposal)
+            with source_fault(stack, proposal.fault):
+                outcome = judge(here, number, partial(print_line, console))
+            held = settle(here, number)
+            judged.append((proposal, outcome, held))
+            _show(console, outcome, held)
+            if not held:
+                version = release(stack, outcome.sha)
+                console.print(f"The release makes version {version} production (here: its alias is moved).\n")
+    _summarise(console, judged)
+    return [
+        f"{proposal.title!r} was to end in {proposal.expected}."
+        for proposal, outcome, _ in judged
+        if outcome.state != proposal.expected
+    ]
+
+
+@contextlib.contextmanager
+def stack_and_team(
+    console: Console,
+    home: Path,
+    changes: Mapping[str, Mapping[str, str]],
+    *,
+    settings: Mapping[str, str] | None = None,
+    clock: str = "",
+) -> Iterator[tuple[Stack, Team]]:
+    """A stack, and a team whose dev, test and master are at one commit, until the block ends.
+
+    changes: of that commit to the checkout's; settings: further ones of the team's repository; clock: the data's time,
+    which then stands still; else it runs. Raises StackError.
+    """
+    console.rule("The stack")
+    stack, repository = _fresh(home)
     try:
-        console.rule("The stack")
         up(stack)
-        with team(home / "github", repository, stack.addresses, tools=home.parent / "tools") as here:
-            start_branches(console, here, WEAK_START)
-            console.rule("The first model in production")
-            version = first_production(here, stack, log)
-            console.print(f"{CHALLENGE} version {version}, of few trees, is in production.", highlight=False)
-            for proposal in (BETTER, WORSE, BAD_DATA):
-                console.rule(f"Pull request: {proposal.title}")
-                console.print(f"[dim]{proposal.body}[/]", highlight=False)
-                number = propose(here, proposal)
-                with source_fault(stack, proposal.fault):
-                    outcome = judge(here, number, lambda job, line: print_line(console, job, line))
-                held = settle(here, number)
-                judged.append((proposal, outcome, held))
-                _show(console, outcome, held)
-                if not held:
-                    version = release(stack, outcome.sha)
-                    console.print(f"The release makes version {version} production (here: its alias is moved).\n")
+        if clock:
+            set_clock(stack.replay or "", speed=0.0, now=clock)
+        addresses = {**stack.addresses, **(settings or {})}
+        with team(home / "github", repository, addresses, tools=home.parent / "tools") as here:
+            _start_branches(console, here, changes)
+            yield stack, here
     finally:
         console.rule("The end")
         down(stack)
-    _summarise(console, judged)
-    wrong = [proposal for proposal, outcome, _ in judged if outcome.state != proposal.expected]
-    for proposal in wrong:
-        console.print(f"Not as it must be: {proposal.title!r} was to end in {proposal.expected}.")
-    console.print(f"{time.monotonic() - began:.0f} s in all. Logs and artifacts stay in {home}.", soft_wrap=True)
-    return 1 if wrong else 0
 
 
-def fresh(home: Path) -> tuple[Stack, Path]:
+def _fresh(home: Path) -> tuple[Stack, Path]:
     """A stack and a Git repository without a past; environments that were made once are kept."""
-    stack = separate_stack(home / "stack", home / "repository.git")
+    repository = home / "repository.git"
+    stack = separate_stack(home / "stack", repository)
     down(stack)  # what an earlier demo that was killed has left
-    for path in (home / "stack", home / "repository.git", home / "github" / "runs", home / "github" / "work"):
+    for path in (home / "stack", repository, home / "github" / "runs", home / "github" / "work"):
         shutil.rmtree(path, ignore_errors=True)
     stack.home.mkdir(mode=0o700)
     environments = home.parent / "envs"
     environments.mkdir(exist_ok=True)
     (stack.home / "envs").symlink_to(environments)
-    repository = home / "repository.git"
-    git(home, "init", "--quiet", "--bare", "--initial-branch=master", repository.name)
-    git(repository, "fetch", "--quiet", "--update-shallow", str(ROOT), "HEAD:refs/heads/master")
+    Git(home).text("init", "--quiet", "--bare", "--initial-branch=master", repository.name)
+    Git(repository).text("fetch", "--quiet", "--update-shallow", str(ROOT), "HEAD:refs/heads/master")
     return stack, repository
 
 
-def start_branches(console: Console, here: Team, changes: Mapping[str, Mapping[str, str]]) -> None:
-    """dev, test and master at one commit, changed so from the checkout's, under the rules of `.github/rulesets`."""
+def _start_branches(console: Console, here: Team, changes: Mapping[str, Mapping[str, str]]) -> None:
+    """Make the branches, under the rules of `.github/rulesets`."""
     console.rule("The repository on GitHub")
     here.make_branches(here.head("master"))
     if changes:
         here.make_branches(here.commit("dev", "Start small", changes))
     command = [sys.executable, "-m", "ci", "rules", "apply"]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **here.environment}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise StackError(f"python -m ci rules apply: {done.stdout}{done.stderr}")
-    console.print(done.stdout.strip(), highlight=False)
-
-
-def print_line(console: Console, job: str, line: str) -> None:
-    console.print(f"  [dim]{job:<14}[/] ", end="")
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    applied = output_of(command, environment={**os.environ, **here.environment}, directory=ROOT)
+    console.print(applied.strip(), highlight=False)
 
 
 def _show(console: Console, outcome: Judged, held: str) -> None:
     for comment in outcome.comments:
-        console.print(Panel(Markdown(comment), title=f"The comment on #{outcome.number}", width=_width(console)))
+        print_document(console, f"The comment on #{outcome.number}", comment)
     table = Table("status", "state", "description", box=None)
     for context, status in sorted(outcome.statuses.items()):
         table.add_row(context, _coloured(status["state"]), status["description"] or "")
@@ -277,38 +281,6 @@ def _summarise(console: Console, judged: list[tuple[Proposal, Judged, str]]) -> 
 def _coloured(state: str) -> str:
     colour = {"success": "green", "failure": "red", "error": "red", "pending": "yellow"}.get(state, "yellow")
     return f"[{colour}]{state}[/]"
-
-
-def _width(console: Console) -> int:
-    return min(console.width, 120)
-
-
-def run_alone(name: str, demo: Callable[[Console, Path], int]) -> int:
-    """Run a demo in a folder of its own name below `.rps`, unless one is at work there; its exit code.
-
-    SIGTERM ends it as SIGINT does: what it has started is ended.
-    """
-    home = Path(os.environ.get("RPS_HOME") or ROOT / ".rps").resolve() / name
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    signal.signal(signal.SIGTERM, _interrupt)
-    # A log keeps whole lines: the width of a terminal is no measure for it.
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    try:
-        with FileLock(home / "demo.lock", timeout=0):
-            return demo(console, home)
-    except Timeout:
-        print(f"{name}: another one is running in {home}", file=sys.stderr)
-        return 1
-    except RpsError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; what was started has been ended.", file=sys.stderr)
-        return 130
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ import httpx
 import psutil
 import yaml
 
-from scripts.git_commands import git
-from scripts.processes import Started, end
-from scripts.services import ROOT, StackError
+from clients.git import Git
+from scripts.processes import Started, end, log_end
+from scripts.services import ROOT, StackError, write_private
 
 ACTIONS = ROOT / "doubles" / "actions"
 """What stands in for other people's actions, which this machine may not be able to fetch."""
@@ -85,12 +85,12 @@ class WorkflowRun:
         self._began = time.monotonic()
 
     def wait(self, on_line: Callable[[str, str], None] = lambda _job, _line: None) -> Outcome:
-        """Until it has ended; ``on_line`` is told each line of output, after its job. It is ended when that raises."""
+        """Wait for its end; ``on_line`` gets the job and each line of output. The run also ends when that raises."""
         jobs: dict[str, str] = {}
         summaries, output = [], []
-        log = (self._home / "act.jsonl").open("w", encoding="utf-8")
+        path = self._home / "act.jsonl"
         try:
-            with log:
+            with path.open("w", encoding="utf-8") as log:
                 for text in self._process.stdout or ():
                     log.write(text)
                     entry = _entry(text)
@@ -106,9 +106,7 @@ class WorkflowRun:
         finally:
             self.end()
         if self._process.returncode and all(result == "success" for result in jobs.values()):
-            raise StackError(
-                f"act could not run the workflow; it said:\n{(self._home / 'act.jsonl').read_text()[-2000:]}"
-            )
+            raise StackError(f"act could not run the workflow; its output:\n{log_end(path)}")
         seconds = time.monotonic() - self._began
         return Outcome(jobs, "\n".join(summaries), "\n".join(output), self._home / "artifacts", seconds)
 
@@ -121,10 +119,8 @@ class WorkflowRun:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.send_signal(number)
                 _, left = psutil.wait_procs(left, timeout=seconds)
-            end(
-                [Started(process.pid, process.create_time(), "") for process in left],
-                patience_seconds=TERMINATE_SECONDS,
-            )
+            late = [Started(process.pid, process.create_time(), "") for process in left]
+            end(late, patience_seconds=TERMINATE_SECONDS)
 
     def end(self) -> None:
         """End act and all that it has started."""
@@ -135,31 +131,27 @@ class WorkflowRun:
 def run_on_pull_request(runner: Runner, workflow: str, pull: Mapping[str, Any], action: str = "opened") -> WorkflowRun:
     """Start a workflow as a pull request's event does: from the commit that merging it would make.
 
-    workflow: a file name in `.github/workflows`; pull: the pull request as GitHub's API tells it.
+    workflow: a file name in `.github/workflows`; pull: the pull request as GitHub's API shows it.
     """
-    home = _new_home(runner)
-    number = pull["number"]
-    _check_out(runner, pull["base"]["sha"], home / "source")
-    merge = ["merge", "--quiet", "--no-ff", "-m", f"Merge {pull['head']['sha']} into {pull['base']['sha']}"]
-    git(home / "source", *_IDENTITY, *merge, pull["head"]["sha"])
-    git(home / "source", "push", "--quiet", "--force", "origin", f"HEAD:refs/pull/{number}/merge")
+    number, base, head = pull["number"], pull["base"]["sha"], pull["head"]["sha"]
+    source = _checked_out(runner, base)
+    source.text("merge", "--quiet", "--no-ff", "-m", f"Merge {head} into {base}", head)
+    source.text("push", "--quiet", "--force", "origin", f"HEAD:refs/pull/{number}/merge")
     event = {"action": action, "number": number, "pull_request": pull}
-    return _start(runner, home, workflow, "pull_request", event)
+    return _start(runner, source, workflow, "pull_request", event)
 
 
 def run_on_push(runner: Runner, workflow: str, branch: str, sha: str = "") -> WorkflowRun:
-    """Start a workflow as a push to a branch does. sha: the commit that was pushed, the branch's newest by default."""
-    home = _new_home(runner)
-    _check_out(runner, sha or f"origin/{branch}", home / "source")
-    after = git(home / "source", "rev-parse", "HEAD")
-    return _start(runner, home, workflow, "push", {"ref": f"refs/heads/{branch}", "after": after})
+    """Start a workflow as a push to a branch does. sha: the pushed commit, the branch's newest by default."""
+    source = _checked_out(runner, sha or f"origin/{branch}")
+    event = {"ref": f"refs/heads/{branch}", "after": source.text("rev-parse", "HEAD")}
+    return _start(runner, source, workflow, "push", event)
 
 
 def run_on_dispatch(runner: Runner, workflow: str, branch: str, inputs: Mapping[str, str]) -> WorkflowRun:
     """Start a workflow by hand, from a branch."""
-    home = _new_home(runner)
-    _check_out(runner, f"origin/{branch}", home / "source")
-    return _start(runner, home, workflow, "workflow_dispatch", {"inputs": dict(inputs), "ref": f"refs/heads/{branch}"})
+    event = {"inputs": dict(inputs), "ref": f"refs/heads/{branch}"}
+    return _start(runner, _checked_out(runner, f"origin/{branch}"), workflow, "workflow_dispatch", event)
 
 
 def run_on_repository_dispatch(
@@ -169,21 +161,23 @@ def run_on_repository_dispatch(
 
     Raises StackError when the workflow does not listen to this type of event: GitHub would start nothing.
     """
-    if event_type not in _event_types(runner, workflow):
+    text = Git(runner.repository).text("show", f"{DEFAULT_BRANCH}:.github/workflows/{workflow}")
+    events = yaml.load(text, Loader=yaml.BaseLoader)["on"]  # noqa: S506 - makes nothing but text
+    if event_type not in events.get("repository_dispatch", {}).get("types", []):
         raise StackError(f"{workflow} does not listen to repository_dispatch: {event_type}")
     event = {"action": event_type, "branch": DEFAULT_BRANCH, "client_payload": dict(payload)}
-    return _run_on_default_branch(runner, workflow, "repository_dispatch", event)
+    return _start(runner, _checked_out(runner), workflow, "repository_dispatch", event)
 
 
 def run_on_schedule(runner: Runner, workflow: str, cron: str) -> WorkflowRun:
     """Start a workflow as its schedule does: from the newest commit of the default branch. cron: the line of it."""
-    return _run_on_default_branch(runner, workflow, "schedule", {"schedule": cron})
+    return _start(runner, _checked_out(runner), workflow, "schedule", {"schedule": cron})
 
 
 def show_as_checks(runner: Runner, sha: str, outcome: Outcome) -> None:
-    """What GitHub does by itself: each job's result is a check of the commit, by the job's name.
+    """Do what GitHub does by itself: make each job's result a check of the commit, by the job's name.
 
-    It is told as a commit status, which counts the same for a branch's rules.
+    Each is a commit status here, which counts the same for a branch's rules.
     """
     url = f"{runner.api_url}/repos/{runner.name}/statuses/{sha}"
     for job, result in outcome.jobs.items():
@@ -192,37 +186,20 @@ def show_as_checks(runner: Runner, sha: str, outcome: Outcome) -> None:
         httpx.post(url, json=status, headers=headers, timeout=10.0).raise_for_status()
 
 
-_IDENTITY = ("-c", "user.name=GitHub", "-c", "user.email=noreply@github.com")
-
-
-def _new_home(runner: Runner) -> Path:
-    """The directory of one workflow run; its name is the run's number."""
+def _checked_out(runner: Runner, commit: str = f"origin/{DEFAULT_BRANCH}") -> Git:
+    """A clone with that commit in `source` of a new workflow run's directory, which is named by the run's number."""
     runs = runner.home / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     home = runs / str(1 + max((int(each.name) for each in runs.iterdir()), default=0))
     home.mkdir()
-    return home
+    github = {"user.name": "GitHub", "user.email": "noreply@github.com"}
+    source = Git(runner.repository, settings=github).clone(home / "source", "--shared", "--no-checkout")
+    source.text("checkout", "--quiet", "--detach", commit)
+    return source
 
 
-def _run_on_default_branch(runner: Runner, workflow: str, name: str, event: Mapping[str, Any]) -> WorkflowRun:
-    home = _new_home(runner)
-    _check_out(runner, f"origin/{DEFAULT_BRANCH}", home / "source")
-    return _start(runner, home, workflow, name, event)
-
-
-def _event_types(runner: Runner, workflow: str) -> list[str]:
-    """The types of `repository_dispatch` by which a workflow of the default branch is started."""
-    text = git(runner.repository, "show", f"{DEFAULT_BRANCH}:.github/workflows/{workflow}")
-    events = yaml.load(text, Loader=yaml.BaseLoader)["on"]  # noqa: S506 - makes nothing but text
-    return list(events.get("repository_dispatch", {}).get("types", []))
-
-
-def _check_out(runner: Runner, commit: str, directory: Path) -> None:
-    git(runner.home, "clone", "--quiet", "--shared", "--no-checkout", str(runner.repository), str(directory))
-    git(directory, "checkout", "--quiet", "--detach", commit)
-
-
-def _start(runner: Runner, home: Path, workflow: str, name: str, event: Mapping[str, Any]) -> WorkflowRun:
+def _start(runner: Runner, cloned: Git, workflow: str, name: str, event: Mapping[str, Any]) -> WorkflowRun:
+    home = cloned.directory.parent
     source = _without_spaces(runner.home) / home.relative_to(runner.home) / "source"
     repository = {"full_name": runner.name, "name": runner.name.partition("/")[2], "default_branch": DEFAULT_BRANCH}
     (home / "event.json").write_text(json.dumps({**event, "repository": repository}), encoding="utf-8")
@@ -297,14 +274,11 @@ def _without_spaces(path: Path) -> Path:
 
 
 def _write_settings(path: Path, settings: Mapping[str, str]) -> None:
-    """`NAME="value"` lines, for the owner's eyes alone."""
-    path.touch(mode=0o600)
-    lines = []
+    """Write `NAME="value"` lines."""
     for name, value in settings.items():
         if re.search(r"[\"\\\n$]", value):
             raise StackError(f"{name}: expected a value without quotes, backslashes, dollar signs and line ends")
-        lines.append(f'{name}="{value}"\n')
-    path.write_text("".join(lines), encoding="utf-8")
+    write_private(path, "".join(f'{name}="{value}"\n' for name, value in settings.items()))
 
 
 def _stand_ins(directory: Path) -> list[str]:

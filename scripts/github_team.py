@@ -11,20 +11,14 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from scripts.git_commands import git
-from scripts.github_actions import (
-    Outcome,
-    Runner,
-    WorkflowRun,
-    run_on_pull_request,
-    run_on_push,
-    show_as_checks,
-)
+from clients.git import Git
+from scripts.github_actions import Outcome, Runner, WorkflowRun, run_on_pull_request, run_on_push, show_as_checks
 from scripts.services import Service, StackError, answers, free_ports, running
 
 BRANCHES = ("dev", "test", "master")
@@ -37,7 +31,7 @@ VARIABLES = (
     "RPS_BASE_IMAGE", "RPS_BUILD_NETWORK", "RPS_CHALLENGE", "RPS_IMAGE",
 )  # fmt: skip
 SECRETS = ("AIRFLOW_PASSWORD", "AIRFLOW_TOKEN", "MLFLOW_TRACKING_PASSWORD", "REGISTRY_PASSWORD")
-_IDENTITY = ("-c", "user.name=Ana", "-c", "user.email=ana@rps.invalid")
+_ANA = {"user.name": "Ana", "user.email": "ana@rps.invalid"}
 
 
 @dataclass(frozen=True)
@@ -63,45 +57,42 @@ class Team:
     def make_branches(self, commit: str) -> None:
         """dev, test and master at one commit."""
         for branch in BRANCHES:
-            git(self.runner.repository, "branch", "--force", branch, commit)
+            self._git.text("branch", "--force", branch, commit)
 
     def head(self, branch: str) -> str:
-        return git(self.runner.repository, "rev-parse", "--verify", f"refs/heads/{branch}^{{commit}}")
+        return self._git.text("rev-parse", "--verify", f"refs/heads/{branch}^{{commit}}")
 
     def commit(self, branch: str, title: str, changes: Mapping[str, Mapping[str, str]]) -> str:
         """A commit on a branch that is there: in each file, texts replaced by others; its SHA."""
-        work = self.runner.home / "work"
-        if not work.exists():
-            git(self.runner.home, "clone", "--quiet", "--shared", "--no-checkout", str(self.runner.repository), "work")
-        git(work, "fetch", "--quiet", "origin")
-        git(work, "checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
+        work = self._work(branch)
         for name, replaced in changes.items():
-            path = work / name
+            path = work.directory / name
             text = path.read_text(encoding="utf-8")
             for old, new in replaced.items():
                 if old not in text:
                     raise StackError(f"{name} of {branch}: expected {old!r} in it, to replace it")
                 text = text.replace(old, new, 1)
             path.write_text(text, encoding="utf-8")
-        git(work, *_IDENTITY, "commit", "--quiet", "--all", "--message", title)
-        return self._push(work, branch)
+        work.text("commit", "--quiet", "--all", "--message", title)
+        return _pushed(work, branch)
 
     def take_back(self, branch: str) -> str:
         """Revert the last commit of a branch; the SHA of the commit that does it."""
-        work = self.runner.home / "work"
-        git(work, "fetch", "--quiet", "origin")
-        git(work, "checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
-        git(work, *_IDENTITY, "revert", "--no-edit", "HEAD")
-        return self._push(work, branch)
+        work = self._work(branch)
+        work.text("revert", "--no-edit", "HEAD")
+        return _pushed(work, branch)
 
     def open_pull_request(
         self, head: str, base: str, title: str, body: str = "", *, draft: bool = False
     ) -> dict[str, Any]:
         """head: a branch, or `owner:branch` of a fork that the double knows."""
-        return self._ask("POST", "pulls", {"title": title, "body": body, "head": head, "base": base, "draft": draft})
+        asked = {"title": title, "body": body, "head": head, "base": base, "draft": draft}
+        made: dict[str, Any] = self._ask("POST", "pulls", asked)
+        return made
 
     def pull_request(self, number: int) -> dict[str, Any]:
-        return self._ask("GET", f"pulls/{number}")
+        found: dict[str, Any] = self._ask("GET", f"pulls/{number}")
+        return found
 
     def start_workflow(self, pull: Mapping[str, Any], workflow: str, action: str = "opened") -> WorkflowRun:
         """As GitHub does on an event of the pull request: a fork's gets a token that may only read, and no secret."""
@@ -125,10 +116,11 @@ class Team:
 
     def merge(self, number: int) -> str:
         """Merge it; what GitHub holds against it, empty when it is merged."""
-        answer = self._request("PUT", f"pulls/{number}/merge", {"merge_method": "merge"}, self.owner_token)
+        answer = self._request("PUT", f"pulls/{number}/merge", {"merge_method": "merge"})
         if answer.status_code == 405:
             return str(answer.json()["message"])
-        _require(answer)
+        if answer.is_error:
+            raise StackError(f"#{number} is not merged: {answer.status_code} {answer.text}")
         return ""
 
     def merge_into_master(self, title: str, on_line: Callable[[str, str], None] = lambda *_: None) -> str:
@@ -158,22 +150,37 @@ class Team:
         return {status["context"]: status for status in found}
 
     def comments(self, number: int) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = _require(
-            self._request("GET", f"issues/{number}/comments", None, self.owner_token)
-        )
+        found: list[dict[str, Any]] = self._ask("GET", f"issues/{number}/comments")
         return found
 
-    def _push(self, work: Path, branch: str) -> str:
-        git(work, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
-        return git(work, "rev-parse", "HEAD")
-
-    def _ask(self, method: str, path: str, body: object = None, token: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = _require(self._request(method, path, body, token or self.owner_token))
+    def issues(self, label: str) -> list[dict[str, Any]]:
+        """Open and closed ones."""
+        found: list[dict[str, Any]] = self._ask("GET", f"issues?state=all&labels={label}")
         return found
 
-    def _request(self, method: str, path: str, body: object, token: str) -> httpx.Response:
+    @property
+    def _git(self) -> Git:
+        return Git(self.runner.repository, settings=_ANA)
+
+    def _work(self, branch: str) -> Git:
+        """A clone that has the newest commit of a branch checked out."""
+        work = replace(self._git, directory=self.runner.home / "work")
+        if not work.directory.exists():
+            self._git.clone(work.directory, "--shared", "--no-checkout")
+        work.text("fetch", "--quiet", "origin")
+        work.text("checkout", "--quiet", "--force", "--detach", f"origin/{branch}")
+        return work
+
+    def _ask(self, method: str, path: str, body: object = None, token: str = "") -> Any:  # noqa: ANN401 - any JSON
+        answer = self._request(method, path, body, token)
+        if answer.is_error:
+            raise StackError(f"{method} {answer.request.url}: {answer.status_code} {answer.text}")
+        return answer.json()
+
+    def _request(self, method: str, path: str, body: object = None, token: str = "") -> httpx.Response:
         url = f"{self.runner.api_url}/repos/{self.runner.name}/{path}"
-        return httpx.request(method, url, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=30.0)
+        headers = {"Authorization": f"Bearer {token or self.owner_token}"}
+        return httpx.request(method, url, json=body, headers=headers, timeout=30.0)
 
 
 @contextlib.contextmanager
@@ -196,8 +203,7 @@ def team(
         "--name", name, "--token", workflow_token, "--read-token", fork_token, "--admin-token", owner_token,
         "--user", f"bea:{reviewer_token}",
     ]  # fmt: skip
-    healthy = lambda: answers(f"{url}/_double/requests")  # noqa: E731
-    with running(Service("github", command, url, (port,), "", healthy), home):
+    with running(Service("github", command, url, partial(answers, f"{url}/_double/requests")), home):
         runner = Runner(
             home=home,
             repository=repository,
@@ -213,7 +219,7 @@ def team(
         yield Team(runner, owner_token, reviewer_token, fork_token)
 
 
-def _require(answer: httpx.Response) -> Any:  # noqa: ANN401 - any JSON
-    if answer.is_error:
-        raise StackError(f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text}")
-    return answer.json()
+def _pushed(work: Git, branch: str) -> str:
+    """Push what is checked out; its SHA."""
+    work.text("push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+    return work.text("rev-parse", "HEAD")

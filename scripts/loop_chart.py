@@ -85,7 +85,7 @@ def live_errors(prometheus: str, episode: Episode) -> list[Line]:
         answer = httpx.get(f"{prometheus}/api/v1/query_range", params=parameters, timeout=30.0).raise_for_status()
         found = answer.json()["data"]["result"]
     except (httpx.HTTPError, KeyError, ValueError) as error:
-        raise StackError(f"Prometheus at {prometheus} does not tell the live error: {error}") from error
+        raise StackError(f"Prometheus at {prometheus} does not give the live error: {error}") from error
     lines = [
         Line(each["metric"]["version"], [float(at) for at, _ in each["values"]], [float(v) for _, v in each["values"]])
         for each in found

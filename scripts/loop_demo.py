@@ -1,9 +1,8 @@
 """`make loop-demo`: the season changes, and the system answers: alert, event, retraining, gate, release, less error.
 
-Everything is real but GitHub: Airflow, MLflow, S3, a container engine and a registry, Prometheus and Alertmanager, the
+Everything but GitHub is real: Airflow, MLflow, S3, a container engine and a registry, Prometheus and Alertmanager, the
 receiver of alerts and the pipeline's metrics; act runs `model-gate.yml`, `release.yml` and `retrain.yml` as they are.
-The data are the recorded weather, whose clock is moved. State and logs stay in `.rps/loop-demo/`; the chart goes to
-`docs/`.
+The demo moves the clock of the recorded weather. State and logs stay in `.rps/loop-demo/`; the chart goes to `docs/`.
 """
 
 from __future__ import annotations
@@ -23,31 +22,26 @@ from typing import Any
 import httpx
 import msgspec
 from rich.console import Console
-from rich.markdown import Markdown
-from rich.panel import Panel
 from rich.table import Table
 
 from records.drift_kinds import EVENT_TYPE
-from scripts.gate_demo import CHALLENGE, CHALLENGE_FILE, Proposal, print_line, run_alone
+from scripts.demo_frame import print_document, run_alone
+from scripts.gate_demo import CHALLENGE, CHALLENGE_FILE, Proposal
 from scripts.github_actions import run_on_dispatch, run_on_repository_dispatch
 from scripts.github_team import ON_RELEASE, Team
 from scripts.loop_chart import Episode, draw, live_errors
 from scripts.processes import wait_while
-from scripts.registry import Registry
-from scripts.release_demo import Released, gated, made_premises, running_image, shipped
-from scripts.services import ROOT, Stack, StackError, set_clock
+from scripts.release_demo import Premises, Released, gated, made_premises, running_image, shipped
+from scripts.services import ROOT, StackError, set_clock
 from scripts.stack import replace
-from scripts.watching import Watching, program_named, watching
+from scripts.watching import Watching, require_programs, watching
 
 ON_DRIFT = "retrain.yml"
 FIRST = Proposal(
     title="feat: predict the temperature",
     body="There are three months of history, so two weeks each have to do for calibration and hold-out.",
     changes={
-        CHALLENGE_FILE: {
-            "holdout_days = 28": "holdout_days = 14",
-            "calibration_days = 28": "calibration_days = 14",
-        }
+        CHALLENGE_FILE: {"holdout_days = 28": "holdout_days = 14", "calibration_days = 28": "calibration_days = 14"}
     },
     expected="success",
 )
@@ -65,7 +59,7 @@ LOOK_SECONDS = 0.25
 ALERT_SECONDS, EVENT_SECONDS, RESOLVE_SECONDS = 120.0, 60.0, 120.0
 
 CHANGED, PENDING, FIRING = "the season changes", "an alert is pending", "the alert fires"
-TOLD, SENT = "Alertmanager has told the receiver", "GitHub has the event"
+RECEIVED, SENT = "the receiver has the alert", "GitHub has the event"
 STARTED, JUDGED, OFFERED = "retrain.yml starts", "the candidate has passed the gate", "release.yml is dispatched"
 APPROVED, PUSHED, SERVING = "the operator approves", "the image is pushed and verified", "the new model is served"
 RESOLVED = "the alert is resolved"
@@ -83,14 +77,9 @@ class Report(msgspec.Struct):
 
 
 @dataclass
-class Scene:
+class Scene(Premises):
     """What the demo has running."""
 
-    console: Console
-    host: str
-    images: Registry
-    stack: Stack
-    here: Team
     watch: Watching
     port: int
     episode: Episode = field(default_factory=Episode)
@@ -100,23 +89,24 @@ class Scene:
     def service(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def now(self) -> datetime:
+        """The data's time."""
+        return datetime.fromisoformat(_get(f"{self.stack.replay}/replay/clock")["now"])
+
     def set_clock(self, speed: float, moment: datetime | None = None) -> None:
         """Move the data's clock, or only change its speed."""
-        replay = self.stack.replay or ""
-        now = moment or clock(replay)
-        set_clock(replay, speed=speed, now=now.isoformat())
+        now = moment or self.now
+        set_clock(self.stack.replay or "", speed=speed, now=now.isoformat())
         self.episode.clock_set(now, speed)
 
     def deploy(self, released: Released) -> None:
         """Serve a release in place of the one before, as `docker compose up` does."""
         self.served.close()
-        name = f"{self.images.address}/ana/{CHALLENGE}:{released.tag}"
+        name = self.image(released)
         environment = {"RPS_LIVE_WINDOW": str(LIVE_WINDOW)}
         self.served.enter_context(running_image(self.host, self.images, name, port=self.port, environment=environment))
         self.console.print(f"{name} is served: model version {released.model_version}", highlight=False)
-
-    def line(self, job: str, line: str) -> None:
-        print_line(self.console, job, line)
 
     def until(self, done: Callable[[], bool], seconds: float, expected: str) -> None:
         """Look again and again, noting what happens; raises StackError when it does not come."""
@@ -124,21 +114,18 @@ class Scene:
             raise StackError(f"expected, within {seconds:.0f} s: {expected}; its logs are in {self.watch.home}")
 
 
-def demo(console: Console, home: Path, chart: Path = CHART) -> int:
-    """The whole loop; 0 when it has closed as it must. chart: where it is written. Raises RpsError."""
-    began = time.monotonic()
-    for program in ("prometheus", "alertmanager"):
-        program_named(program)  # told before the work of the first minutes, not after it
+def demo(console: Console, home: Path, chart: Path = CHART) -> list[str]:
+    """The whole loop; what is not as it must be. chart: where to write it. Raises RpsError."""
+    require_programs()  # before the work of the first minutes, not after it
     with contextlib.ExitStack() as held:
         premises = held.enter_context(made_premises(console, home, WINTER_ENDS.isoformat()))
-        stack, here = premises.stack, premises.here
-        port = stack.port("RPS_SERVICE_PORT", 0)
+        port = premises.stack.port("RPS_SERVICE_PORT", 0)
         console.rule(f"The first model: {WINTER_ENDS:%d %B}, after a winter")
-        gated(console, here, FIRST)
-        first = shipped(FIRST.title, here.release(FIRST.title, lambda job, line: print_line(console, job, line)))
+        gated(premises, FIRST)
+        first = shipped(FIRST.title, premises.here.release(FIRST.title, premises.on_line))
         console.rule("Prometheus, Alertmanager, the receiver, the pipeline's metrics")
-        watch = held.enter_context(_watched(home / "watching", stack, here, port))
-        scene = Scene(console, premises.host, premises.images, stack, here, watch, port)
+        watch = held.enter_context(_watched(home / "watching", premises, port))
+        scene = Scene(**vars(premises), watch=watch, port=port)
         held.callback(scene.served.close)
         scene.deploy(first.released)
         _quiet_season(scene)
@@ -149,21 +136,17 @@ def demo(console: Console, home: Path, chart: Path = CHART) -> int:
         ratio_after = _afterwards(scene)
         draw(chart, scene.episode, live_errors(watch.prometheus, scene.episode), SHOWN, "°C")
         issue = _issue(scene)
-        console.rule("The end")
-    console.print(Panel(Markdown(issue), title="The issue on GitHub", width=min(console.width, 120)))
+    print_document(console, "The issue on GitHub", issue)
     report = _reported(scene.episode, ratio_before, ratio_after)
     (home / "timeline.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    _tell(console, scene.episode, report)
-    console.print(f"The chart is {chart}. Logs and artifacts stay in {home}.", soft_wrap=True)
-    console.print(f"{time.monotonic() - began:.0f} s in all.")
-    if ratio_after >= ratio_before:
-        console.print("Not as it must be: the live error has not gone down.")
-        return 1
-    return 0
+    _show_timeline(console, scene.episode, report)
+    console.print(f"The chart is {chart}.", soft_wrap=True)
+    return [] if ratio_after < ratio_before else ["the live error has not gone down."]
 
 
-def _watched(home: Path, stack: Stack, here: Team, port: int) -> contextlib.AbstractContextManager[Watching]:
-    environment = {**stack.addresses, **here.environment, "RPS_ALERTS_SECRET": secrets.token_urlsafe(24)}
+def _watched(home: Path, premises: Premises, port: int) -> contextlib.AbstractContextManager[Watching]:
+    secret = {"RPS_ALERTS_SECRET": secrets.token_urlsafe(24)}
+    environment = {**premises.stack.addresses, **premises.here.environment, **secret}
     return watching(home, service=f"127.0.0.1:{port}", environment=environment, pace=QUICK)
 
 
@@ -173,9 +156,8 @@ def _quiet_season(scene: Scene) -> None:
     scene.set_clock(QUICK, WINTER_ENDS)
     replace(scene.stack, [scene.stack.feed(CHALLENGE, scene.service)])
     _play(scene, WINTER_ENDS + WATCHED)
-    told = drifting(scene.watch.prometheus)
-    if told:
-        raise StackError(f"expected no alert of drift in the season that the model knows; found {sorted(told)}")
+    if found := drifting(scene.watch.prometheus):
+        raise StackError(f"expected no alert of drift in the season that the model knows; found {sorted(found)}")
     _show_signals(scene)
 
 
@@ -206,13 +188,13 @@ def _answer(scene: Scene) -> Released:
     scene.console.rule(f"The operator approves {ON_RELEASE}: {offers[0]['payload']}")
     scene.episode.mark(APPROVED)
     run = run_on_dispatch(scene.here.runner, ON_RELEASE, "master", offers[0]["payload"])
-    done = shipped("the retrained model", run.wait(scene.line))
+    done = shipped("the retrained model", run.wait(scene.on_line))
     scene.episode.mark(PUSHED, done.released.tag)
     return done.released
 
 
 def _hear(scene: Scene, job: str, line: str) -> None:
-    scene.line(job, line)
+    scene.on_line(job, line)
     if line.startswith("pass:"):
         scene.episode.mark(JUDGED, line.removeprefix("pass:").strip())
 
@@ -220,7 +202,7 @@ def _hear(scene: Scene, job: str, line: str) -> None:
 def _afterwards(scene: Scene) -> float:
     """The new model in its first days: the alert is resolved. Its error ratio at the end."""
     scene.console.rule(f"The next {WATCHED.days} days, with the new model")
-    begin = clock(scene.stack.replay or "")
+    begin = scene.now
     scene.set_clock(QUICK)
     _play(scene, begin + WATCHED)
     scene.until(lambda: not drifting(scene.watch.prometheus), RESOLVE_SECONDS, "no alert of drift any more")
@@ -233,53 +215,59 @@ def _afterwards(scene: Scene) -> float:
 
 
 def _play(scene: Scene, end: datetime) -> None:
-    """Let the data stream in until their clock is at ``end``, telling of each day."""
-    replay, told = scene.stack.replay or "", ""
-    while (now := clock(replay)) < end:
-        if f"{now:%d %B}" != told:
-            told = f"{now:%d %B}"
+    """Let the data stream in until their clock is at ``end``, with a line for each day."""
+    day = ""
+    while (now := scene.now) < end:
+        if f"{now:%d %B}" != day:
+            day = f"{now:%d %B}"
             found = ratio(scene.service)
             error = "not known yet" if found is None else f"{found:.2f} of the hold-out's"
             alerts = ", ".join(sorted(drifting(scene.watch.prometheus))) or "none"
-            scene.console.print(f"  {told}: live error {error}; alerts of drift: {alerts}", highlight=False)
+            scene.console.print(f"  {day}: live error {error}; alerts of drift: {alerts}", highlight=False)
         if scene.episode.of(SERVING) and not drifting(scene.watch.prometheus):
             scene.episode.mark(RESOLVED)
         time.sleep(LOOK_SECONDS)
 
 
 def _alerted(scene: Scene) -> bool:
-    """Whether an alert of drift fires; what Prometheus says of it is noted."""
+    """Whether an alert of drift fires; notes what Prometheus says of it."""
     for states, what in ((("pending", "firing"), PENDING), (("firing",), FIRING)):
-        found = drifting(scene.watch.prometheus, states)
-        if found:
+        if found := drifting(scene.watch.prometheus, states):
             scene.episode.mark(what, ", ".join(sorted(found)))
     return scene.episode.of(FIRING) is not None
 
 
 def _sent(scene: Scene) -> bool:
-    """Whether GitHub has the event; when Alertmanager has told the receiver of it is noted."""
+    """Whether GitHub has the event; notes when the receiver has the alert."""
     if _metrics(scene.watch.alerts).get('rps_alerts_received_total{source="alertmanager",status="firing"}', 0.0):
-        scene.episode.mark(TOLD)
+        scene.episode.mark(RECEIVED)
     for each in dispatches(scene.here, EVENT_TYPE):
         scene.episode.mark(SENT, each["payload"]["event"])
     return scene.episode.of(SENT) is not None
 
 
 def _show_signals(scene: Scene) -> None:
+    found = _metrics(scene.service)
     table = Table("signal", "value", "limit", box=None)
-    for row in signals(scene.service):
-        table.add_row(*row)
+    for name, key, signal in (
+        ("out of distribution, share of the window", "rps_out_of_distribution_ratio", "out_of_distribution_ratio"),
+        ("live error over the hold-out's", 'rps_live_error_ratio{horizon="all"}', "live_error_ratio"),
+    ):
+        value = f"{found[key]:.2f}" if key in found else "not known yet"
+        limit = found[f'rps_drift_threshold{{signal="{signal}"}}']
+        table.add_row(name, value, f"{limit:g}")
+    shifted = [
+        name
+        for name, value in found.items()
+        if name.startswith("rps_population_stability_index{") and value > found[name.replace("_index{", "_limit{")]
+    ]
+    table.add_row("features beyond their limit", str(len(shifted)), "0")
     scene.console.print(table)
 
 
 def _issue(scene: Scene) -> str:
     """The issue of the challenge, as people read it."""
-    runner = scene.here.runner
-    found = _get(
-        f"{runner.api_url}/repos/{runner.name}/issues",
-        token=runner.token,
-        params={"state": "all", "labels": "model-drift"},
-    )
+    found = scene.here.issues("model-drift")
     if len(found) != 1:
         raise StackError(f"expected one issue of the challenge's drift; found {len(found)}")
     return f"**{found[0]['title']}** ({found[0]['state']})\n\n{found[0]['body']}"
@@ -297,33 +285,9 @@ def dispatches(here: Team, event_type: str) -> list[dict[str, Any]]:
     return [each for each in found if each["event_type"] == event_type]
 
 
-def clock(replay: str) -> datetime:
-    """The data's time."""
-    return datetime.fromisoformat(_get(f"{replay}/replay/clock")["now"])
-
-
 def ratio(service: str) -> float | None:
     """Live error over the hold-out's; None when too few forecasts were met by their truth."""
     return _metrics(service).get('rps_live_error_ratio{horizon="all"}')
-
-
-def signals(service: str) -> list[tuple[str, str, str]]:
-    """Name, value and limit of each signal of drift."""
-    found = _metrics(service)
-    rows = []
-    for name, key, signal in (
-        ("out of distribution, share of the window", "rps_out_of_distribution_ratio", "out_of_distribution_ratio"),
-        ("live error over the hold-out's", 'rps_live_error_ratio{horizon="all"}', "live_error_ratio"),
-    ):
-        value = f"{found[key]:.2f}" if key in found else "not known yet"
-        limit = found[f'rps_drift_threshold{{signal="{signal}"}}']
-        rows.append((name, value, f"{limit:g}"))
-    shifted = [
-        name
-        for name, value in found.items()
-        if name.startswith("rps_population_stability_index{") and value > found[name.replace("_index{", "_limit{")]
-    ]
-    return [*rows, ("features beyond their limit", str(len(shifted)), "0")]
 
 
 def _metrics(service: str) -> dict[str, float]:
@@ -332,10 +296,9 @@ def _metrics(service: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines}
 
 
-def _get(url: str, *, token: str = "", params: dict[str, str] | None = None) -> Any:  # noqa: ANN401 - any JSON
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+def _get(url: str) -> Any:  # noqa: ANN401 - any JSON
     try:
-        return httpx.get(url, headers=headers, params=params, timeout=10.0).raise_for_status().json()
+        return httpx.get(url, timeout=10.0).raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         raise StackError(f"{url} does not answer as expected: {error}") from error
 
@@ -348,7 +311,7 @@ def _reported(episode: Episode, before: float, after: float) -> Report:
     return Report(seconds, round(serving.at - firing.at, 1), round(before, 3), round(after, 3))
 
 
-def _tell(console: Console, episode: Episode, report: Report) -> None:
+def _show_timeline(console: Console, episode: Episode, report: Report) -> None:
     table = Table("seconds", "time of the data", "what", "", title="From the season's change on")
     for mark in episode.marks:
         moment = f"{episode.data_time(mark.at):%d %b %H:%M}"

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import psutil
 
+from clients.disk import write_whole
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
@@ -23,7 +25,7 @@ _START_TOLERANCE_SECONDS = 1.0
 
 
 class Started(msgspec.Struct, frozen=True):
-    """A process that was started: enough to know it again after its number may have been given to another."""
+    """A started process: enough to know it again, even when another process has its number by then."""
 
     pid: int
     created: float
@@ -50,8 +52,8 @@ def start(
 ) -> Started:
     """Start ``command`` as the leader of a new session, its output appended to ``log``.
 
-    record: a file that then names the process, so that a later command finds it. An interruption waits for it; without
-    such a file, it ends the process.
+    record: a file that names the process for later commands. An interruption waits for it; without such a file, it
+    ends the process.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output, _interruptions_held() as held:
@@ -65,11 +67,8 @@ def start(
             start_new_session=True,
         )
         started = Started(process.pid, psutil.Process(process.pid).create_time(), address)
-        if record is not None:
-            # Whole or not at all: half a record would keep the others from being found.
-            scratch = record.with_suffix(".new")
-            scratch.write_bytes(msgspec.json.encode(started))
-            scratch.replace(record)
+        if record is not None:  # whole or not at all: half a record would hide the others
+            write_whole(record, msgspec.json.encode(started))
         elif held:
             end([started], patience_seconds=0.0)
     return started
@@ -86,7 +85,7 @@ def _interruptions_held() -> Iterator[list[int]]:
     def hold(number: int, _frame: FrameType | None) -> None:
         held.append(number)
 
-    # What is ignored stays so, for the process that is started, too.
+    # An ignored signal stays ignored, also in the started process.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handlers = {number: handler for number, handler in handlers.items() if handler not in {None, signal.SIG_IGN}}
     for number in handlers:
@@ -160,7 +159,7 @@ def end(started: Iterable[Started], *, patience_seconds: float) -> list[int]:
 
 
 def members(started: Iterable[Started]) -> list[psutil.Process]:
-    """The processes that were started and are alive, with all that they have started."""
+    """The processes of ``started`` that are alive, and all that they have started."""
     leaders = {entry.pid: entry for entry in started}
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():

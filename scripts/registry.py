@@ -23,10 +23,12 @@ from requests.exceptions import RequestException
 
 from scripts.docker_engine import client
 from scripts.processes import end_recorded, log_end, recorded, start, wait_while
-from scripts.services import StackError, free_ports
+from scripts.services import StackError, free_ports, write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from docker.models.containers import Container
 
 IMAGE = "registry:2"
 START_SECONDS = 30.0
@@ -61,32 +63,25 @@ class Registry:
     def start(self) -> None:
         """Start it, on the same port and storage as before, and wait until it answers. Raises StackError."""
         self.storage.mkdir(parents=True, exist_ok=True)
-        program = shutil.which("docker-registry")
-        if program:
+        if program := shutil.which("docker-registry"):
             self._start_process(program)
         else:
             self._start_container()
         wait_while(lambda: not self.answers() and not self._has_ended(), seconds=START_SECONDS, pause=0.05)
         if not self.answers():
             self.stop()
-            raise StackError(
-                f"the registry did not come up on {self.address}; its log:\n{log_end(self.home / 'registry.log')}"
-            )
+            raise StackError(f"the registry did not come up on {self.address}; its log:\n{log_end(self._log)}")
 
     def stop(self) -> None:
         """Kill it, as losing its machine would, even if another process started it; its storage stays."""
         end_recorded(self._record, patience_seconds=0.0)
-        if self.container:
-            with contextlib.closing(client(self.docker_host)) as engine, contextlib.suppress(DockerException):
-                engine.containers.get(self.container).kill()
+        self._tell_container(lambda found: found.kill())
 
     def remove(self) -> None:
         """End it, and remove its container, if it is one."""
         self.stop()
-        if self.container:
-            with contextlib.closing(client(self.docker_host)) as engine, contextlib.suppress(DockerException):
-                engine.containers.get(self.container).remove(force=True, v=True)
-            self.container = ""
+        self._tell_container(lambda found: found.remove(force=True, v=True))
+        self.container = ""
 
     def answers(self) -> bool:
         try:
@@ -96,28 +91,52 @@ class Registry:
         return answer.status_code == 200
 
     def log(self) -> str:
-        if self.container:
-            with contextlib.closing(client(self.docker_host)) as engine, contextlib.suppress(DockerException):
-                return engine.containers.get(self.container).logs(tail=50).decode(errors="replace")
-        path = self.home / "registry.log"
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        logs: list[str] = []
+        self._tell_container(lambda found: logs.append(found.logs(tail=50).decode(errors="replace")))
+        return logs[0] if logs else log_end(self._log)
+
+    def api(self, repository: str) -> httpx.Client:
+        """A client of the registry's API below a repository of images."""
+        return httpx.Client(
+            base_url=f"http://{self.address}/v2/{repository}/",
+            auth=(self.username, self.password),
+            headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+            timeout=30.0,
+        )
+
+    def digest(self, repository: str, tag: str) -> str:
+        """Of an image; empty when the repository has none under this tag."""
+        with self.api(repository) as api:
+            answer = api.get(f"manifests/{tag}")
+        if answer.status_code == 404:
+            return ""
+        return str(answer.raise_for_status().headers["Docker-Content-Digest"])
 
     @property
     def _record(self) -> Path:
         return self.home / "process.json"
 
+    @property
+    def _log(self) -> Path:
+        return self.home / "registry.log"
+
     def _has_ended(self) -> bool:
         process = recorded(self._record)
         return process is not None and not process.alive
+
+    def _tell_container(self, what: Callable[[Container], object]) -> None:
+        if self.container:
+            with contextlib.closing(client(self.docker_host)) as engine, contextlib.suppress(DockerException):
+                what(engine.containers.get(self.container))
 
     def _start_process(self, program: str) -> None:
         self.stop()  # one whose caller was killed
         settings = self.home / "registry.json"
         passwords = self.home / "htpasswd"
-        _write_private(passwords, self._login())
-        _write_private(settings, self._settings(self.address, self.storage, passwords))
-        command, log = [program, "serve", str(settings)], self.home / "registry.log"
-        start(command, log=log, environment={}, directory=self.home, address=self.address, record=self._record)
+        write_private(passwords, self._login())
+        write_private(settings, self._settings(self.address, self.storage, passwords))
+        command = [program, "serve", str(settings)]
+        start(command, log=self._log, environment={}, directory=self.home, address=self.address, record=self._record)
 
     def _start_container(self) -> None:
         with contextlib.closing(client(self.docker_host)) as engine:
@@ -179,11 +198,6 @@ def registry(
         yield made
     finally:
         made.remove()
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
 
 
 def _archive(files: dict[str, str]) -> bytes:

@@ -1,7 +1,7 @@
 """`make release-demo`: three releases by the real workflow: the first, that of a better model, and a roll-back.
 
 The container engine is the machine's own, or one that is started for the demo; the registry has a login; Airflow,
-MLflow and S3 are real; act runs `model-gate.yml` and `release.yml` as they are; GitHub is the double. All of it ends
+MLflow and S3 are real; act runs `model-gate.yml` and `release.yml` as they are; GitHub is the double. All of them end
 with the demo. State and logs stay in `.rps/release-demo/`.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,38 +19,24 @@ import msgspec
 from docker.errors import DockerException
 from docker.models.containers import Container
 from rich.console import Console
-from rich.markdown import Markdown
-from rich.panel import Panel
 from rich.table import Table
 
 from scripts.base_image import base_image
+from scripts.demo_frame import print_document, print_line, run_alone
 from scripts.docker_engine import client, engine
-from scripts.gate_demo import (
-    BETTER,
-    CHALLENGE,
-    WEAK_START,
-    Proposal,
-    fresh,
-    judge,
-    print_line,
-    propose,
-    run_alone,
-    start_branches,
-)
+from scripts.gate_demo import BETTER, CHALLENGE, WEAK_START, Proposal, judge, propose, stack_and_team
 from scripts.github_actions import Outcome, run_on_dispatch
-from scripts.github_team import ON_RELEASE, Team, team
+from scripts.github_team import ON_RELEASE, Team
 from scripts.processes import wait_while
 from scripts.registry import Registry, registry
-from scripts.services import ROOT, Stack, StackError, answers, set_clock
-from scripts.stack import down, up
+from scripts.services import ROOT, Stack, StackError, answers
 
 FIRST = Proposal(
-    title="feat: predict the temperature",
-    body="Twenty trees, to begin with.",
-    changes=WEAK_START,
-    expected="success",
+    title="feat: predict the temperature", body="Twenty trees, to begin with.", changes=WEAK_START, expected="success"
 )
 SECOND = replace(BETTER, title="feat: grow more trees")
+REPOSITORY = f"ana/{CHALLENGE}"
+"""Of the images."""
 ANSWER_SECONDS = 30.0
 SHOWN = ("/health", "/v1/forecasts/EWR")
 
@@ -74,48 +59,49 @@ class Shipped:
     seconds: float
 
 
-def demo(console: Console, home: Path) -> int:
-    """All three; 0 when each is what it must be. Raises RpsError."""
-    began = time.monotonic()
+def demo(console: Console, home: Path) -> list[str]:
+    """All three; what is not as it must be. Raises RpsError."""
     done: list[Shipped] = []
-    with contextlib.ExitStack() as held:
-        premises = held.enter_context(made_premises(console, home))
-        host, images, here = premises.host, premises.images, premises.here
+    with made_premises(console, home) as premises:
+        here, on_line = premises.here, premises.on_line
         for proposal in (FIRST, SECOND):
             console.rule(f"dev into test, and test into master: {proposal.title}")
-            gated(console, here, proposal)
-            outcome = here.release(proposal.title, lambda job, line: print_line(console, job, line))
+            gated(premises, proposal)
+            outcome = here.release(proposal.title, on_line)
             done.append(shipped(proposal.title, outcome))
-            show_notes(console, outcome)
-            query(console, host, images, done[-1].released)
+            notes = outcome.artifacts / "release" / "notes.md"
+            print_document(console, "The release's notes", notes.read_text(encoding="utf-8"))
+            _query(premises, done[-1].released)
         console.rule("Roll back")
         first = done[0].released.model_version
         run = run_on_dispatch(here.runner, ON_RELEASE, "master", {"model_version": str(first)})
-        outcome = run.wait(lambda job, line: print_line(console, job, line))
-        done.append(shipped(f"roll back to version {first}", outcome))
-        query(console, host, images, done[-1].released)
-        wrong = _wrong(done, images)
-        console.rule("The end")
+        done.append(shipped(f"roll back to version {first}", run.wait(on_line)))
+        _query(premises, done[-1].released)
+        wrong = _wrong(done, premises.images)
     _summarise(console, done)
-    for each in wrong:
-        console.print(f"Not as it must be: {each}")
-    console.print(f"{time.monotonic() - began:.0f} s in all. Logs and artifacts stay in {home}.", soft_wrap=True)
-    return 1 if wrong else 0
+    return wrong
 
 
-@dataclass(frozen=True)
+@dataclass
 class Premises:
     """All that a release needs: the engine's address, a registry, a stack, and a team with its three branches."""
 
+    console: Console
     host: str
     images: Registry
     stack: Stack
     here: Team
 
+    def on_line(self, job: str, line: str) -> None:
+        print_line(self.console, job, line)
+
+    def image(self, released: Released) -> str:
+        return f"{self.images.address}/{REPOSITORY}:{released.tag}"
+
 
 @contextlib.contextmanager
 def made_premises(console: Console, home: Path, clock: str = "") -> Iterator[Premises]:
-    """They end with the block. clock: the data's time, which then stands still; else it runs. Raises StackError."""
+    """They end with the block. clock and errors: as of ``stack_and_team``."""
     with contextlib.ExitStack() as held:
         console.rule("The container engine, and a registry with a login")
         host = held.enter_context(engine(home / "engine"))
@@ -123,23 +109,16 @@ def made_premises(console: Console, home: Path, clock: str = "") -> Iterator[Pre
         shutil.rmtree(home / "registry", ignore_errors=True)  # what an earlier demo has released
         images = held.enter_context(registry(home / "registry", host))
         console.print(f"engine {host}\nbase {base}\nregistry {images.address}, user {images.username}", highlight=False)
-        console.rule("The stack")
-        stack, repository = fresh(home)
-        held.callback(down, stack)
-        up(stack)
-        if clock:
-            set_clock(stack.replay or "", speed=0.0, now=clock)
-        addresses = {**stack.addresses, **registry_settings(images, host, base)}
-        here = held.enter_context(team(home / "github", repository, addresses, tools=home.parent / "tools"))
-        start_branches(console, here, {})
-        yield Premises(host, images, stack, here)
+        settings = registry_settings(images, host, base)
+        stack, here = held.enter_context(stack_and_team(console, home, {}, settings=settings, clock=clock))
+        yield Premises(console, host, images, stack, here)
 
 
 def registry_settings(images: Registry, host: str, base: str) -> dict[str, str]:
     """What a team sets in its repository's variables and secrets, and where its runner finds an engine."""
     settings = {
         "DOCKER_HOST": host,
-        "RPS_IMAGE": f"{images.address}/ana/{CHALLENGE}",
+        "RPS_IMAGE": f"{images.address}/{REPOSITORY}",
         "REGISTRY_USERNAME": images.username,
         "REGISTRY_PASSWORD": images.password,
     }
@@ -147,10 +126,11 @@ def registry_settings(images: Registry, host: str, base: str) -> dict[str, str]:
     return settings | ({"RPS_BASE_IMAGE": base, "RPS_BUILD_NETWORK": "host"} if base.startswith("rps-base") else {})
 
 
-def gated(console: Console, here: Team, proposal: Proposal) -> None:
+def gated(premises: Premises, proposal: Proposal) -> None:
     """A pull request from dev into test, judged and merged. Raises StackError when the gate blocks it."""
+    here = premises.here
     number = propose(here, proposal)
-    judged = judge(here, number, lambda job, line: print_line(console, job, line))
+    judged = judge(here, number, premises.on_line)
     here.approve(number)
     held = here.merge(number)
     if judged.state != proposal.expected or held:
@@ -165,24 +145,18 @@ def shipped(what: str, outcome: Outcome) -> Shipped:
     return Shipped(what, msgspec.json.decode(record.read_bytes(), type=Released), outcome.seconds)
 
 
-def show_notes(console: Console, outcome: Outcome) -> None:
-    """What the release says of itself on GitHub."""
-    notes = (outcome.artifacts / "release" / "notes.md").read_text(encoding="utf-8")
-    console.print(Panel(Markdown(notes), title="The release's notes", width=min(console.width, 120)))
-
-
-def query(console: Console, host: str, images: Registry, released: Released) -> None:
-    """Run what was pushed as anybody would, `docker run`, and ask it. Raises StackError when it does not answer."""
-    name = f"{images.address}/ana/{CHALLENGE}:{released.tag}"
+def _query(premises: Premises, released: Released) -> None:
+    """Run the pushed image as anybody would, `docker run`, and ask it. Raises StackError when it does not answer."""
+    console, name = premises.console, premises.image(released)
     console.print(f"\n[bold]docker run --rm --read-only -p 8000:8000 {name}[/]", highlight=False)
-    with running_image(host, images, name) as address:
+    with running_image(premises.host, premises.images, name) as address:
         for path in SHOWN:
             answer = httpx.get(f"{address}{path}", timeout=10.0)
             console.print(f"GET {path}: {answer.status_code}", highlight=False)
             console.print(answer.text, markup=False, highlight=False, soft_wrap=True)
-        told = httpx.get(f"{address}/health", timeout=10.0).json()["model_version"]
-    if told != str(released.model_version):
-        raise StackError(f"{name}: expected model version {released.model_version}; it serves {told}")
+        served = httpx.get(f"{address}/health", timeout=10.0).json()["model_version"]
+    if served != str(released.model_version):
+        raise StackError(f"{name}: expected model version {released.model_version}; it serves {served}")
 
 
 @contextlib.contextmanager
@@ -192,8 +166,7 @@ def running_image(
     """The address of a container of a freshly pulled image, once it is healthy. port: 0 takes a free one."""
     with contextlib.closing(client(host)) as docker_client:
         try:
-            login = {"username": images.username, "password": images.password}
-            docker_client.images.pull(name, auth_config=login)
+            docker_client.images.pull(name, auth_config={"username": images.username, "password": images.password})
             container = docker_client.containers.run(
                 name,
                 detach=True,
@@ -229,13 +202,7 @@ def _wrong(done: list[Shipped], images: Registry) -> list[str]:
         found.append(f"the tags are {', '.join(tags)}")
     if versions[0] != versions[2] or versions[0] == versions[1]:
         found.append(f"the model versions are {versions}")
-    answer = httpx.get(
-        f"http://{images.address}/v2/ana/{CHALLENGE}/manifests/latest",
-        headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
-        auth=(images.username, images.password),
-        timeout=10.0,
-    )
-    if answer.headers.get("Docker-Content-Digest") != done[-1].released.image.partition("@")[2]:
+    if images.digest(REPOSITORY, "latest") != done[-1].released.image.partition("@")[2]:
         found.append("latest is not the last release")
     return found
 

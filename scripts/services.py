@@ -11,12 +11,14 @@ import json
 import os
 import random
 import secrets
+import shlex
 import socket
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,7 @@ import msgspec
 from dotenv import dotenv_values
 
 from clients.errors import RpsError
-from scripts.processes import comes_up, end_recorded, log_end, start
+from scripts.processes import Started, comes_up, end_recorded, log_end, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,12 +66,13 @@ class Service:
     name: str
     command: list[str]
     address: str
-    ports: tuple[int, ...]
-    ports_setting: str
     healthy: Callable[[], bool]
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[int, ...] = ()
+    ports_setting: str = ""
+    """The setting that chooses the ports."""
     prepare: list[str] | None = None
-    """A command to run to its end before the service is started."""
+    """A command to run to its end before the service starts."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,7 @@ class Stack:
                 secrets.token_hex(32),
                 secrets.token_urlsafe(32)[:43] + "=",
             )
-            scratch = path.with_suffix(".new")
-            scratch.touch(mode=0o600)
-            scratch.write_bytes(msgspec.json.encode(made))
-            scratch.replace(path)
+            write_private(path, msgspec.json.encode(made).decode())
         return msgspec.json.decode(path.read_bytes(), type=Secrets)
 
     def port(self, name: str, default: int) -> int:
@@ -164,28 +164,23 @@ class Stack:
     def feed(self, challenge: str, address: str) -> Service:
         """What streams the source's observations into the service at an address, every second."""
         module = ["monitoring.feed", "--challenge", challenge, "--service", address, "--every", "1"]
-        fed = lambda: _has_streamed(address)  # noqa: E731
-        return Service("feed", [sys.executable, "-m", *module], address, (), "RPS_SERVICE_PORT", fed, self.addresses)
+        command = [sys.executable, "-m", *module]
+        fed = partial(_has_streamed, address)
+        return Service("feed", command, address, fed, self.addresses, ports_setting="RPS_SERVICE_PORT")
 
     def _s3(self) -> Service:
         first = self.port("RPS_S3_PORT", 8333)
         grpc = [f"{part}.port{kind}" for part in ("s3", "master", "filer", "volume") for kind in ("", ".grpc")]
-        parts = [*grpc, "s3.port.iceberg"]
         ports = tuple(range(first, first + S3_PORTS))
-        return Service(
-            "s3",
-            [
-                _tool("weed"), "mini", "-dir", str(_made(self.home / "s3")), "-bucket", "rps",
-                "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-s3.port.lance=0",
-                "-admin.ui=false", "-webdav=false", "-master.telemetry=false",
-                *(f"-{part}={port}" for part, port in zip(parts, ports, strict=True)),
-            ],
-            f"http://127.0.0.1:{first}",
-            ports,
-            "RPS_S3_PORT",
-            lambda: self._bucket_is_there(f"http://127.0.0.1:{first}"),
-            {"AWS_ACCESS_KEY_ID": self.secrets.s3_key, "AWS_SECRET_ACCESS_KEY": self.secrets.s3_secret},
-        )  # fmt: skip
+        address = f"http://127.0.0.1:{first}"
+        command = [
+            str(Path(sys.executable).with_name("weed")), "mini", "-dir", str(_made(self.home / "s3")), "-bucket", "rps",
+            "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-s3.port.lance=0",
+            "-admin.ui=false", "-webdav=false", "-master.telemetry=false",
+            *(f"-{part}={port}" for part, port in zip([*grpc, "s3.port.iceberg"], ports, strict=True)),
+        ]  # fmt: skip
+        keys = {"AWS_ACCESS_KEY_ID": self.secrets.s3_key, "AWS_SECRET_ACCESS_KEY": self.secrets.s3_secret}
+        return Service("s3", command, address, partial(self._bucket_is_there, address), keys, ports, "RPS_S3_PORT")
 
     def _bucket_is_there(self, address: str) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -222,8 +217,8 @@ class Stack:
         port = self.port(setting, default)
         address = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", *module, "--port", str(port)]
-        healthy = lambda: answers(f"{address}/health")  # noqa: E731
-        return Service(name, command, address, (port,), setting, healthy, environment or {})
+        healthy = partial(answers, f"{address}/health")
+        return Service(name, command, address, healthy, environment or {}, (port,), setting)
 
     def _airflow(self) -> list[Service]:
         port = self.port("RPS_AIRFLOW_PORT", 8080)
@@ -231,10 +226,7 @@ class Stack:
         state = _made(self.home / "airflow")
         passwords = state / "passwords.json"
         if not passwords.exists():  # once: a running Airflow reads it at each login
-            scratch = passwords.with_suffix(".new")
-            scratch.touch(mode=0o600)
-            scratch.write_text(json.dumps({"rps": self.secrets.airflow_password}))
-            scratch.replace(passwords)
+            write_private(passwords, json.dumps({"rps": self.secrets.airflow_password}))
         environment = {
             "AIRFLOW_HOME": str(state),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
@@ -262,26 +254,19 @@ class Stack:
         }
         airflow = [sys.executable, "-m", "airflow"]
 
-        def service(name: str, arguments: list[str], healthy: Callable[[], bool]) -> Service:
-            first = name == "airflow-api"
-            return Service(
-                name,
-                [*airflow, *arguments],
-                address,
-                (port,) if first else (),
-                "RPS_AIRFLOW_PORT",
-                healthy,
-                environment,
-                [*airflow, "db", "migrate"] if first else None,
-            )
+        def service(
+            name: str, arguments: list[str], healthy: Callable[[], bool], ports: tuple[int, ...] = ()
+        ) -> Service:
+            prepare = [*airflow, "db", "migrate"] if ports else None
+            command = [*airflow, *arguments]
+            return Service(name, command, address, healthy, environment, ports, "RPS_AIRFLOW_PORT", prepare)
 
-        def component(key: str) -> Callable[[], bool]:
-            return lambda: _component_is_healthy(address, key)
-
+        scheduler = partial(_component_is_healthy, address, "scheduler")
+        dag_processor = partial(_component_is_healthy, address, "dag_processor")
         return [
-            service("airflow-api", ["api-server"], lambda: answers(f"{address}/api/v2/version")),
-            service("airflow-scheduler", ["scheduler", "--skip-serve-logs"], component("scheduler")),
-            service("airflow-dags", ["dag-processor"], component("dag_processor")),
+            service("airflow-api", ["api-server"], partial(answers, f"{address}/api/v2/version"), (port,)),
+            service("airflow-scheduler", ["scheduler", "--skip-serve-logs"], scheduler),
+            service("airflow-dags", ["dag-processor"], dag_processor),
         ]
 
 
@@ -306,14 +291,11 @@ def laptop_stack() -> Stack:
 
 def set_clock(replay: str, *, speed: float, now: str | None = None) -> None:
     """Set the replay's clock: how many replayed seconds pass in one, and what time it is. Raises StackError."""
+    asked = {"speed": speed} if now is None else {"speed": speed, "now": now}
     try:
-        clock = f"{replay}/replay/clock"
-        moment = now or httpx.get(clock, timeout=5.0).raise_for_status().json()["now"]
-        httpx.put(clock, json={"now": moment, "speed": speed}, timeout=5.0).raise_for_status()
-    except (httpx.HTTPError, ValueError, KeyError) as error:
-        raise StackError(
-            f"the replay at {replay} does not take a time: {error}; run 'make down', then again"
-        ) from error
+        httpx.put(f"{replay}/replay/clock", json=asked, timeout=5.0).raise_for_status()
+    except httpx.HTTPError as error:
+        raise StackError(f"the replay at {replay} refuses a time: {error}; run 'make down', then again") from error
 
 
 def free_ports(count: int) -> int:
@@ -327,46 +309,36 @@ def free_ports(count: int) -> int:
         raise ValueError(f"expected 1 to {PORTS_TOGETHER} ports; found {count}")
     with _reserving:
         while True:
-            first = _reserved.ports.start
-            if first + count > _reserved.ports.stop:
-                _reserved.take_block()
-                continue
-            _reserved.ports = range(first + count, _reserved.ports.stop)
-            with contextlib.ExitStack() as held:
-                try:
-                    for port in range(first, first + count):
-                        held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-            return first
+            if len(_reserved) < count:
+                _reserved[:] = _reserved_block()
+            ports, _reserved[:] = _reserved[:count], _reserved[count:]
+            with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+                for port in ports:
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                return ports[0]
 
 
-class _Reserved:
-    """The blocks of ports that this process holds, and what is left of the newest."""
-
-    def __init__(self) -> None:
-        self.ports = range(0)
-        self._names: list[socket.socket] = []
-
-    def take_block(self) -> None:
-        """Raises StackError when other processes hold all blocks."""
-        blocks = list(range(20_000, 32_000, PORTS_TOGETHER))
-        random.shuffle(blocks)
-        for first in blocks:
-            name = socket.socket(socket.AF_UNIX)
-            try:
-                name.bind(f"\0rps-ports-{first}")
-            except OSError:
-                name.close()
-                continue
-            self._names.append(name)
-            self.ports = range(first, first + PORTS_TOGETHER)
-            return
-        raise StackError("every port from 20000 to 31999 is reserved by another stack, demo or test run: end one")
-
-
-_reserved = _Reserved()
 _reserving = threading.Lock()
+_reserved: list[int] = []
+"""What is left of the newest block of ports."""
+_block_names: list[socket.socket] = []
+"""They hold this process's blocks."""
+
+
+def _reserved_block() -> list[int]:
+    """Raises StackError when other processes hold all blocks."""
+    blocks = list(range(20_000, 32_000, PORTS_TOGETHER))
+    random.shuffle(blocks)
+    for first in blocks:
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0rps-ports-{first}")
+        except OSError:
+            name.close()
+        else:
+            _block_names.append(name)
+            return list(range(first, first + PORTS_TOGETHER))
+    raise StackError("every port from 20000 to 31999 is reserved by another stack, demo or test run: end one")
 
 
 def separate_stack(home: Path, repository: Path) -> Stack:
@@ -385,21 +357,50 @@ def separate_stack(home: Path, repository: Path) -> Stack:
 def running(service: Service, home: Path, *, patience_seconds: float = 3.0) -> Iterator[Service]:
     """The service, healthy, until the block ends; its log is in ``home``, and so is its record, `NAME.process.json`.
 
-    One whose caller was killed is ended first. Raises StackError when it does not come up.
+    It ends one first whose caller was killed. Raises StackError when it does not come up.
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **service.environment}
     log, record = home / f"{service.name}.log", home / f"{service.name}.process.json"
     end_recorded(record, patience_seconds=patience_seconds)
     try:
-        process = start(
-            service.command, log=log, environment=environment, directory=ROOT, address=service.address, record=record
-        )
+        process = launch(service, log, record)
         if not comes_up(process, service.healthy, seconds=READY_SECONDS):
             raise StackError(f"{service.name} did not come up on {service.address}; the end of {log}:\n{log_end(log)}")
         yield service
     finally:
         end_recorded(record, patience_seconds=patience_seconds)
+
+
+def launch(service: Service, log: Path, record: Path) -> Started:
+    """Prepare a service and start it. Raises StackError when the preparation fails."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    own = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PATH": path}
+    environment = {**os.environ, **own, **service.environment}
+    record.parent.mkdir(parents=True, exist_ok=True)
+    if service.prepare:
+        output_of(service.prepare, environment=environment, directory=record.parent)
+    return start(
+        service.command, log=log, environment=environment, directory=ROOT, address=service.address, record=record
+    )
+
+
+def output_of(
+    command: Sequence[str], *, environment: Mapping[str, str] | None = None, directory: Path | None = None
+) -> str:
+    """What a command prints. Raises StackError with the end of that when the command fails."""
+    out, err = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(command, cwd=directory, env=environment, stdout=out, stderr=err, text=True, check=False)
+    if done.returncode:
+        raise StackError(f"{shlex.join(command)} failed with exit code {done.returncode}:\n{done.stdout[-2000:]}")
+    return done.stdout
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that its owner alone can read, whole or not at all."""
+    scratch = path.with_name(f"{path.name}.new")
+    scratch.touch(mode=0o600)
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
 
 
 def service_named(name: str, stack: Stack) -> Service:
@@ -409,11 +410,6 @@ def service_named(name: str, stack: Stack) -> Service:
 def _made(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _tool(name: str) -> str:
-    """A program of the environment that runs this one."""
-    return str(Path(sys.executable).parent / name)
 
 
 def answers(url: str) -> bool:
@@ -432,19 +428,13 @@ def _client() -> httpx.Client:
 
 @cache
 def _s3_client(address: str, key: str, secret: str) -> S3Client:
-    """Made once, as that takes longer than all that it is asked."""
+    """Made once, as that takes longer than any of its requests."""
     import boto3
     from botocore.config import Config
 
     quick = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
-    return boto3.client(
-        "s3",
-        endpoint_url=address,
-        region_name="us-east-1",
-        aws_access_key_id=key,
-        aws_secret_access_key=secret,
-        config=quick,
-    )
+    session = boto3.session.Session(key, secret, region_name="us-east-1")
+    return session.client("s3", endpoint_url=address, config=quick)
 
 
 def _has_streamed(address: str) -> bool:

@@ -1,23 +1,23 @@
 """The laptop stack: `python -m scripts.stack up | down | status`.
 
-All state lies under `.rps/`; running it twice, or interrupting it, does no harm.
+All state lies under `.rps/`. It is safe to run it twice or to interrupt it.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
-import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from scripts.processes import Started, end, members, port_holder, recorded, start, wait_while
-from scripts.services import READY_SECONDS, ROOT, Service, Stack, StackError, laptop_stack
+from scripts.demo_frame import guarded
+from scripts.processes import Started, end, log_end, members, port_holder, recorded, wait_while
+from scripts.services import READY_SECONDS, Service, Stack, StackError, laptop_stack, launch, write_private
 
 PATIENCE_SECONDS = 8.0
 
@@ -25,22 +25,18 @@ PATIENCE_SECONDS = 8.0
 def up(stack: Stack) -> None:
     """Start what is not running and wait until all is healthy. Raises StackError."""
     with _alone(stack):
-        waiting: list[Service] = []
         for service in stack.services:
             started = _recorded(stack, service.name)
             if started and started.alive and started.address != service.address:
-                message = (
-                    f"{service.name} runs at {started.address}, but {service.ports_setting} asks for {service.address}"
-                )
-                raise StackError(f"{message}: run 'make down' first.")
+                asked = f"{service.ports_setting} asks for {service.address}"
+                raise StackError(f"{service.name} runs at {started.address}, but {asked}: run 'make down' first.")
             if not (started and started.alive):
                 # What a service that was killed has left behind (Airflow's idle workers) must not meet its successor.
                 end([started] if started else [], patience_seconds=PATIENCE_SECONDS)
-                _refuse_taken_ports(service)
                 _start(stack, service)
-            waiting.append(service)
-        _wait_until_healthy(stack, waiting)
-        _write_environment(stack)
+        _wait_until_healthy(stack, stack.services)
+        exports = (f"export {name}={shlex.quote(value)}\n" for name, value in stack.addresses.items())
+        write_private(stack.home / "stack.env", "".join(exports))
 
 
 def replace(stack: Stack, services: list[Service]) -> None:
@@ -50,7 +46,6 @@ def replace(stack: Stack, services: list[Service]) -> None:
             started = _recorded(stack, service.name)
             end([started] if started else [], patience_seconds=PATIENCE_SECONDS)
         for service in services:
-            _refuse_taken_ports(service)
             _start(stack, service)
             _wait_until_healthy(stack, [service])
 
@@ -63,8 +58,8 @@ def down(stack: Stack) -> int:
         ended = end(found.values(), patience_seconds=PATIENCE_SECONDS)
         left = members(found.values())
         if left:
-            told = ", ".join(str(process.pid) for process in left)
-            raise StackError(f"these processes do not end: {told}. Run 'make down' again, or end them as their owner.")
+            numbers = ", ".join(str(process.pid) for process in left)
+            raise StackError(f"processes {numbers} do not end: run 'make down' again, or end them as their owner.")
         for path, started in found.items():
             print(f"  {path.stem:<18} ended (was process {started.pid})", flush=True)
             path.unlink()
@@ -97,32 +92,16 @@ def _alone(stack: Stack) -> AcquireReturnProxy[FileLock]:
     try:
         return FileLock(stack.home / "stack.lock").acquire(timeout=READY_SECONDS)
     except Timeout:
-        raise StackError(
-            "another 'stack up' or 'down' is running on this stack: wait for it, then try again."
-        ) from None
-
-
-def _refuse_taken_ports(service: Service) -> None:
-    for port in service.ports:
-        holder = port_holder(port)
-        if holder:
-            message = f"{service.name} needs port {port}, which is held by {holder}"
-            raise StackError(f"{message}: stop it, or set {service.ports_setting} to another port.")
+        raise StackError("another 'stack up' or 'down' works on this stack: wait for it, then try again.") from None
 
 
 def _start(stack: Stack, service: Service) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **service.environment}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
-    log = _log(stack, service.name)
-    if service.prepare:
-        done = subprocess.run(
-            service.prepare, cwd=stack.home, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise StackError(f"{shlex.join(service.prepare)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
-    record = stack.home / "processes" / f"{service.name}.json"
-    record.parent.mkdir(exist_ok=True)
-    start(service.command, log=log, environment=environment, directory=ROOT, address=service.address, record=record)
+    """Raises StackError, also when another process holds a port of the service."""
+    for port in service.ports:
+        if holder := port_holder(port):
+            message = f"{service.name} needs port {port}, which is held by {holder}"
+            raise StackError(f"{message}: stop it, or set {service.ports_setting} to another port.")
+    launch(service, _log(stack, service.name), _record(stack, service.name))
 
 
 def _wait_until_healthy(stack: Stack, services: list[Service]) -> None:
@@ -137,32 +116,29 @@ def _wait_until_healthy(stack: Stack, services: list[Service]) -> None:
                 print(f"  {service.name:<18} {service.address:<28} up after {seconds}", flush=True)
                 waiting.remove(service)
             elif not (started and started.alive):
-                raise StackError(f"{service.name} ended while starting:\n{_tail(_log(stack, service.name))}")
+                raise StackError(f"{service.name} ended while starting{_log_end(stack, service)}")
         return bool(waiting)
 
     if not wait_while(starting, seconds=READY_SECONDS, pause=0.2):
-        name = waiting[0].name
-        message = f"{name} gave no healthy answer within {READY_SECONDS:.0f} s"
-        raise StackError(f"{message}:\n{_tail(_log(stack, name))}")
+        message = f"{waiting[0].name} gave no healthy answer within {READY_SECONDS:.0f} s"
+        raise StackError(f"{message}{_log_end(stack, waiting[0])}")
 
 
-def _write_environment(stack: Stack) -> None:
-    path = stack.home / "stack.env"
-    path.touch(mode=0o600)
-    path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in stack.addresses.items()))
+def _record(stack: Stack, name: str) -> Path:
+    return stack.home / "processes" / f"{name}.json"
 
 
 def _recorded(stack: Stack, name: str) -> Started | None:
-    return recorded(stack.home / "processes" / f"{name}.json")
+    return recorded(_record(stack, name))
 
 
 def _log(stack: Stack, name: str) -> Path:
     return stack.home / "logs" / f"{name}.log"
 
 
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-20:]
-    return "\n".join([*(f"    {line}" for line in lines), f"(the whole log: {log})"])
+def _log_end(stack: Stack, service: Service) -> str:
+    log = _log(stack, service.name)
+    return f"; the end of {log}:\n{log_end(log)}"
 
 
 def main() -> int:
@@ -175,22 +151,19 @@ def main() -> int:
     epilog = "\n".join(f"  {name:<8} {what}" for name, what in actions.items())
     parser.epilog, parser.formatter_class = epilog, argparse.RawDescriptionHelpFormatter
     parser.add_argument("action", choices=actions, metavar="|".join(actions))
-    action = parser.parse_args().action
-    try:
-        stack = laptop_stack()
-        if action == "up":
-            up(stack)
-            print(f"The stack is up. To use it from a shell: source {stack.home / 'stack.env'}")
-        elif action == "down":
-            down(stack)
-        else:
-            return 0 if status(stack) else 1
-    except StackError as error:
-        print(f"stack: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted. What was started goes on; 'make down' ends it.", file=sys.stderr)
-        return 130
+    work = partial(_act, parser.parse_args().action)
+    return guarded("stack", work, ". Started services go on; 'make down' ends them.")
+
+
+def _act(action: str) -> int:
+    stack = laptop_stack()
+    if action == "up":
+        up(stack)
+        print(f"The stack is up. To use it from a shell: source {stack.home / 'stack.env'}")
+    elif action == "down":
+        down(stack)
+    else:
+        return 0 if status(stack) else 1
     return 0
 
 

@@ -1,7 +1,7 @@
-"""What watches, on loopback ports, for demos and tests: Prometheus, Alertmanager, the relay and the exporter.
+"""Prometheus, Alertmanager, the relay and the exporter on loopback ports, for demos and tests.
 
-Their configuration is the one that is shipped, with other addresses and another pace. Each ends with its block; what
-one left whose caller was killed is ended before the next one starts in its directory.
+They have the shipped configuration, with other addresses and another pace. Each ends with its block; the next one in
+its directory first ends what a killed caller has left.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import shutil
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from clients.disk import write_whole
 from monitoring.alertmanager_files import alertmanager_configuration
 from monitoring.prometheus_files import RULES_FILE, prometheus_configuration, prometheus_rules
 from scripts.processes import port_holder, recorded
-from scripts.services import Service, StackError, answers, free_ports, running
+from scripts.services import Service, StackError, answers, free_ports, running, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -59,7 +61,7 @@ class Prometheus:
         return f"http://{self.address}"
 
     def look_at(self, targets: Mapping[str, Sequence[str]]) -> None:
-        """Scrape these addresses, by job, and itself from now on."""
+        """Scrape these addresses, by job, and Prometheus itself from now on."""
         self.configure(targets)
         process = recorded(self.home / "prometheus.process.json")
         if process is None:
@@ -75,9 +77,7 @@ class Prometheus:
             scrape_seconds=self.scrape_seconds,
             runbooks=self.runbooks,
         )
-        scratch = self.home / "prometheus.yml.new"
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(self.home / "prometheus.yml")
+        write_whole(self.home / "prometheus.yml", text.encode())
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """What an expression gives now: `metric` and `value` of each series. Raises StackError when it is refused."""
@@ -95,33 +95,23 @@ def watching(home: Path, *, service: str, environment: Mapping[str, str], pace: 
     environment: of the relay and the exporter, which know GitHub, Airflow and MLflow from it; it holds
     `RPS_ALERTS_SECRET`. pace: as of ``prometheus``. Raises StackError as that does.
     """
-    for name in ("prometheus", "alertmanager"):
-        program_named(name)
+    require_programs()
     own = {"RPS_ALERTS_HOME": str(home / "alerts" / "state"), **environment}
     with contextlib.ExitStack() as held:
-        address = {}
-        for name, module, options in (
-            ("alerts", "relay", []),
-            ("metrics", "exporter", ["--every", str(LOOK_SECONDS)]),
-        ):
-            address[name] = _free_address(None)
-            port = address[name].rsplit(":", 1)[1]
+
+        def start(name: str, module: str, *options: str) -> str:
+            address = _free_address(None)
+            port = address.rpartition(":")[2]
             command = [sys.executable, "-m", f"monitoring.{module}", "--port", port, *options]
-            held.enter_context(_running(home / name, name, command, address[name], health="/metrics", environment=own))
-        webhook = f"http://{address['alerts']}/v1/alerts"
-        told = held.enter_context(
-            alertmanager(home / "alertmanager", webhook, environment["RPS_ALERTS_SECRET"], pace=pace)
-        )
-        targets = {
-            "service": [service],
-            "pipeline": [address["metrics"]],
-            "alerts": [address["alerts"]],
-            "alertmanager": [told],
-        }
-        looking = held.enter_context(prometheus(home / "prometheus", targets, alertmanagers=[told], pace=pace))
-        yield Watching(
-            home, looking.url, f"http://{told}", f"http://{address['alerts']}", f"http://{address['metrics']}"
-        )
+            held.enter_context(_running(home / name, name, command, address, health="/metrics", environment=own))
+            return address
+
+        alerts, metrics = start("alerts", "relay"), start("metrics", "exporter", "--every", str(LOOK_SECONDS))
+        webhook, secret = f"http://{alerts}/v1/alerts", environment["RPS_ALERTS_SECRET"]
+        manager = held.enter_context(alertmanager(home / "alertmanager", webhook, secret, pace=pace))
+        targets = {"service": [service], "pipeline": [metrics], "alerts": [alerts], "alertmanager": [manager]}
+        looking = held.enter_context(prometheus(home / "prometheus", targets, alertmanagers=[manager], pace=pace))
+        yield Watching(home, looking.url, f"http://{manager}", f"http://{alerts}", f"http://{metrics}")
 
 
 @contextlib.contextmanager
@@ -169,8 +159,7 @@ def alertmanager(home: Path, webhook: str, secret: str, *, pace: float = 1.0, po
     home.mkdir(parents=True, exist_ok=True)
     address = _free_address(port)
     secret_file = home / "secret"
-    secret_file.touch(mode=0o600)
-    secret_file.write_text(secret, encoding="utf-8")
+    write_private(secret_file, secret)
     configuration = home / "alertmanager.yml"
     configuration.write_text(alertmanager_configuration(webhook, secret_file, pace=pace), encoding="utf-8")
     command = [
@@ -179,6 +168,12 @@ def alertmanager(home: Path, webhook: str, secret: str, *, pace: float = 1.0, po
     ]  # fmt: skip
     with _running(home, "alertmanager", command, address):
         yield address
+
+
+def require_programs() -> None:
+    """Raises StackError as ``program_named`` does."""
+    for name in _PACKAGES:
+        program_named(name)
 
 
 def program_named(name: str) -> str:
@@ -209,6 +204,5 @@ def _running(
     environment: Mapping[str, str] | None = None,
 ) -> contextlib.AbstractContextManager[Service]:
     """A process that answers at the path ``health``, until the block ends."""
-    healthy = lambda: answers(f"http://{address}{health}")  # noqa: E731
-    service = Service(name, command, address, (), "", healthy, dict(environment or {}))
+    service = Service(name, command, address, partial(answers, f"http://{address}{health}"), environment or {})
     return running(service, home, patience_seconds=PATIENCE_SECONDS)

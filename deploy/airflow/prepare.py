@@ -1,6 +1,6 @@
-"""Before Airflow starts: bring its database to this version, and make the user that the environment names its admin.
+"""Before Airflow starts: migrate its database, and make the environment's user its administrator.
 
-Run again it changes nothing but the password, which is then the environment's.
+Another run only sets the password to the environment's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> int:
 
 
 def make_admin(username: str, password: str) -> None:
-    """Not by `airflow users create`, which takes the password on its command line only."""
+    """Without `airflow users create`, which takes the password on its command line only."""
     from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
 
     with get_application_builder() as builder:
@@ -39,7 +39,7 @@ def make_admin(username: str, password: str) -> None:
             done = users.add_user(username, username, "operator", f"{username}@rps.invalid", role, password)
         if not done:
             raise SystemExit(f"prepare: Airflow did not take the user {username}; its log above says why")
-    print(f"the user {username} {'is there, with the password of now' if known else 'is made'}")
+    print(f"{'set the password of' if known else 'made'} the user {username}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Starts the MLflow server with passwords: writes the file that its authentication reads, then becomes the server.
 
-MLflow takes the address of the users' database from a file only, and it holds a password.
+MLflow takes the address of the users' database, which has a password in it, from a file only.
 """
 
 from __future__ import annotations

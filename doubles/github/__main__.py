@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 from pathlib import Path
 
 from doubles.github.double_server import GitHubDouble
 from doubles.github.state import Account
+from doubles.threaded_server import serve_until_signal
 
 APP = "github-actions[bot]"
 
@@ -37,15 +36,7 @@ def main() -> int:
         print(f"github double: cannot listen on port {options.port}: {error}", file=sys.stderr)
         return 75
 
-    def leave(signum: int, frame: object) -> None:
-        # shutdown() waits for the serving loop, which is this thread: it must be called from another.
-        threading.Thread(target=server.shutdown, daemon=True).start()
-
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGINT, leave)
-    print(f"GitHub double on {server.url}, {options.name}", flush=True)
-    with server:
-        server.serve_forever(poll_interval=0.1)
+    serve_until_signal(server, f"GitHub double on {server.url}, {options.name}")
     return 0
 
 
@@ -58,8 +49,8 @@ def accounts(
         made[read_token] = Account(APP, 41898282, "Bot", "read")
     if admin_token:
         made[admin_token] = Account(name.partition("/")[0], 1, "User", "admin")
-    for number, told in enumerate(users, start=2):
-        login, _, own = told.partition(":")
+    for number, user in enumerate(users, start=2):
+        login, _, own = user.partition(":")
         made[own] = Account(login, number, "User", "write")
     return made
 

@@ -6,6 +6,7 @@ import functools
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,8 +14,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from doubles.github.trim import OPENAPI
-
+OPENAPI = Path(__file__).with_name("openapi.json")
 _ROOT = "urn:github"
 _ERRORS = frozenset({400, 401, 403, 404, 422, 429, 500, 502, 503})
 """Statuses that any operation may answer, whether its description lists them, and their body, or not."""
@@ -127,7 +127,7 @@ def _typed(text: str, schema: dict[str, Any]) -> object:
 @functools.cache
 def _document() -> dict[str, Any]:
     document = json.loads(OPENAPI.read_text(encoding="utf-8"))
-    # The text of "Upload a release asset" tells of this state; the schema does not list it.
+    # The text of "Upload a release asset" describes this state; the schema does not list it.
     document["components"]["schemas"]["release-asset"]["properties"]["state"]["enum"].append("starter")
     return document
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from doubles.github.repository_git import Git, Reference
+from doubles.github.repository_git import Reference, Repository
 from doubles.github.state import Account, Comment, Issue, Review, Ruleset, State, Status
 
 Document = dict[str, Any]
@@ -19,7 +19,12 @@ _REPOSITORY_URLS = """
     notifications {?since,all,participating}|pulls {/number}|releases {/id}|stargazers|statuses {/sha}|subscribers|
     subscription|tags|teams|trees git/trees{/sha}
 """
+_USER_URLS = (
+    "followers following{/other_user} gists{/gist_id} starred{/owner}{/repo} subscriptions repos events{/privacy} "
+    "received_events"
+)
 _BORN = "2026-01-01T00:00:00Z"
+_ISSUE = ("number", "title", "body", "state", "created_at", "updated_at", "closed_at")
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Documents:
     name: str
     default_branch: str
     state: State
-    git: Git
+    git: Repository
 
     @property
     def api(self) -> str:
@@ -56,15 +61,8 @@ class Documents:
             "gravatar_id": "",
             "url": api,
             "html_url": f"{self.url}/{login}",
-            "followers_url": f"{api}/followers",
-            "following_url": f"{api}/following{{/other_user}}",
-            "gists_url": f"{api}/gists{{/gist_id}}",
-            "starred_url": f"{api}/starred{{/owner}}{{/repo}}",
-            "subscriptions_url": f"{api}/subscriptions",
+            **{f"{path.partition('{')[0]}_url": f"{api}/{path}" for path in _USER_URLS.split()},
             "organizations_url": f"{api}/orgs",
-            "repos_url": f"{api}/repos",
-            "events_url": f"{api}/events{{/privacy}}",
-            "received_events_url": f"{api}/received_events",
             "type": account.type,
             "site_admin": False,
         }
@@ -79,15 +77,14 @@ class Documents:
         full_name = name or self.name
         owner, _, own_name = full_name.partition("/")
         api, html = f"{self.url}/repos/{full_name}", f"{self.url}/{full_name}"
+        open_issues = sum(issue.state == "open" for issue in self.state.issues)
         return {
             "id": sum(full_name.encode()),
             "node_id": f"R_{sum(full_name.encode())}",
             "name": own_name,
             "full_name": full_name,
-            "private": False,
             "owner": self.user(owner),
             "html_url": html,
-            "description": None,
             "fork": full_name != self.name,
             "url": api,
             **_repository_urls(api),
@@ -95,31 +92,17 @@ class Documents:
             "ssh_url": f"git@127.0.0.1:{full_name}.git",
             "clone_url": f"{html}.git",
             "svn_url": html,
-            "mirror_url": None,
-            "homepage": None,
-            "language": None,
-            "license": None,
+            **dict.fromkeys(("description", "mirror_url", "homepage", "language", "license")),
             **dict.fromkeys(("forks_count", "stargazers_count", "watchers_count", "size", "forks", "watchers"), 0),
-            "open_issues_count": sum(issue.state == "open" for issue in self.state.issues),
-            "open_issues": sum(issue.state == "open" for issue in self.state.issues),
+            **dict.fromkeys(("open_issues_count", "open_issues"), open_issues),
             "default_branch": self.default_branch,
-            **dict.fromkeys(("has_issues", "has_projects", "has_wiki", "has_downloads"), True),
-            **dict.fromkeys(("has_pages", "has_discussions", "archived", "disabled"), False),
+            **dict.fromkeys(("has_issues", "has_projects", "has_wiki", "has_downloads", "allow_forking"), True),
+            **dict.fromkeys(("private", "has_pages", "has_discussions", "archived", "disabled", "is_template"), False),
             "visibility": "public",
             "topics": [],
-            "is_template": False,
-            "allow_forking": True,
             "web_commit_signoff_required": False,
-            "pushed_at": _BORN,
-            "created_at": _BORN,
-            "updated_at": _BORN,
+            **dict.fromkeys(("pushed_at", "created_at", "updated_at"), _BORN),
         }
-
-    def full_repository(self) -> Document:
-        return {**self.repository(), "network_count": 0, "subscribers_count": 0}
-
-    def minimal_repository(self) -> Document:
-        return self.repository()
 
     def issue(self, issue: Issue) -> Document:
         api = f"{self.api}/issues/{issue.number}"
@@ -132,33 +115,25 @@ class Documents:
             "html_url": f"{self.html}/{'pull' if issue.pull else 'issues'}/{issue.number}",
             "id": issue.id,
             "node_id": f"I_{issue.id}",
-            "number": issue.number,
-            "title": issue.title,
-            "user": self.user(issue.author),
+            **taken(issue, *_ISSUE, "state_reason"),
+            **self._authorship(issue.author),
             "labels": [self.label(name) for name in issue.labels],
-            "state": issue.state,
-            "state_reason": issue.state_reason,
             "locked": False,
-            "assignee": None,
+            **dict.fromkeys(("assignee", "milestone")),
             "assignees": [],
-            "milestone": None,
             "comments": sum(comment.issue == issue.number for comment in self.state.comments),
-            "created_at": issue.created,
-            "updated_at": issue.updated,
-            "closed_at": issue.closed,
-            "author_association": self.association(issue.author),
-            "body": issue.body,
         }
         if issue.pull:
-            html = f"{self.html}/pull/{issue.number}"
-            document["pull_request"] = {
-                "url": f"{self.api}/pulls/{issue.number}",
-                "html_url": html,
-                "diff_url": f"{html}.diff",
-                "patch_url": f"{html}.patch",
-                "merged_at": issue.pull.merged_at,
-            }
+            document["pull_request"] = {**self._pull_urls(issue), "merged_at": issue.pull.merged_at}
         return document
+
+    def _pull_urls(self, issue: Issue) -> Document:
+        html = f"{self.html}/pull/{issue.number}"
+        api = f"{self.api}/pulls/{issue.number}"
+        return {"url": api, "html_url": html, "diff_url": f"{html}.diff", "patch_url": f"{html}.patch"}
+
+    def _authorship(self, login: str) -> Document:
+        return {"user": self.user(login), "author_association": _ASSOCIATIONS[self.account(login).access]}
 
     def label(self, name: str) -> Document:
         identity = sum(name.encode())
@@ -188,32 +163,20 @@ class Documents:
             "statuses": f"{self.api}/statuses/{pull.head_sha}",
         }
         return {
-            "url": api,
             "id": issue.id,
             "node_id": f"PR_{issue.id}",
-            "html_url": html,
-            "diff_url": f"{html}.diff",
-            "patch_url": f"{html}.patch",
+            **self._pull_urls(issue),
             **{f"{name}_url": link for name, link in links.items() if name not in {"self", "html"}},
-            "number": issue.number,
-            "state": issue.state,
             "locked": False,
-            "title": issue.title,
-            "user": self.user(issue.author),
-            "body": issue.body,
-            "created_at": issue.created,
-            "updated_at": issue.updated,
-            "closed_at": issue.closed,
-            "merged_at": pull.merged_at,
-            "merge_commit_sha": pull.merge_sha,
+            **taken(issue, *_ISSUE),
+            **self._authorship(issue.author),
+            **taken(pull, "merged_at", "merge_commit_sha", "draft"),
             **dict.fromkeys(("assignee", "milestone", "auto_merge", "active_lock_reason")),
             **{name: [] for name in ("assignees", "requested_reviewers", "requested_teams")},
             "labels": [self.label(name) for name in issue.labels],
-            "draft": pull.draft,
             "head": self._end(pull.head_repository, pull.head_ref, pull.head_sha),
             "base": self._end(self.name, pull.base_ref, pull.base_sha),
             "_links": {name: {"href": link} for name, link in links.items()},
-            "author_association": self.association(issue.author),
         }
 
     def full_pull(self, issue: Issue, *, mergeable: bool | None, mergeable_state: str) -> Document:
@@ -230,10 +193,7 @@ class Documents:
             "comments": sum(comment.issue == issue.number for comment in self.state.comments),
             "review_comments": 0,
             "maintainer_can_modify": False,
-            "commits": changes.commits,
-            "additions": changes.additions,
-            "deletions": changes.deletions,
-            "changed_files": changes.files,
+            **changes,
         }
 
     def comment(self, comment: Comment) -> Document:
@@ -242,72 +202,49 @@ class Documents:
             "url": f"{self.api}/issues/comments/{comment.id}",
             "html_url": f"{self.html}/{'pull' if issue.pull else 'issues'}/{issue.number}#issuecomment-{comment.id}",
             "issue_url": f"{self.api}/issues/{issue.number}",
-            "id": comment.id,
             "node_id": f"IC_{comment.id}",
-            "user": self.user(comment.author),
-            "created_at": comment.created,
-            "updated_at": comment.updated,
-            "author_association": self.association(comment.author),
-            "body": comment.body,
+            **self._authorship(comment.author),
+            **taken(comment, "id", "body", "created_at", "updated_at"),
         }
 
     def status(self, status: Status) -> Document:
-        creator = self.user(status.creator)
-        return {**self.simple_status(status), "creator": creator}
+        return {**self.simple_status(status), "creator": self.user(status.creator)}
 
     def simple_status(self, status: Status) -> Document:
         return {
             "url": f"{self.api}/statuses/{status.sha}",
             "avatar_url": f"{self.url}/avatars/{self.account(status.creator).id}",
-            "id": status.id,
             "node_id": f"SC_{status.id}",
-            "state": status.state,
-            "description": status.description,
-            "target_url": status.target_url,
-            "context": status.context,
-            "created_at": status.created,
-            "updated_at": status.created,
+            **taken(status, "id", "state", "description", "target_url", "context", "created_at"),
+            "updated_at": status.created_at,
         }
 
     def review(self, review: Review) -> Document:
         html = f"{self.html}/pull/{review.pull}#pullrequestreview-{review.id}"
         pull = f"{self.api}/pulls/{review.pull}"
         return {
-            "id": review.id,
             "node_id": f"PRR_{review.id}",
-            "user": self.user(review.author),
-            "body": review.body,
-            "state": review.state,
+            **self._authorship(review.author),
+            **taken(review, "id", "body", "state", "submitted_at", "commit_id"),
             "html_url": html,
             "pull_request_url": pull,
-            "author_association": self.association(review.author),
             "_links": {"html": {"href": html}, "pull_request": {"href": pull}},
-            "submitted_at": review.submitted,
-            "commit_id": review.commit,
         }
 
     def ruleset(self, ruleset: Ruleset, *, whole: bool, bypass_actors: bool = False) -> Document:
         """whole: as a single one is shown; lists leave the rules out. Only administrators see who may pass them by."""
-        document = ruleset.document
+        names = ("name", "target", "enforcement", *(("conditions", "rules") if whole else ()))
+        links = {"self": f"{self.api}/rulesets/{ruleset.id}", "html": f"{self.html}/rules/{ruleset.id}"}
         shown: Document = {
-            "id": ruleset.id,
-            "name": document["name"],
-            "target": document["target"],
+            **taken(ruleset, "id", "created_at", "updated_at"),
+            **{name: ruleset.document[name] for name in names},
             "source_type": "Repository",
             "source": self.name,
-            "enforcement": document["enforcement"],
             "node_id": f"RRS_{ruleset.id}",
-            "_links": {
-                "self": {"href": f"{self.api}/rulesets/{ruleset.id}"},
-                "html": {"href": f"{self.html}/rules/{ruleset.id}"},
-            },
-            "created_at": ruleset.created,
-            "updated_at": ruleset.updated,
+            "_links": {name: {"href": link} for name, link in links.items()},
         }
-        if whole:
-            shown |= {"conditions": document["conditions"], "rules": document["rules"]}
-            if bypass_actors:
-                shown |= {"bypass_actors": document["bypass_actors"], "current_user_can_bypass": "never"}
+        if bypass_actors:
+            shown |= {"bypass_actors": ruleset.document["bypass_actors"], "current_user_can_bypass": "never"}
         return shown
 
     def ref(self, reference: Reference) -> Document:
@@ -321,9 +258,6 @@ class Documents:
     def object(self, kind: str, sha: str) -> Document:
         return {"type": kind, "sha": sha, "url": f"{self.api}/git/{kind}s/{sha}"}
 
-    def association(self, login: str) -> str:
-        return _ASSOCIATIONS[self.account(login).access]
-
     def _end(self, repository: str, ref: str, sha: str) -> Document:
         owner = repository.partition("/")[0]
         return {
@@ -335,10 +269,14 @@ class Documents:
         }
 
 
+def taken(source: object, *names: str) -> Document:
+    return {name: getattr(source, name) for name in names}
+
+
 def _repository_urls(api: str) -> Document:
     urls = {}
-    for told in _REPOSITORY_URLS.replace("\n", " ").split("|"):
-        name, _, rest = told.strip().partition(" ")
+    for described in _REPOSITORY_URLS.replace("\n", " ").split("|"):
+        name, _, rest = described.strip().partition(" ")
         separate = "" if rest.startswith(("{/", "{?")) or not rest else "/"
         inside = rest if rest.startswith(("git/", "issues/")) else f"{name}{separate}{rest}"
         urls[f"{name}_url"] = f"{api}/{inside}"

@@ -1,15 +1,15 @@
-"""Faults of the double that are switched on by request, for so many answers or seconds."""
+"""What can be wrong with an answer of the double."""
 
 from __future__ import annotations
 
-import threading
 import time
-from typing import Any
 
 import msgspec
 
+from doubles.faults import Switched
 
-class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+
+class Fault(Switched, kw_only=True, forbid_unknown_fields=True):
     """One fault of an answer.
 
     `primary_limit`, `secondary_limit`: as GitHub limits the rate; with ``seconds``, it says how long it still holds;
@@ -18,15 +18,10 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     `half_uploaded`: an upload fails behind GitHub's door, and leaves an empty file in the state `starter`.
     """
 
-    kind: str
     status: int = 0
     """Of a limit: 403 or 429; of a server error: 500, 502, 503."""
-    times: int | None = None
-    """For so many answers."""
     seconds: float | None = None
     """For so long."""
-    after: int = 0
-    """So many answers go by first."""
     delay: float = 2.0
     performed: bool = False
     """Whether what was asked for is done all the same, so that only the answer is lost."""
@@ -34,10 +29,12 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Whether a limit says how long it holds."""
     as_date: bool = False
     """Whether it says so by a date, as a proxy does."""
-    methods: list[str] = []
+    methods: tuple[str, ...] = ()
     path: str = ""
     """Only requests of these methods, and with this in their path; all by default."""
-    until: float = 0.0
+
+    def concerns(self, method: str, path: str) -> bool:
+        return (not self.methods or method in self.methods) and self.path in path
 
 
 KINDS = {
@@ -53,50 +50,15 @@ KINDS = {
 }
 
 
-class Faults:
-    """Those that are switched on; thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._faults: list[Fault] = []
-
-    def put(self, asked: object) -> None:
-        """Switch one on, in place of any of its kind. Raises ValueError telling what was expected."""
-        try:
-            fault = msgspec.convert(asked, Fault)
-        except msgspec.ValidationError as error:
-            raise ValueError(str(error)) from None
-        if fault.kind not in KINDS:
-            raise ValueError(f"kind: expected one of {', '.join(KINDS)}; found {fault.kind!r}")
-        fault.status = fault.status or KINDS[fault.kind]
-        fault.performed |= fault.kind == "half_uploaded"
-        fault.until = time.time() + fault.seconds if fault.seconds is not None else 0.0
-        with self._lock:
-            self._faults = [each for each in self._faults if each.kind != fault.kind] + [fault]
-
-    def clear(self) -> None:
-        with self._lock:
-            self._faults.clear()
-
-    def told(self) -> list[Any]:
-        with self._lock:
-            return [msgspec.to_builtins(fault) for fault in self._faults]
-
-    def take(self, method: str, path: str) -> list[Fault]:
-        """The faults of the answer to this request, each counted down."""
-        taken = []
-        with self._lock:
-            for fault in list(self._faults):
-                if fault.until and time.time() >= fault.until:
-                    self._faults.remove(fault)
-                elif (fault.methods and method not in fault.methods) or fault.path not in path:
-                    continue
-                elif fault.after:
-                    fault.after -= 1
-                else:
-                    taken.append(fault)
-                    if fault.times is not None:
-                        fault.times -= 1
-                        if not fault.times:
-                            self._faults.remove(fault)
-        return taken
+def read_fault(asked: object) -> Fault:
+    """Raises ValueError with what was expected."""
+    try:
+        fault = msgspec.convert(asked, Fault)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+    if fault.kind not in KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}; found {fault.kind!r}")
+    fault.status = fault.status or KINDS[fault.kind]
+    fault.performed |= fault.kind == "half_uploaded"
+    fault.until = time.time() + fault.seconds if fault.seconds is not None else 0.0
+    return fault

@@ -6,39 +6,34 @@ Files are uploaded under `/api/uploads`, as at GitHub Enterprise; github.com has
 from __future__ import annotations
 
 import json
-import subprocess
+import math
 import threading
 import time
 from collections.abc import Callable
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from doubles.github import issue_routes as issues  # they register their routes
-from doubles.github import pull_routes as pulls
-from doubles.github import ref_routes as refs
-from doubles.github import repository_routes as repository
+from doubles.faults import Faults
+from doubles.github import issue_routes, pull_routes, ref_routes, repository_routes  # they register their routes
 from doubles.github.contract import AnswerDoesNotFit, Operation, check_answer, operation, request_faults, takes_a_file
 from doubles.github.documents import Documents
-from doubles.github.double_faults import Fault, Faults
+from doubles.github.double_faults import Fault, read_fault
 from doubles.github.release_routes import leave_half_uploaded
-from doubles.github.repository_git import Git
+from doubles.github.repository_git import Repository
 from doubles.github.routes import ROUTES, Answer, Refused, Request, World, not_found, require_access
 from doubles.github.state import Account, load, save
+from doubles.threaded_server import LoopbackServer, QuietHandler
 
 API_VERSIONS = ("2022-11-28", "2026-03-10")
 _LIMIT = 5000
 
 
-class GitHubDouble(ThreadingHTTPServer):
-    """One repository. Each token stands for an account; whoever else asks is refused."""
-
-    daemon_threads = True
-    allow_reuse_address = True
+class GitHubDouble(LoopbackServer):
+    """One repository. Each token stands for an account; the double refuses any other."""
 
     def __init__(
         self, *, directory: Path, name: str, tokens: dict[str, Account], port: int = 0, state_file: Path | None = None
@@ -47,7 +42,7 @@ class GitHubDouble(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.name = name
         self.tokens = tokens
-        self.faults = Faults()
+        self.faults = Faults(read_fault)
         self.violations: list[str] = []
         """Requests that GitHub's description does not allow, or that the double does not serve."""
         self.broken: list[str] = []
@@ -57,18 +52,15 @@ class GitHubDouble(ThreadingHTTPServer):
         """Is called when a request has come, before it is looked at: somebody else's work, in between."""
         self._state_file = state_file
         self._lock = threading.RLock()
-        git = Git(directory)
+        git = Repository(directory)
         state = load(state_file)
         state.logins.update({account.login: account for account in tokens.values()})
-        self.world = World(state, git, Documents(self.url, name, _default_branch(directory), state, git))
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        default_branch = git.text("symbolic-ref", "--short", "HEAD")
+        self.world = World(state, git, Documents(self.url, name, default_branch, state, git))
 
     def add_fork(self, name: str, directory: Path) -> None:
         """A pull request's head may then be `owner:branch` of it."""
-        self.world.forks[name] = Git(directory)
+        self.world.forks[name] = Repository(directory)
 
     def answer(
         self, method: str, path: str, query: dict[str, str], body: bytes, headers: Any, *, uploads: bool = False
@@ -115,8 +107,8 @@ class GitHubDouble(ThreadingHTTPServer):
             raise Refused(422, f"Invalid request.\n\n{'; '.join(faults)}")
         route = ROUTES[asked.method, asked.template]
         require_access(route, account)
-        told = headers.get("Content-Type", ""), headers.get("Accept", "")
-        return route.handler(self.world, Request(account, path, asked.values, query, document, *told))
+        kinds = headers.get("Content-Type", ""), headers.get("Accept", "")
+        return route.handler(self.world, Request(account, path, asked.values, query, document, *kinds))
 
     def _account(self, authorization: str) -> Account:
         kind, _, token = authorization.partition(" ")
@@ -127,21 +119,21 @@ class GitHubDouble(ThreadingHTTPServer):
         return self.tokens[token]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: GitHubDouble
 
-    def do_GET(self) -> None:  # the names are http.server's
+    def answer(self) -> None:
         address = urlsplit(self.path)
         uploads = address.path.startswith("/api/uploads/")
         path = address.path.removeprefix("/api/uploads" if uploads else "/api/v3")
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body()
         if path.startswith("/_double/"):
             self._control(path.removeprefix("/_double/"), body)
             return
         self.server.meanwhile(self.command, path)
-        faults = {fault.kind: fault for fault in self.server.faults.take(self.command, path)}
+        faults = self.server.faults.take(lambda fault: fault.concerns(self.command, path))
         if "slow" in faults:
             time.sleep(faults.pop("slow").delay)
         lost = not any(fault.performed for fault in faults.values()) and bool(faults)
@@ -160,37 +152,25 @@ class _Handler(BaseHTTPRequestHandler):
         if faults:
             self._spoil(next(iter(faults.values())), answer)
         elif answer and answer.file is not None:
-            self._send(answer.status, answer.file, {}, kind=answer.headers["Content-Type"])
+            self._send(answer.status, answer.file, answer.headers)
         elif answer:
             self._send(answer.status, _encoded(answer.document), answer.headers)
-
-    def do_POST(self) -> None:
-        self.do_GET()
-
-    def do_PATCH(self) -> None:
-        self.do_GET()
-
-    def do_PUT(self) -> None:
-        self.do_GET()
-
-    def do_DELETE(self) -> None:
-        self.do_GET()
 
     def _spoil(self, fault: Fault, answer: Answer | None) -> None:
         if fault.kind == "cut":
             self._cut(_encoded(answer.document) if answer else b"")
         elif fault.kind == "unreadable":
             page = b"<html><body>Please log in to the network.</body></html>"
-            self._send(fault.status, page, {}, kind="text/html; charset=utf-8")
+            self._send(fault.status, page, {"Content-Type": "text/html; charset=utf-8"})
         elif fault.kind == "primary_limit":
-            until = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(_whole_seconds(fault.until))}
+            until = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(math.ceil(fault.until))}
             headers = until if fault.headers else {}
             self._refuse(fault.status, "API rate limit exceeded for installation ID 1.", headers)
         elif fault.kind == "secondary_limit":
-            told = str(max(_whole_seconds(fault.until - time.time()), 1))
+            wait = str(max(math.ceil(fault.until - time.time()), 1))
             if fault.as_date:
-                told = formatdate(_whole_seconds(fault.until), usegmt=True)
-            left = {"retry-after": told} if fault.headers else {}
+                wait = formatdate(math.ceil(fault.until), usegmt=True)
+            left = {"retry-after": wait} if fault.headers else {}
             message = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
             self._refuse(fault.status, message, left)
         else:
@@ -202,11 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _cut(self, body: bytes) -> None:
         """Promise more than is sent."""
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json; charset=utf-8")
-        self.send_header("Content-Length", str(len(body) + 100))
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2])
+        self.reply(200, body[: len(body) // 2], {**_JSON, "Content-Length": str(len(body) + 100)}.items())
         self.close_connection = True
 
     def _control(self, name: str, body: bytes) -> None:
@@ -219,20 +195,18 @@ class _Handler(BaseHTTPRequestHandler):
             elif name == "forks" and self.command == "PUT":
                 asked = json.loads(body)
                 server.add_fork(asked["name"], Path(asked["directory"]))
-            told = {
-                "faults": server.faults.told(),
+            shown = {
+                "faults": server.faults.shown(),
                 "forks": sorted(server.world.forks),
                 "violations": server.violations + server.broken,
                 "requests": server.requests,
                 "dispatches": msgspec.to_builtins(server.world.state.dispatches),
             }
-            self._send(200, _encoded({name: told[name]}), {})
+            self._send(200, _encoded({name: shown[name]}), {})
         except (ValueError, KeyError) as error:
             self._send(400, _encoded({"message": str(error)}), {})
 
-    def _send(
-        self, status: int, body: bytes, headers: dict[str, str], *, kind: str = "application/json; charset=utf-8"
-    ) -> None:
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         used = len(self.server.requests)
         every = {
             "x-ratelimit-limit": str(_LIMIT),
@@ -240,29 +214,13 @@ class _Handler(BaseHTTPRequestHandler):
             "x-ratelimit-used": str(used),
             "x-ratelimit-reset": str(int(time.time()) + 3600),
             "x-ratelimit-resource": "core",
+            **(_JSON if body else {}),
             **headers,
         }
-        self.send_response(status)
-        if body:
-            self.send_header("Content-Type", kind)
-        if status != 204:
-            self.send_header("Content-Length", str(len(body)))
-        for header, value in every.items():
-            self.send_header(header, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
-        """Say nothing; what was asked for is under `/_double/requests`."""
+        self.reply(status, body, every.items())
 
 
-def _default_branch(directory: Path) -> str:
-    command = ["git", "-C", str(directory), "symbolic-ref", "--short", "HEAD"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def _whole_seconds(moment: float) -> int:
-    return -int(-moment // 1)
+_JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 
 def _encoded(document: object) -> bytes:

@@ -12,14 +12,16 @@ from typing import Any
 import httpx
 import pytest
 
+from clients.git import Git
 from clients.settings import GitHubSettings
 from doubles.github.__main__ import accounts
 from doubles.github.double_server import GitHubDouble
 from doubles.github.state import Account
 from doubles.threaded_server import serving_in_thread
-from scripts.git_commands import SOMEBODY, git
 
 NAME = "ana/weather"
+SOMEBODY = dict.fromkeys(("user.name", "user.email"), "a@b.example")
+"""An author, as Git's settings, where it does not matter who it is."""
 
 
 @dataclass
@@ -105,7 +107,7 @@ class Double:
         return list(self.server.requests)
 
     def head(self, branch: str) -> str:
-        return git(self.git, "rev-parse", f"refs/heads/{branch}")
+        return Git(self.git).text("rev-parse", f"refs/heads/{branch}")
 
     def commit(self, branch: str, files: dict[str, str], *, start: str = "") -> str:
         """Put a commit with these files onto a branch, as a push would. start: where a new branch begins."""
@@ -114,24 +116,29 @@ class Double:
 
 def add_commit(directory: Path, branch: str, files: dict[str, str], *, start: str = "") -> str:
     """Put a commit onto a branch of a bare repository without a working tree; the commit."""
-    known = git(directory, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
-    parent = known or (git(directory, "rev-parse", f"{start}^{{commit}}") if start else "")
     index = directory / f"index-{threading.get_ident()}"
-    environment = {**SOMEBODY, "GIT_INDEX_FILE": str(index)}
+    git = Git(directory, settings=SOMEBODY, environment={"GIT_INDEX_FILE": str(index)})
+    known = git.text("for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
+    parent = known or (git.text("rev-parse", f"{start}^{{commit}}") if start else "")
     try:
         if parent:
-            git(directory, "read-tree", parent, environment=environment)
+            git.text("read-tree", parent)
         for path, text in files.items():
-            blob = git(directory, "hash-object", "-w", "--stdin", given=text)
-            git(directory, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", environment=environment)
-        tree = git(directory, "write-tree", environment=environment)
+            blob = git.text("hash-object", "-w", "--stdin", given=text)
+            git.text("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
+        tree = git.text("write-tree")
     finally:
         index.unlink(missing_ok=True)
     parents = ("-p", parent) if parent else ()
-    message = f"Change {', '.join(files)}"
-    sha = git(directory, "commit-tree", tree, *parents, "-m", message, environment=SOMEBODY)
-    git(directory, "update-ref", f"refs/heads/{branch}", sha)
+    sha = git.text("commit-tree", tree, *parents, "-m", f"Change {', '.join(files)}")
+    git.text("update-ref", f"refs/heads/{branch}", sha)
     return sha
+
+
+def made_repository(directory: Path) -> Path:
+    """A new bare repository without commits."""
+    Git(directory.parent).text("init", "--quiet", "--bare", "--initial-branch=master", directory.name)
+    return directory
 
 
 @contextlib.contextmanager
@@ -155,10 +162,9 @@ def serving(git: Path, *, name: str = NAME, state_file: Path | None = None) -> I
 @pytest.fixture
 def github_double(tmp_path: Path) -> Iterator[Double]:
     """The double in front of a bare repository in which `master`, `test` and `dev` start from one commit."""
-    repository = tmp_path / "github.git"
-    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=master", repository.name)
+    repository = made_repository(tmp_path / "github.git")
     add_commit(repository, "master", {"README.md": "Weather\n"})
     for branch in ("test", "dev"):
-        git(repository, "branch", branch, "master")
+        Git(repository).text("branch", branch, "master")
     with serving(repository) as double:
         yield double

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from doubles.github.pull_routes import refresh
-from doubles.github.routes import (
-    LONGEST_BODY,
-    REPOSITORY,
-    Answer,
-    Request,
-    World,
-    invalid,
-    issue_of,
-    not_found,
-    page,
-    require_served,
-    serves,
-)
+from doubles.github.routes import LONGEST_BODY, REPOSITORY, Answer, Request, World, invalid, serves, the_one
 from doubles.github.state import Comment, Issue, now
 
 _ISSUE = f"{REPOSITORY}/issues/{{issue_number}}"
@@ -24,7 +14,7 @@ _COMMENT = f"{REPOSITORY}/issues/comments/{{comment_id}}"
 
 @serves("GET", f"{REPOSITORY}/issues")
 def list_issues(world: World, request: Request) -> Answer:
-    require_served(request, "state", "labels", "creator", "sort", "direction")
+    request.require_served("state", "labels", "creator", "sort", "direction")
     query = request.query
     wanted = {label for label in query.get("labels", "").split(",") if label}
     for issue in world.state.issues:
@@ -36,68 +26,60 @@ def list_issues(world: World, request: Request) -> Answer:
         and wanted <= set(issue.labels)
         and query.get("creator", issue.author) == issue.author
     ]
-    by_update = query.get("sort") == "updated"
-    found.sort(
-        key=lambda issue: (issue.updated if by_update else issue.created, issue.number),
-        reverse=query.get("direction", "desc") == "desc",
-    )
-    return page(world, request, found, world.documents.issue)
+    return world.page(request, request.ordered(found, "desc"), world.documents.issue)
 
 
 @serves("POST", f"{REPOSITORY}/issues", needs="comment", permission="issues=write")
 def create_issue(world: World, request: Request) -> Answer:
     body, moment = request.body, now()
     _require_fitting(body.get("body"), "Issue", "body", "custom")
-    labels = [label if isinstance(label, str) else label["name"] for label in body.get("labels", [])]
     issue = Issue(
         world.state.new_number(), world.state.new_id(), str(body["title"]), body.get("body"), request.account.login,
-        moment, moment, labels,
+        moment, moment, _labels(body),
     )  # fmt: skip
     world.state.issues.append(issue)
-    return Answer(201, world.documents.issue(issue), {"Location": f"{world.documents.api}/issues/{issue.number}"})
+    return world.created(f"issues/{issue.number}", world.documents.issue(issue))
 
 
 @serves("GET", _ISSUE)
 def get_issue(world: World, request: Request) -> Answer:
-    issue = issue_of(world, request)
+    issue = world.issue(request)
     refresh(world, issue)
     return Answer(200, world.documents.issue(issue))
 
 
 @serves("PATCH", _ISSUE, needs="write", permission="issues=write")
 def update_issue(world: World, request: Request) -> Answer:
-    issue, body = issue_of(world, request), request.body or {}
+    issue, body = world.issue(request), request.body or {}
     _require_fitting(body.get("body"), "Issue", "body", "custom")
     issue.title = str(body.get("title", issue.title))
     issue.body = body.get("body", issue.body)
     if "labels" in body:
-        issue.labels = [label if isinstance(label, str) else label["name"] for label in body["labels"]]
+        issue.labels = _labels(body)
     if body.get("state", issue.state) != issue.state:
-        issue.state = body["state"]
-        issue.closed = now() if issue.state == "closed" else None
+        issue.set_state(body["state"])
         issue.state_reason = body.get("state_reason", "completed" if issue.state == "closed" else "reopened")
-    issue.updated = now()
+    issue.updated_at = now()
     return Answer(200, world.documents.issue(issue))
 
 
 @serves("GET", f"{_ISSUE}/comments")
 def list_comments(world: World, request: Request) -> Answer:
-    require_served(request, "since")
-    number = issue_of(world, request).number
+    request.require_served("since")
+    number = world.issue(request).number
     since = request.query.get("since", "")
-    found = [one for one in world.state.comments if one.issue == number and one.updated >= since]
-    return page(world, request, found, world.documents.comment)
+    found = [one for one in world.state.comments if one.issue == number and one.updated_at >= since]
+    return world.page(request, found, world.documents.comment)
 
 
 @serves("POST", f"{_ISSUE}/comments", needs="comment", permission="issues=write; pull_requests=write")
 def create_comment(world: World, request: Request) -> Answer:
-    issue, text, moment = issue_of(world, request), request.body["body"], now()
+    issue, text, moment = world.issue(request), request.body["body"], now()
     _require_comment(text)
     comment = Comment(world.state.new_id(), issue.number, request.account.login, text, moment, moment)
     world.state.comments.append(comment)
-    issue.updated = moment
-    location = f"{world.documents.api}/issues/comments/{comment.id}"
-    return Answer(201, world.documents.comment(comment), {"Location": location})
+    issue.updated_at = moment
+    return world.created(f"issues/comments/{comment.id}", world.documents.comment(comment))
 
 
 @serves("GET", _COMMENT)
@@ -109,7 +91,7 @@ def get_comment(world: World, request: Request) -> Answer:
 def update_comment(world: World, request: Request) -> Answer:
     comment = _comment(world, request)
     _require_comment(request.body["body"])
-    comment.body, comment.updated = request.body["body"], now()
+    comment.body, comment.updated_at = request.body["body"], now()
     return Answer(200, world.documents.comment(comment))
 
 
@@ -120,11 +102,11 @@ def delete_comment(world: World, request: Request) -> Answer:
 
 
 def _comment(world: World, request: Request) -> Comment:
-    identity = request.number("comment_id")
-    found = next((comment for comment in world.state.comments if comment.id == identity), None)
-    if found is None:
-        raise not_found()
-    return found
+    return the_one(comment for comment in world.state.comments if comment.id == request.number("comment_id"))
+
+
+def _labels(body: dict[str, Any]) -> list[str]:
+    return [label if isinstance(label, str) else label["name"] for label in body.get("labels", [])]
 
 
 def _require_comment(text: str) -> None:

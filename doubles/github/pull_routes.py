@@ -3,18 +3,7 @@
 from __future__ import annotations
 
 from doubles.github.repository_git import Conflict
-from doubles.github.routes import (
-    REPOSITORY,
-    Answer,
-    Refused,
-    Request,
-    World,
-    invalid,
-    issue_of,
-    page,
-    require_served,
-    serves,
-)
+from doubles.github.routes import REPOSITORY, Answer, Refused, Request, World, invalid, serves
 from doubles.github.ruleset_checks import violations
 from doubles.github.state import Issue, Pull, Review, now
 
@@ -24,7 +13,7 @@ _REVIEWS = {"APPROVE": "APPROVED", "REQUEST_CHANGES": "CHANGES_REQUESTED", "COMM
 
 @serves("GET", f"{REPOSITORY}/pulls")
 def list_pulls(world: World, request: Request) -> Answer:
-    require_served(request, "state", "head", "base", "sort", "direction")
+    request.require_served("state", "head", "base", "sort", "direction")
     query, found = request.query, []
     for issue in world.state.issues:
         if issue.pull is None:
@@ -37,12 +26,8 @@ def list_pulls(world: World, request: Request) -> Answer:
             and query.get("base", issue.pull.base_ref) == issue.pull.base_ref
         ):
             found.append(issue)
-    by_update = query.get("sort") == "updated"
-    found.sort(
-        key=lambda issue: (issue.updated if by_update else issue.created, issue.number),
-        reverse=query.get("direction", "asc" if "sort" in query and query["sort"] != "created" else "desc") == "desc",
-    )
-    return page(world, request, found, world.documents.pull)
+    direction = "desc" if query.get("sort", "created") == "created" else "asc"
+    return world.page(request, request.ordered(found, direction), world.documents.pull)
 
 
 @serves("POST", f"{REPOSITORY}/pulls", needs="comment", permission="pull_requests=write")
@@ -71,21 +56,19 @@ def create_pull(world: World, request: Request) -> Answer:
         moment, moment, pull=pull,
     )  # fmt: skip
     world.state.issues.append(issue)
-    return Answer(201, _shown(world, issue), {"Location": f"{documents.api}/pulls/{issue.number}"})
+    return world.created(f"pulls/{issue.number}", _shown(world, issue))
 
 
 @serves("GET", _PULL)
 def get_pull(world: World, request: Request) -> Answer:
-    issue = issue_of(world, request, "pull_number")
+    issue, _ = world.pull(request)
     refresh(world, issue)
     return Answer(200, _shown(world, issue))
 
 
 @serves("PATCH", _PULL, needs="write", permission="pull_requests=write")
 def update_pull(world: World, request: Request) -> Answer:
-    issue, body = issue_of(world, request, "pull_number"), request.body or {}
-    pull = issue.pull
-    assert pull is not None
+    (issue, pull), body = world.pull(request), request.body or {}
     refresh(world, issue)
     if "base" in body:
         base = world.git.head(body["base"])
@@ -97,19 +80,16 @@ def update_pull(world: World, request: Request) -> Answer:
     if body.get("state", issue.state) != issue.state:
         if pull.merged_at:
             raise invalid("PullRequest", "state", "Cannot change the state of a merged pull request.")
-        issue.state = body["state"]
-        issue.closed = now() if issue.state == "closed" else None
+        issue.set_state(body["state"])
         refresh(world, issue)
-    issue.updated = now()
+    issue.updated_at = now()
     return Answer(200, _shown(world, issue))
 
 
 @serves("PUT", f"{_PULL}/merge", needs="write", permission="contents=write")
 def merge_pull(world: World, request: Request) -> Answer:
-    issue, body = issue_of(world, request, "pull_number"), request.body or {}
+    (issue, pull), body = world.pull(request), request.body or {}
     refresh(world, issue)
-    pull = issue.pull
-    assert pull is not None
     if issue.state != "open" or pull.draft:
         raise Refused(405, "Pull Request is not mergeable")
     if body.get("sha", pull.head_sha) != pull.head_sha:
@@ -122,26 +102,26 @@ def merge_pull(world: World, request: Request) -> Answer:
         raise Refused(405, "\n\n".join(["Repository rule violations found", *held, ""]))
     message = body.get("commit_title") or f"Merge pull request #{issue.number} from {pull.head_ref}\n\n{issue.title}"
     try:
-        pull.merge_sha = world.git.merge(pull.base_ref, pull.head_sha, message, method)
+        pull.merge_commit_sha = world.git.merge(pull.base_ref, pull.head_sha, message, method)
     except Conflict:
         raise Refused(405, "Pull Request is not mergeable") from None
-    issue.state, issue.closed, issue.updated = "closed", now(), now()
-    pull.merged_at, pull.merged_by = issue.closed, request.account.login
-    return Answer(200, {"sha": pull.merge_sha, "merged": True, "message": "Pull Request successfully merged"})
+    issue.set_state("closed")
+    issue.updated_at = pull.merged_at = issue.closed_at
+    pull.merged_by = request.account.login
+    return Answer(200, {"sha": pull.merge_commit_sha, "merged": True, "message": "Pull Request successfully merged"})
 
 
 @serves("GET", f"{_PULL}/reviews")
 def list_reviews(world: World, request: Request) -> Answer:
-    number = issue_of(world, request, "pull_number").number
-    found = [review for review in world.state.reviews if review.pull == number]
-    return page(world, request, found, world.documents.review)
+    issue, _ = world.pull(request)
+    found = [review for review in world.state.reviews if review.pull == issue.number]
+    return world.page(request, found, world.documents.review)
 
 
 @serves("POST", f"{_PULL}/reviews", needs="comment", permission="pull_requests=write")
 def create_review(world: World, request: Request) -> Answer:
-    issue, body, account = issue_of(world, request, "pull_number"), request.body or {}, request.account
+    (issue, pull), body, account = world.pull(request), request.body or {}, request.account
     refresh(world, issue)
-    assert issue.pull is not None
     event = body.get("event")
     if event not in _REVIEWS or body.get("comments"):
         raise NotImplementedError("the double takes whole reviews only, without comments on lines")
@@ -152,7 +132,7 @@ def create_review(world: World, request: Request) -> Answer:
         raise Refused(422, "Unprocessable Entity", ["GitHub Actions is not permitted to approve pull requests."])
     review = Review(
         world.state.new_id(), issue.number, account.login, _REVIEWS[event], body.get("body") or "",
-        body.get("commit_id") or issue.pull.head_sha, now(),
+        body.get("commit_id") or pull.head_sha, now(),
     )  # fmt: skip
     world.state.reviews.append(review)
     return Answer(200, world.documents.review(review))
@@ -165,10 +145,10 @@ def refresh(world: World, issue: Issue) -> None:
         return
     head = _head(world, pull.head_repository, pull.head_ref)
     if not head:
-        issue.state, issue.closed = "closed", now()
+        issue.set_state("closed")
     elif head != pull.head_sha:
         pull.head_sha, pull.base_sha = head, world.git.head(pull.base_ref)
-        issue.updated = now()
+        issue.updated_at = now()
 
 
 def _head(world: World, repository: str, branch: str) -> str:

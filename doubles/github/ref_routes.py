@@ -5,17 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from doubles.github.repository_git import Reference
-from doubles.github.routes import (
-    REPOSITORY,
-    Answer,
-    Refused,
-    Request,
-    World,
-    invalid,
-    not_found,
-    require_served,
-    serves,
-)
+from doubles.github.routes import REPOSITORY, Answer, Refused, Request, World, invalid, not_found, serves, the_one
 from doubles.github.ruleset_checks import rules_of
 from doubles.github.state import Account, Dispatch, now
 
@@ -27,15 +17,12 @@ _NONE = "0" * 40
 
 @serves("GET", f"{REPOSITORY}/git/ref/{{ref}}")
 def get_ref(world: World, request: Request) -> Answer:
-    found = world.git.reference(_name(request))
-    if found is None:
-        raise not_found()
-    return Answer(200, world.documents.ref(found))
+    return Answer(200, world.documents.ref(the_one([world.git.reference(_name(request))])))
 
 
 @serves("GET", f"{REPOSITORY}/git/matching-refs/{{ref}}")
 def list_matching_refs(world: World, request: Request) -> Answer:
-    require_served(request)
+    request.require_served()
     return Answer(200, [world.documents.ref(found) for found in world.git.references(_name(request))])
 
 
@@ -55,7 +42,7 @@ def create_ref(world: World, request: Request) -> Answer:
         raise Refused(422, "Reference update failed")
     made = world.git.reference(name)
     assert made is not None
-    return Answer(201, world.documents.ref(made), {"Location": f"{world.documents.api}/git/{name}"})
+    return world.created(f"git/{name}", world.documents.ref(made))
 
 
 @serves("PATCH", _REF, needs="write", permission=_CONTENTS)
@@ -91,7 +78,7 @@ def create_tag(world: World, request: Request) -> Answer:
         body["tag"], body["object"], body["type"], body["message"], tagger.get("name", account.login),
         tagger.get("email", f"{account.id}+{account.login}@users.noreply.github.com"), tagger.get("date", now()),
     )  # fmt: skip
-    return Answer(201, _tag(world, sha), {"Location": f"{world.documents.api}/git/tags/{sha}"})
+    return world.created(f"git/tags/{sha}", _tag(world, sha))
 
 
 @serves("GET", f"{REPOSITORY}/git/tags/{{tag_sha}}")
@@ -107,7 +94,7 @@ def get_tag(world: World, request: Request) -> Answer:
 def dispatch_workflow(world: World, request: Request) -> Answer:
     workflow, body = request.values["workflow_id"], request.body
     if body.get("return_run_details"):
-        raise NotImplementedError("the double runs no workflow of which it could tell")
+        raise NotImplementedError("the double runs no workflow")
     ref = body["ref"].removeprefix("refs/heads/").removeprefix("refs/tags/")
     commit = world.git.resolve(ref)
     if not commit:
@@ -137,10 +124,10 @@ def _reference(world: World, request: Request) -> Reference:
     return found
 
 
-def _require_allowed(world: World, name: str, kind: str, told: str) -> None:
+def _require_allowed(world: World, name: str, kind: str, reason: str) -> None:
     """Raises Refused when a ruleset forbids it."""
     if any(rule["type"] == kind for _, rule in rules_of(world.state, name, world.documents.default_branch)):
-        raise invalid("Ref", "", f"Repository rule violations found\n\n{told}\n\n")
+        raise invalid("Ref", "", f"Repository rule violations found\n\n{reason}\n\n")
 
 
 def _require_known_workflows(world: World, account: Account, sha: str) -> None:

@@ -6,7 +6,8 @@ import hashlib
 import re
 from typing import Any
 
-from doubles.github.routes import REPOSITORY, Answer, Refused, Request, World, invalid, not_found, page, serves
+from doubles.github.documents import taken
+from doubles.github.routes import REPOSITORY, Answer, Refused, Request, World, invalid, not_found, serves, the_one
 from doubles.github.state import Asset, Release, now
 
 _RELEASES = f"{REPOSITORY}/releases"
@@ -21,7 +22,7 @@ _LONGEST_BODY = 125_000
 def list_releases(world: World, request: Request) -> Answer:
     """The newest first. Drafts are shown to those who may write."""
     found = [release for release in reversed(world.state.releases) if _may_see(request, release)]
-    return page(world, request, found, lambda release: _shown(world, release))
+    return world.page(request, found, lambda release: _shown(world, release))
 
 
 @serves("POST", _RELEASES, needs="write", permission=_PERMISSION)
@@ -36,25 +37,19 @@ def create_release(world: World, request: Request) -> Answer:
     if not body.get("draft", False):
         _publish(world, release, body.get("make_latest", "true"))
     world.state.releases.append(release)
-    location = f"{world.documents.api}/releases/{release.id}"
-    return Answer(201, _shown(world, release), {"Location": location})
+    return world.created(f"releases/{release.id}", _shown(world, release))
 
 
 @serves("GET", f"{_RELEASES}/latest")
 def get_latest_release(world: World, request: Request) -> Answer:
-    found = next((each for each in world.state.releases if each.id == world.state.latest_release), None)
-    if found is None:
-        raise not_found()
+    found = the_one(each for each in world.state.releases if each.id == world.state.latest_release)
     return Answer(200, _shown(world, found))
 
 
 @serves("GET", f"{_RELEASES}/tags/{{tag}}")
 def get_release_by_tag(world: World, request: Request) -> Answer:
     """A draft has no tag by which it could be found."""
-    found = _published(world, request.values["tag"])
-    if found is None:
-        raise not_found()
-    return Answer(200, _shown(world, found))
+    return Answer(200, _shown(world, the_one([_published(world, request.values["tag"])])))
 
 
 @serves("GET", _RELEASE)
@@ -70,13 +65,11 @@ def update_release(world: World, request: Request) -> Answer:
         raise NotImplementedError("the double does not make a draft of a published release")
     if body.get("tag_name", release.tag_name) != release.tag_name and not release.draft:
         raise NotImplementedError("the double does not move a published release to another tag")
-    release.tag_name = body.get("tag_name", release.tag_name)
-    release.name = body.get("name", release.name)
-    release.body = body.get("body", release.body)
-    release.prerelease = body.get("prerelease", release.prerelease)
+    for name in ("tag_name", "name", "body", "prerelease"):
+        setattr(release, name, body.get(name, getattr(release, name)))
     if not body.get("draft", release.draft):
         _publish(world, release, body.get("make_latest", "true" if release.draft else "false"))
-    release.updated = now()
+    release.updated_at = now()
     return Answer(200, _shown(world, release))
 
 
@@ -93,7 +86,7 @@ def delete_release(world: World, request: Request) -> Answer:
 @serves("GET", f"{_RELEASE}/assets")
 def list_assets(world: World, request: Request) -> Answer:
     release = _release(world, request)
-    return page(world, request, release.assets, lambda asset: _asset_shown(world, release, asset))
+    return world.page(request, release.assets, lambda asset: _asset_shown(world, release, asset))
 
 
 @serves("POST", f"{_RELEASE}/assets", needs="write", permission="contents=write")
@@ -142,10 +135,7 @@ def _may_see(request: Request, release: Release) -> bool:
 
 def _release(world: World, request: Request) -> Release:
     identity = request.number("release_id")
-    found = next((each for each in world.state.releases if each.id == identity and _may_see(request, each)), None)
-    if found is None:
-        raise not_found()
-    return found
+    return the_one(each for each in world.state.releases if each.id == identity and _may_see(request, each))
 
 
 def _published(world: World, tag: str) -> Release | None:
@@ -154,11 +144,12 @@ def _published(world: World, tag: str) -> Release | None:
 
 def _asset(world: World, request: Request) -> tuple[Release, Asset]:
     identity = request.number("asset_id")
-    for release in world.state.releases:
-        for asset in release.assets:
-            if asset.id == identity and _may_see(request, release):
-                return release, asset
-    raise not_found()
+    return the_one(
+        (release, asset)
+        for release in world.state.releases
+        for asset in release.assets
+        if asset.id == identity and _may_see(request, release)
+    )
 
 
 def _publish(world: World, release: Release, make_latest: str) -> None:
@@ -168,12 +159,12 @@ def _publish(world: World, release: Release, make_latest: str) -> None:
         raise invalid("Release", "tag_name", "", "already_exists")
     tag = f"refs/tags/{release.tag_name}"
     if world.git.reference(tag) is None:
-        target = world.git.resolve(release.target)
+        target = world.git.resolve(release.target_commitish)
         if not target:
             raise invalid("Release", "target_commitish", "", "invalid")
         world.git.move_reference(tag, target, "0" * 40)
     if release.draft:
-        release.draft, release.published = False, now()
+        release.draft, release.published_at = False, now()
     if make_latest == "legacy":
         raise NotImplementedError("the double does not compare versions to find the latest release")
     if make_latest == "true" and not release.prerelease:
@@ -197,19 +188,11 @@ def _shown(world: World, release: Release) -> dict[str, Any]:
         "assets_url": f"{api}/assets",
         "upload_url": f"{uploads}{{?name,label}}",
         "html_url": f"{html}/releases/tag/{place}",
-        "id": release.id,
         "node_id": f"RE_{release.id}",
         "author": world.documents.user(release.author),
-        "tag_name": release.tag_name,
-        "target_commitish": release.target,
-        "name": release.name,
-        "body": release.body,
-        "draft": release.draft,
+        **taken(release, "id", "tag_name", "target_commitish", "name", "body", "draft", "prerelease"),
+        **taken(release, "created_at", "updated_at", "published_at"),
         "immutable": False,
-        "prerelease": release.prerelease,
-        "created_at": release.created,
-        "updated_at": release.updated,
-        "published_at": release.published,
         "tarball_url": None if release.draft else f"{world.documents.api}/tarball/{release.tag_name}",
         "zipball_url": None if release.draft else f"{world.documents.api}/zipball/{release.tag_name}",
         "assets": [_asset_shown(world, release, asset) for asset in release.assets],
@@ -220,17 +203,12 @@ def _asset_shown(world: World, release: Release, asset: Asset) -> dict[str, Any]
     whole = asset.state == "uploaded"
     return {
         "url": f"{world.documents.api}/releases/assets/{asset.id}",
-        "id": asset.id,
         "node_id": f"RA_{asset.id}",
-        "name": asset.name,
-        "label": asset.label,
+        **taken(asset, "id", "name", "label", "content_type", "state", "created_at"),
         "uploader": world.documents.user(asset.uploader),
-        "content_type": asset.content_type,
-        "state": asset.state,
         "size": len(asset.content),
         "digest": f"sha256:{hashlib.sha256(asset.content).hexdigest()}" if whole else None,
         "download_count": 0,
-        "created_at": asset.created,
-        "updated_at": asset.created,
+        "updated_at": asset.created_at,
         "browser_download_url": f"{world.documents.html}/releases/download/{release.tag_name}/{asset.name}",
     }

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+
+from clients.git import Git
 
 
 class Conflict(Exception):
     """The two commits cannot be merged."""
-
-
-@dataclass(frozen=True)
-class Commit:
-    """What `git log` tells of one commit."""
-
-    sha: str
-    tree: str
-    parents: tuple[str, ...]
-    name: str
-    email: str
-    date: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -52,20 +41,12 @@ class Tag:
 
 
 @dataclass(frozen=True)
-class Changes:
-    """How a head differs from the base it is to be merged into."""
-
-    commits: int
-    files: int
-    additions: int
-    deletions: int
-
-
-@dataclass(frozen=True)
-class Git:
+class Repository(Git):
     """A bare repository, or a working one whose branches are pushed to."""
 
-    directory: Path
+    settings: Mapping[str, str] = field(
+        default_factory=lambda: {"user.name": "GitHub", "user.email": "noreply@github.com"}
+    )
 
     def head(self, branch: str) -> str:
         """The commit that a branch is at; empty when there is no such branch."""
@@ -75,24 +56,19 @@ class Git:
         """The commit of a SHA, branch or tag; empty when there is none."""
         return self._try("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
 
-    def commit(self, sha: str) -> Commit:
-        told = self._run("log", "-1", "--date=iso-strict", "--format=%T%n%P%n%an%n%ae%n%cI%n%B", sha)
-        tree, parents, name, email, date, message = told.split("\n", 5)
-        return Commit(sha, tree, tuple(parents.split()), name, email, date, message.strip())
-
     def contains(self, descendant: str, ancestor: str) -> bool:
-        return self._git("merge-base", "--is-ancestor", ancestor, descendant).returncode == 0
+        return self.succeeds("merge-base", "--is-ancestor", ancestor, descendant)
 
-    def changes(self, base: str, head: str) -> Changes:
-        told = self._run("diff", "--shortstat", f"{base}...{head}")
-        files, additions, deletions = (
-            int(found[1]) if (found := re.search(rf"(\d+) {word}", told)) else 0
-            for word in ("file", "insertion", "deletion")
-        )
-        return Changes(int(self._run("rev-list", "--count", f"{base}..{head}")), files, additions, deletions)
+    def changes(self, base: str, head: str) -> dict[str, int]:
+        """How a head differs from the base that it is to be merged into, in GitHub's terms."""
+        summary = self.text("diff", "--shortstat", f"{base}...{head}")
+        words = {"changed_files": "file", "additions": "insertion", "deletions": "deletion"}
+        found = {name: re.search(rf"(\d+) {word}", summary) for name, word in words.items()}
+        counts = {name: int(match[1]) if match else 0 for name, match in found.items()}
+        return {"commits": int(self.text("rev-list", "--count", f"{base}..{head}")), **counts}
 
     def fetch(self, other: Path, sha: str, ref: str) -> None:
-        self._run("fetch", "--quiet", str(other), f"+{sha}:{ref}")
+        self.text("fetch", "--quiet", str(other), f"+{sha}:{ref}")
 
     def merge(self, branch: str, head: str, message: str, method: str) -> str:
         """Move ``branch`` to a merge (or squashed) commit; the commit. Raises Conflict."""
@@ -101,9 +77,8 @@ class Git:
         if not tree:
             raise Conflict(f"{head} does not merge into {branch}")
         parents = ("-p", base) if method == "squash" else ("-p", base, "-p", head)
-        identity = ("-c", "user.name=GitHub", "-c", "user.email=noreply@github.com")
-        merged = self._run(*identity, "commit-tree", tree.splitlines()[0], *parents, "-m", message)
-        self._run("update-ref", f"refs/heads/{branch}", merged, base)
+        merged = self.text("commit-tree", tree.splitlines()[0], *parents, "-m", message)
+        self.text("update-ref", f"refs/heads/{branch}", merged, base)
         return merged
 
     def kind(self, sha: str) -> str:
@@ -112,56 +87,46 @@ class Git:
 
     def references(self, prefix: str) -> list[Reference]:
         """Those whose names start so, whether or not that is where a part of the name ends."""
-        told = self._run("for-each-ref", "--format=%(refname) %(objectname) %(objecttype)").splitlines()
-        found = [Reference(*line.split(" ")) for line in told]
+        lines = self.text("for-each-ref", "--format=%(refname) %(objectname) %(objecttype)").splitlines()
+        found = [Reference(*line.split(" ")) for line in lines]
         return [each for each in found if each.name.startswith(prefix)]
 
     def reference(self, name: str) -> Reference | None:
         return next((each for each in self.references(name) if each.name == name), None)
 
     def is_reference_name(self, name: str) -> bool:
-        return self._git("check-ref-format", name).returncode == 0
+        return self.succeeds("check-ref-format", name)
 
     def move_reference(self, name: str, sha: str, before: str) -> bool:
         """Point it at another object if it is where it is believed to be; before: zeros when it is to be made."""
-        return self._git("update-ref", name, sha, before).returncode == 0
+        return self.succeeds("update-ref", name, sha, before)
 
     def delete_reference(self, name: str) -> None:
-        self._run("update-ref", "-d", name)
+        self.text("update-ref", "-d", name)
 
     def make_tag(self, name: str, target: str, kind: str, message: str, tagger: str, email: str, date: str) -> str:
         """The SHA of the object, which no ref names yet."""
         seconds = int(datetime.fromisoformat(date).timestamp())
         content = f"object {target}\ntype {kind}\ntag {name}\ntagger {tagger} <{email}> {seconds} +0000\n\n{message}"
-        return self._run("hash-object", "-t", "tag", "-w", "--stdin", given=content)
+        return self.text("hash-object", "-t", "tag", "-w", "--stdin", given=content)
 
     def tag(self, sha: str) -> Tag:
-        head, _, message = self._git("cat-file", "tag", sha).stdout.partition("\n\n")
-        said = dict(line.split(" ", 1) for line in head.splitlines())
-        person, _, moment = said["tagger"].rpartition("> ")
+        head, _, message = self.output("cat-file", "tag", sha).decode().partition("\n\n")
+        fields = dict(line.split(" ", 1) for line in head.splitlines())
+        person, _, moment = fields["tagger"].rpartition("> ")
         tagger, _, email = person.partition(" <")
         date = datetime.fromtimestamp(int(moment.split(" ")[0]), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return Tag(said["tag"], sha, said["object"], said["type"], message, tagger, email, date)
+        return Tag(fields["tag"], sha, fields["object"], fields["type"], message, tagger, email, date)
 
     def files(self, revision: str, directory: str) -> set[tuple[str, str]]:
         """The path and the content's hash of every file below a directory of a commit."""
-        told = self._run("ls-tree", "-r", revision, f"{directory}/").splitlines()
-        return {(path, entry.split(" ")[2]) for entry, _, path in (line.partition("\t") for line in told)}
+        lines = self.text("ls-tree", "-r", revision, f"{directory}/").splitlines()
+        return {(path, entry.split(" ")[2]) for entry, _, path in (line.partition("\t") for line in lines)}
 
     def merges(self, base: str, head: str) -> bool:
         return bool(self._try("merge-tree", "--write-tree", base, head))
 
-    def _run(self, *arguments: str, given: str | None = None) -> str:
-        done = self._git(*arguments, given=given)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(done.args)}: {done.stderr.strip()}")
-        return done.stdout.strip()
-
     def _try(self, *arguments: str) -> str:
         """What it prints; empty when it fails."""
-        done = self._git(*arguments)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    def _git(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
-        command = ["git", "-C", str(self.directory), *arguments]
-        return subprocess.run(command, input=given, check=False, capture_output=True, text=True)
+        done = self.run(*arguments)
+        return "" if done.returncode else done.stdout.decode().strip()

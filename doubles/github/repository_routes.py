@@ -5,19 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from doubles.github.routes import (
-    REPOSITORY,
-    Answer,
-    Refused,
-    Request,
-    World,
-    invalid,
-    not_found,
-    page,
-    page_size,
-    require_served,
-    serves,
-)
+from doubles.github.routes import REPOSITORY, Answer, Refused, Request, World, invalid, serves, the_one
 from doubles.github.ruleset_checks import completed, newest_statuses, rules_of
 from doubles.github.state import Ruleset, Status, now
 
@@ -41,7 +29,7 @@ def get_rate_limit(world: World, request: Request) -> Answer:
 
 @serves("GET", REPOSITORY)
 def get_repository(world: World, request: Request) -> Answer:
-    return Answer(200, world.documents.full_repository())
+    return Answer(200, {**world.documents.repository(), "network_count": 0, "subscribers_count": 0})
 
 
 @serves("POST", f"{REPOSITORY}/statuses/{{sha}}", needs="write", permission="statuses=write")
@@ -61,14 +49,14 @@ def create_status(world: World, request: Request) -> Answer:
         world.state.new_id(), sha, body["state"], context, description, target, request.account.login, now()
     )
     world.state.statuses.append(status)
-    return Answer(201, world.documents.status(status), {"Location": f"{world.documents.api}/statuses/{sha}"})
+    return world.created(f"statuses/{sha}", world.documents.status(status))
 
 
 @serves("GET", f"{REPOSITORY}/commits/{{ref}}/statuses")
 def list_statuses(world: World, request: Request) -> Answer:
     sha = _commit(world, request)
     found = [status for status in reversed(world.state.statuses) if status.sha == sha]
-    return page(world, request, found, world.documents.status)
+    return world.page(request, found, world.documents.status)
 
 
 @serves("GET", f"{REPOSITORY}/commits/{{ref}}/status")
@@ -77,13 +65,13 @@ def get_combined_status(world: World, request: Request) -> Answer:
     newest = list(newest_statuses(world.state, sha).values())
     states = {status.state for status in newest}
     state = "failure" if states & {"failure", "error"} else "success" if states == {"success"} else "pending"
-    first = (int(request.query.get("page", 1)) - 1) * page_size(request)
+    first = (int(request.query.get("page", 1)) - 1) * request.page_size
     document = {
         "state": state,
-        "statuses": [world.documents.simple_status(status) for status in newest[first : first + page_size(request)]],
+        "statuses": [world.documents.simple_status(status) for status in newest[first : first + request.page_size]],
         "sha": sha,
         "total_count": len(newest),
-        "repository": world.documents.minimal_repository(),
+        "repository": world.documents.repository(),
         "commit_url": f"{world.documents.api}/commits/{sha}",
         "url": f"{world.documents.api}/commits/{sha}/status",
     }
@@ -97,13 +85,13 @@ def list_branch_rules(world: World, request: Request) -> Answer:
         return {**found[1], **source, "ruleset_id": found[0].id}
 
     rules = rules_of(world.state, f"refs/heads/{request.values['branch']}", world.documents.default_branch)
-    return page(world, request, rules, show)
+    return world.page(request, rules, show)
 
 
 @serves("GET", f"{REPOSITORY}/rulesets")
 def list_rulesets(world: World, request: Request) -> Answer:
-    require_served(request, "includes_parents")  # there is no organization above
-    return page(world, request, world.state.rulesets, lambda one: world.documents.ruleset(one, whole=False))
+    request.require_served("includes_parents")  # there is no organization above
+    return world.page(request, world.state.rulesets, lambda one: world.documents.ruleset(one, whole=False))
 
 
 @serves("POST", f"{REPOSITORY}/rulesets", needs="admin", permission="administration=write")
@@ -126,7 +114,7 @@ def update_ruleset(world: World, request: Request) -> Answer:
     ruleset = _ruleset(world, request)
     definition = {**ruleset.document, **(request.body or {})}
     _require_new_name(world, definition["name"], ruleset)
-    ruleset.document, ruleset.updated = completed(definition), now()
+    ruleset.document, ruleset.updated_at = completed(definition), now()
     return Answer(200, world.documents.ruleset(ruleset, whole=True, bypass_actors=True))
 
 
@@ -137,11 +125,7 @@ def delete_ruleset(world: World, request: Request) -> Answer:
 
 
 def _ruleset(world: World, request: Request) -> Ruleset:
-    identity = request.number("ruleset_id")
-    found = next((ruleset for ruleset in world.state.rulesets if ruleset.id == identity), None)
-    if found is None:
-        raise not_found()
-    return found
+    return the_one(each for each in world.state.rulesets if each.id == request.number("ruleset_id"))
 
 
 def _require_new_name(world: World, name: str, own: Ruleset | None) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from doubles.github.documents import Documents
-from doubles.github.repository_git import Git
-from doubles.github.state import Account, Issue, State
+from doubles.github.repository_git import Repository
+from doubles.github.state import Account, Issue, Pull, State
 
 T = TypeVar("T")
 REPOSITORY = "/repos/{owner}/{repo}"
@@ -22,9 +22,35 @@ class World:
     """All that a route works on. forks: the Git repositories of forks, by full name."""
 
     state: State
-    git: Git
+    git: Repository
     documents: Documents
-    forks: dict[str, Git] = field(default_factory=dict)
+    forks: dict[str, Repository] = field(default_factory=dict)
+
+    def issue(self, request: Request) -> Issue:
+        """The issue that is asked for. Raises Refused."""
+        return the_one(issue for issue in self.state.issues if issue.number == request.number("issue_number"))
+
+    def pull(self, request: Request) -> tuple[Issue, Pull]:
+        """The pull request that is asked for. Raises Refused."""
+        number = request.number("pull_number")
+        return the_one((each, each.pull) for each in self.state.issues if each.number == number and each.pull)
+
+    def created(self, path: str, document: object) -> Answer:
+        """path: of what was made, below the repository's address."""
+        return Answer(201, document, {"Location": f"{self.documents.api}/{path}"})
+
+    def page(self, request: Request, items: Sequence[T], show: Callable[[T], object]) -> Answer:
+        """One page of a list, with the links to the others."""
+        number, size = max(int(request.query.get("page", 1)), 1), request.page_size
+        last = max(-(-len(items) // size), 1)
+        targets = {"prev": number - 1, "next": number + 1, "last": last, "first": 1}
+        links = ", ".join(
+            f'<{self.documents.url}{request.path}?{urlencode({**request.query, "page": target})}>; rel="{name}"'
+            for name, target in targets.items()
+            if 1 <= target <= last and (target < number if name in {"prev", "first"} else target > number)
+        )
+        some = items[(number - 1) * size : number * size]
+        return Answer(200, [show(each) for each in some], {"Link": links} if links else {})
 
 
 @dataclass(frozen=True)
@@ -42,6 +68,24 @@ class Request:
 
     def number(self, name: str) -> int:
         return int(self.values[name])
+
+    @property
+    def page_size(self) -> int:
+        return min(max(int(self.query.get("per_page", 30)), 1), 100)
+
+    def ordered(self, issues: Iterable[Issue], direction: str) -> list[Issue]:
+        """By what the query says. direction: unless it names one."""
+        by_update = self.query.get("sort") == "updated"
+        return sorted(
+            issues,
+            key=lambda issue: (issue.updated_at if by_update else issue.created_at, issue.number),
+            reverse=self.query.get("direction", direction) == "desc",
+        )
+
+    def require_served(self, *names: str) -> None:
+        """The double must not ignore a filter that GitHub would heed."""
+        if left := set(self.query) - {"page", "per_page", *names}:
+            raise NotImplementedError(f"the double does not serve {', '.join(sorted(left))} of {self.path}")
 
 
 @dataclass(frozen=True)
@@ -120,40 +164,9 @@ def invalid(resource: str, field_name: str, message: str, code: str = "custom") 
     return Refused(422, "Validation Failed", [error])
 
 
-def issue_of(world: World, request: Request, name: str = "issue_number") -> Issue:
-    """Raises Refused."""
-    number = request.number(name)
-    found = next((issue for issue in world.state.issues if issue.number == number), None)
-    if found is None or (name == "pull_number" and found.pull is None):
+def the_one(items: Iterable[T | None]) -> T:
+    """The first of them. Raises Refused when there is none."""
+    found = next(iter(items), None)
+    if found is None:
         raise not_found()
     return found
-
-
-def page(world: World, request: Request, items: Sequence[T], show: Callable[[T], Any]) -> Answer:
-    """One page of a list, with the links to the others."""
-    number = max(int(request.query.get("page", 1)), 1)
-    size = page_size(request)
-    last = max(-(-len(items) // size), 1)
-    links = {"prev": number - 1, "next": number + 1, "last": last, "first": 1}
-    shown = {
-        name: target
-        for name, target in links.items()
-        if 1 <= target <= last and (target < number if name in {"prev", "first"} else target > number)
-    }
-    told = ", ".join(
-        f'<{world.documents.url}{request.path}?{urlencode({**request.query, "page": target})}>; rel="{name}"'
-        for name, target in shown.items()
-    )
-    some = items[(number - 1) * size : number * size]
-    return Answer(200, [show(each) for each in some], {"Link": told} if told else {})
-
-
-def page_size(request: Request) -> int:
-    return min(max(int(request.query.get("per_page", 30)), 1), 100)
-
-
-def require_served(request: Request, *names: str) -> None:
-    """The double must not ignore a filter that GitHub would heed."""
-    left = set(request.query) - {"page", "per_page", *names}
-    if left:
-        raise NotImplementedError(f"the double does not serve {', '.join(sorted(left))} of {request.path}")

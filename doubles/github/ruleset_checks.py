@@ -5,23 +5,20 @@ from __future__ import annotations
 import fnmatch
 from typing import Any
 
-from doubles.github.repository_git import Git
+from doubles.github.repository_git import Repository
 from doubles.github.state import Account, Issue, Review, Ruleset, State
 
-_PULL_REQUEST_DEFAULTS = {
-    "required_reviewers": [],
-    "allowed_merge_methods": ["merge", "squash", "rebase"],
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "pull_request": {"required_reviewers": [], "allowed_merge_methods": ["merge", "squash", "rebase"]},
+    "required_status_checks": {"do_not_enforce_on_create": False},
 }
-_STATUS_DEFAULTS = {"do_not_enforce_on_create": False}
 
 
 def completed(definition: dict[str, Any]) -> dict[str, Any]:
-    """A ruleset as GitHub keeps it: with what was not said."""
+    """A ruleset as GitHub keeps it, with the defaults of what was left out."""
     rules = []
     for rule in definition.get("rules", []):
-        defaults = {"pull_request": _PULL_REQUEST_DEFAULTS, "required_status_checks": _STATUS_DEFAULTS}.get(
-            rule["type"]
-        )
+        defaults = _DEFAULTS.get(rule["type"])
         given = rule.get("parameters")
         rules.append({**rule, "parameters": {**defaults, **given}} if defaults and given else rule)
     return {
@@ -56,23 +53,23 @@ def _applies(condition: dict[str, list[str]], reference: str, default_branch: st
     return any(map(matches, condition["include"])) and not any(map(matches, condition["exclude"]))
 
 
-def violations(state: State, git: Git, issue: Issue, default_branch: str, method: str = "merge") -> list[str]:
+def violations(state: State, git: Repository, issue: Issue, default_branch: str, method: str = "merge") -> list[str]:
     """What the rules of its base branch hold against merging a pull request, in GitHub's manner of speaking."""
     pull = issue.pull
     assert pull is not None
-    told = []
+    held = []
     for _, rule in rules_of(state, f"refs/heads/{pull.base_ref}", default_branch):
         parameters = rule.get("parameters", {})
         if rule["type"] == "required_status_checks":
-            told += _status_violations(state, pull.head_sha, parameters)
+            held += _status_violations(state, pull.head_sha, parameters)
             strict = parameters["strict_required_status_checks_policy"]
             if strict and not git.contains(pull.head_sha, git.head(pull.base_ref)):
-                told.append("Head branch is not up to date with the base branch.")
+                held.append("Head branch is not up to date with the base branch.")
         elif rule["type"] == "pull_request":
-            told += _review_violations(state, issue, parameters)
+            held += _review_violations(state, issue, parameters)
             if method not in parameters["allowed_merge_methods"]:
-                told.append(f"Merge method {method} is not allowed.")
-    return told
+                held.append(f"Merge method {method} is not allowed.")
+    return held
 
 
 def newest_statuses(state: State, sha: str) -> dict[str, Any]:
@@ -82,13 +79,13 @@ def newest_statuses(state: State, sha: str) -> dict[str, Any]:
 
 def _status_violations(state: State, sha: str, parameters: dict[str, Any]) -> list[str]:
     statuses = newest_statuses(state, sha)
-    told = []
+    held = []
     for check in parameters["required_status_checks"]:
         status = statuses.get(check["context"].lower())
         if status is None or status.state != "success":
             how = "failing" if status and status.state in {"failure", "error"} else "expected"
-            told.append(f'Required status check "{check["context"]}" is {how}.')
-    return told
+            held.append(f'Required status check "{check["context"]}" is {how}.')
+    return held
 
 
 def _review_violations(state: State, issue: Issue, parameters: dict[str, Any]) -> list[str]:
@@ -102,7 +99,7 @@ def _review_violations(state: State, issue: Issue, parameters: dict[str, Any]) -
         return ["Changes must be addressed before merging."]
     assert issue.pull is not None
     only_fresh = parameters["dismiss_stale_reviews_on_push"] or parameters["require_last_push_approval"]
-    approvals = sum(not only_fresh or review.commit == issue.pull.head_sha for review in counted)
+    approvals = sum(not only_fresh or review.commit_id == issue.pull.head_sha for review in counted)
     if approvals >= needed:
         return []
     return [f"At least {needed} approving review{'s' * (needed > 1)} is required by reviewers with write access."]

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from clients.disk import write_whole
+
 
 class Account(msgspec.Struct, frozen=True):
     """Who a token stands for. access: what it may do with the repository."""
@@ -31,7 +33,7 @@ class Pull(msgspec.Struct):
     draft: bool = False
     merged_at: str | None = None
     merged_by: str | None = None
-    merge_sha: str | None = None
+    merge_commit_sha: str | None = None
 
 
 class Issue(msgspec.Struct):
@@ -40,13 +42,17 @@ class Issue(msgspec.Struct):
     title: str
     body: str | None
     author: str
-    created: str
-    updated: str
+    created_at: str
+    updated_at: str
     labels: list[str] = []
     state: str = "open"
     state_reason: str | None = None
-    closed: str | None = None
+    closed_at: str | None = None
     pull: Pull | None = None
+
+    def set_state(self, state: str) -> None:
+        self.state = state
+        self.closed_at = now() if state == "closed" else None
 
 
 class Comment(msgspec.Struct):
@@ -54,8 +60,8 @@ class Comment(msgspec.Struct):
     issue: int
     author: str
     body: str
-    created: str
-    updated: str
+    created_at: str
+    updated_at: str
 
 
 class Status(msgspec.Struct):
@@ -66,7 +72,7 @@ class Status(msgspec.Struct):
     description: str | None
     target_url: str | None
     creator: str
-    created: str
+    created_at: str
 
 
 class Review(msgspec.Struct):
@@ -75,16 +81,16 @@ class Review(msgspec.Struct):
     author: str
     state: str
     body: str
-    commit: str
-    submitted: str
+    commit_id: str
+    submitted_at: str
 
 
 class Ruleset(msgspec.Struct):
     id: int
     document: dict[str, Any]
     """`name`, `target`, `enforcement`, `conditions`, `rules`, `bypass_actors`."""
-    created: str
-    updated: str
+    created_at: str
+    updated_at: str
 
 
 class Asset(msgspec.Struct):
@@ -96,21 +102,21 @@ class Asset(msgspec.Struct):
     state: str
     """`uploaded`, or `starter` when only its beginning has come."""
     uploader: str
-    created: str
+    created_at: str
 
 
 class Release(msgspec.Struct):
     id: int
     tag_name: str
-    target: str
+    target_commitish: str
     name: str | None
     body: str | None
     draft: bool
     prerelease: bool
     author: str
-    created: str
-    updated: str
-    published: str | None = None
+    created_at: str
+    updated_at: str
+    published_at: str | None = None
     assets: list[Asset] = []
 
 
@@ -154,11 +160,8 @@ def load(path: Path | None) -> State:
 
 
 def save(state: State, path: Path | None) -> None:
-    """Whole or not at all."""
     if path is not None:
-        scratch = path.with_name(f"{path.name}.new")
-        scratch.write_bytes(msgspec.json.encode(state))
-        scratch.replace(path)
+        write_whole(path, msgspec.json.encode(state))
 
 
 def now() -> str:

@@ -4,8 +4,8 @@
     tar -xzf octokit-openapi-23.0.2.tgz
     python -m doubles.github.trim package
 
-Kept are the operations below and every schema that they reach, with all that decides whether a document fits. Texts,
-examples and the schemas of operations that are left out are not kept. Nothing is changed by hand.
+It keeps the operations of `ROUTES` and every schema that they reach, with all that decides whether a document fits,
+and leaves out texts, examples and other operations. Nothing is changed by hand.
 """
 
 from __future__ import annotations
@@ -14,41 +14,9 @@ import json
 import sys
 from pathlib import Path
 
-OPENAPI = Path(__file__).with_name("openapi.json")
-_REPOSITORY = "/repos/{owner}/{repo}"
-OPERATIONS = {
-    "/rate_limit": ("get",),
-    "/user": ("get",),
-    _REPOSITORY: ("get",),
-    f"{_REPOSITORY}/actions/workflows/{{workflow_id}}/dispatches": ("post",),
-    f"{_REPOSITORY}/commits/{{ref}}/status": ("get",),
-    f"{_REPOSITORY}/commits/{{ref}}/statuses": ("get",),
-    f"{_REPOSITORY}/dispatches": ("post",),
-    f"{_REPOSITORY}/git/matching-refs/{{ref}}": ("get",),
-    f"{_REPOSITORY}/git/ref/{{ref}}": ("get",),
-    f"{_REPOSITORY}/git/refs": ("post",),
-    f"{_REPOSITORY}/git/refs/{{ref}}": ("patch", "delete"),
-    f"{_REPOSITORY}/git/tags": ("post",),
-    f"{_REPOSITORY}/git/tags/{{tag_sha}}": ("get",),
-    f"{_REPOSITORY}/issues": ("get", "post"),
-    f"{_REPOSITORY}/issues/comments/{{comment_id}}": ("get", "patch", "delete"),
-    f"{_REPOSITORY}/issues/{{issue_number}}": ("get", "patch"),
-    f"{_REPOSITORY}/issues/{{issue_number}}/comments": ("get", "post"),
-    f"{_REPOSITORY}/pulls": ("get", "post"),
-    f"{_REPOSITORY}/pulls/{{pull_number}}": ("get", "patch"),
-    f"{_REPOSITORY}/pulls/{{pull_number}}/merge": ("put",),
-    f"{_REPOSITORY}/pulls/{{pull_number}}/reviews": ("get", "post"),
-    f"{_REPOSITORY}/releases": ("get", "post"),
-    f"{_REPOSITORY}/releases/assets/{{asset_id}}": ("get", "delete"),
-    f"{_REPOSITORY}/releases/latest": ("get",),
-    f"{_REPOSITORY}/releases/tags/{{tag}}": ("get",),
-    f"{_REPOSITORY}/releases/{{release_id}}": ("get", "patch", "delete"),
-    f"{_REPOSITORY}/releases/{{release_id}}/assets": ("get", "post"),
-    f"{_REPOSITORY}/rules/branches/{{branch}}": ("get",),
-    f"{_REPOSITORY}/rulesets": ("get", "post"),
-    f"{_REPOSITORY}/rulesets/{{ruleset_id}}": ("get", "put", "delete"),
-    f"{_REPOSITORY}/statuses/{{sha}}": ("post",),
-}
+from doubles.github.contract import OPENAPI
+from doubles.github.double_server import ROUTES  # with the routes of all its modules
+
 _OPERATION_KEYS = ("operationId", "parameters", "requestBody", "responses", "servers")
 _TEXTS = {"description", "summary", "title", "example", "examples", "externalDocs", "x-github", "x-octokit", "tags"}
 
@@ -57,10 +25,10 @@ def main() -> int:
     package = Path(sys.argv[1])
     whole = json.loads((package / "generated" / "api.github.com.json").read_text(encoding="utf-8"))
     manifest = json.loads((package / "package.json").read_text(encoding="utf-8"))
-    paths = {
-        path: {method: _only(whole["paths"][path][method], _OPERATION_KEYS) for method in methods}
-        for path, methods in OPERATIONS.items()
-    }
+    paths: dict[str, dict] = {}
+    for method, path in ROUTES:
+        described = whole["paths"][path][method.lower()]
+        paths.setdefault(path, {})[method.lower()] = _only(described, _OPERATION_KEYS)
     trimmed = {
         "openapi": whole["openapi"],
         "info": {

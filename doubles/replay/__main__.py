@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 
 from doubles.replay.recording import load
-from doubles.replay.replay_clock import parse_moment, told
+from doubles.replay.replay_clock import parse_moment, written
 from doubles.replay.replay_server import NotLoopback, ReplayServer
+from doubles.threaded_server import serve_until_signal
 
 
 def main() -> int:
@@ -28,17 +27,8 @@ def main() -> int:
     except OSError as error:
         print(f"replay: cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
         return 75
-
-    def leave(signum: int, frame: object) -> None:  # noqa: ARG001 - the form that signal wants
-        # shutdown() waits for the serving loop, which is this thread: it must be called from another.
-        threading.Thread(target=server.shutdown, daemon=True).start()
-
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGINT, leave)
     clock = server.clock
-    print(f"replay API on {server.url}, as of {told(clock.now())}, speed {clock.speed}", flush=True)
-    with server:
-        server.serve_forever(poll_interval=0.1)
+    serve_until_signal(server, f"replay API on {server.url}, as of {written(clock.now())}, speed {clock.speed}")
     return 0
 
 

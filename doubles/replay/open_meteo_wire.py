@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from doubles.replay.recording import COLUMNS, Recording, Station
 
@@ -16,14 +16,6 @@ HOUR, DAY = 3600, 86400
 FORECAST_PAST_DAYS, FORECAST_DAYS, FORECAST_DAYS_DEFAULT = 92, 16, 7
 ARCHIVE_STARTS = datetime(1940, 1, 1, tzinfo=UTC)
 
-_TEMPERATURE = {"celsius": ("°C", 5 / 9, -32.0), "fahrenheit": ("°F", 1.0, 0.0)}
-_WIND = {
-    "kmh": ("km/h", 1.609344, 0.0),
-    "ms": ("m/s", 0.44704, 0.0),
-    "mph": ("mp/h", 1.0, 0.0),
-    "kn": ("kn", 1.609344 / 1.852, 0.0),
-}
-_PRECIPITATION = {"mm": ("mm", 25.4, 0.0), "inch": ("inch", 1.0, 0.0)}
 _VARIABLES = {
     "temperature_2m": ("temperature_f", "temperature_unit"),
     "dew_point_2m": ("dew_point_f", "temperature_unit"),
@@ -33,8 +25,20 @@ _VARIABLES = {
     "precipitation": ("precipitation_inches", "precipitation_unit"),
     "pressure_msl": ("pressure_hpa", "hPa"),
 }
-_UNITS = {"temperature_unit": _TEMPERATURE, "wind_speed_unit": _WIND, "precipitation_unit": _PRECIPITATION}
-_UNIT_DEFAULTS = {"temperature_unit": "celsius", "wind_speed_unit": "kmh", "precipitation_unit": "mm"}
+_UNITS = {
+    "temperature_unit": {"celsius": ("°C", 5 / 9, -32.0), "fahrenheit": ("°F", 1.0, 0.0)},
+    "wind_speed_unit": {
+        "kmh": ("km/h", 1.609344, 0.0),
+        "ms": ("m/s", 0.44704, 0.0),
+        "mph": ("mp/h", 1.0, 0.0),
+        "kn": ("kn", 1.609344 / 1.852, 0.0),
+    },
+    "precipitation_unit": {"mm": ("mm", 25.4, 0.0), "inch": ("inch", 1.0, 0.0)},
+}
+"""By parameter and value: label, factor and offset. The first value is the default."""
+
+
+_CORRUPTED = "Data corrupted at path ''. Cannot initialize"
 
 
 class BadRequest(Exception):
@@ -73,12 +77,10 @@ def parse_query(fields: Mapping[str, list[str]], now: datetime, *, archive: bool
     variables = _words(fields, "hourly")
     for variable in variables:
         if variable not in _VARIABLES:
-            raise BadRequest(
-                f"Data corrupted at path ''. Cannot initialize variable from invalid String value {variable}."
-            )
-    units = {name: _choice(fields, name, tuple(_UNITS[name]), default) for name, default in _UNIT_DEFAULTS.items()}
-    timezone = _choice(fields, "timezone", ("GMT", "UTC"), "GMT", reason="Invalid timezone")
-    unixtime = _choice(fields, "timeformat", ("iso8601", "unixtime"), "iso8601") == "unixtime"
+            raise BadRequest(f"{_CORRUPTED} variable from invalid String value {variable}.")
+    units = {name: _choice(fields, name, tuple(labels)) for name, labels in _UNITS.items()}
+    timezone = _choice(fields, "timezone", ("GMT", "UTC"), reason="Invalid timezone")
+    unixtime = _choice(fields, "timeformat", ("iso8601", "unixtime")) == "unixtime"
     first, last = _range(fields, now, archive=archive)
     return Query(tuple(zip(latitudes, longitudes, strict=True)), variables, first, last, units, unixtime, timezone)
 
@@ -154,14 +156,11 @@ def _floats(fields: Mapping[str, list[str]], name: str, limit: float) -> list[fl
     return numbers
 
 
-def _choice(
-    fields: Mapping[str, list[str]], name: str, allowed: tuple[str, ...], default: str, reason: str = ""
-) -> str:
-    value = fields.get(name, [default])[-1]
+def _choice(fields: Mapping[str, list[str]], name: str, allowed: tuple[str, ...], reason: str = "") -> str:
+    """One of the allowed values, the first by default."""
+    value = fields[name][-1] if name in fields else allowed[0]
     if value not in allowed:
-        raise BadRequest(
-            reason or f"Data corrupted at path ''. Cannot initialize {name} from invalid String value {value}."
-        )
+        raise BadRequest(reason or f"{_CORRUPTED} {name} from invalid String value {value}.")
     return value
 
 
@@ -191,12 +190,11 @@ def _range(fields: Mapping[str, list[str]], now: datetime, *, archive: bool) -> 
 
 
 def _relative_range(counts: dict[str, int | None], now: int, today: int) -> tuple[int, int]:
-    for name, limit in (("past_days", FORECAST_PAST_DAYS), ("past_hours", FORECAST_PAST_DAYS * 24)):
-        if (counts[name] or 0) > limit:
-            raise BadRequest(f"Past days is invalid. Allowed range 0 to {limit}. Given {counts[name]}.")
-    for name, limit in (("forecast_days", FORECAST_DAYS), ("forecast_hours", FORECAST_DAYS * 24)):
-        if (counts[name] or 0) > limit:
-            raise BadRequest(f"Forecast days is invalid. Allowed range 0 to {limit}. Given {counts[name]}.")
+    for name, count in counts.items():
+        side, _, unit = name.partition("_")
+        limit = (FORECAST_PAST_DAYS if side == "past" else FORECAST_DAYS) * (24 if unit == "hours" else 1)
+        if (count or 0) > limit:
+            raise BadRequest(f"{side.capitalize()} days is invalid. Allowed range 0 to {limit}. Given {count}.")
     if counts["past_hours"] is not None or counts["forecast_hours"] is not None:
         start = now // HOUR * HOUR
         ahead = counts["forecast_hours"] if counts["forecast_hours"] is not None else FORECAST_DAYS * 24
@@ -235,4 +233,4 @@ def _moment(text: str, *, dated: bool) -> int:
     except ValueError:
         expected = "YYYY-MM-DD" if dated else "YYYY-MM-DDTHH:MM"
         raise BadRequest(f"Invalid date format. Make sure to use '{expected}'") from None
-    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1))
+    return int(moment.timestamp())

@@ -1,4 +1,4 @@
-"""The replay's clock: it starts where it is told, runs at its own speed, and can be moved."""
+"""The replay's clock: it starts at a given moment, runs at its own speed, and can be moved."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ def parse_moment(text: object) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def told(moment: datetime) -> str:
+def written(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")

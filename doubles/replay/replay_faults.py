@@ -1,12 +1,11 @@
-"""Faults that are switched on by request: what each kind does to an answer, and for how many answers."""
+"""What can be wrong with an answer of the replay, and what each kind does to it."""
 
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+from doubles.faults import Switched
 from doubles.replay.open_meteo_wire import Hourly
 
 DEFAULTS: dict[str, dict[str, object]] = {
@@ -26,60 +25,18 @@ DEFAULTS: dict[str, dict[str, object]] = {
 _CHOICES = {("cut_off", "how"): ("length", "clean"), ("empty", "how"): ("hours", "body")}
 
 
-@dataclass
-class Fault:
-    """One fault. ``times`` answers have it (None: until cleared), once ``after`` answers went by without it."""
+class Fault(Switched, kw_only=True):
+    options: dict[str, object]
 
-    kind: str
-    times: int | None
-    after: int
-    options: dict[str, object] = field(default_factory=dict)
-
-    def told(self) -> dict[str, object]:
+    def shown(self) -> dict[str, object]:
         return {"kind": self.kind, "times": self.times, "after": self.after, **self.options}
 
     def number(self, name: str) -> float:
         return float(str(self.options[name]))
 
 
-class Faults:
-    """The faults that are switched on; thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._faults: dict[str, Fault] = {}
-
-    def put(self, asked: object) -> None:
-        """Switch one on, in place of any of its kind. Raises ValueError telling what was expected."""
-        fault = _parse(asked)
-        with self._lock:
-            self._faults[fault.kind] = fault
-
-    def clear(self) -> None:
-        with self._lock:
-            self._faults.clear()
-
-    def told(self) -> list[dict[str, object]]:
-        with self._lock:
-            return [fault.told() for fault in self._faults.values()]
-
-    def take(self) -> dict[str, Fault]:
-        """The faults of the next answer, each counted down."""
-        taken = {}
-        with self._lock:
-            for fault in list(self._faults.values()):
-                if fault.after:
-                    fault.after -= 1
-                    continue
-                taken[fault.kind] = fault
-                if fault.times is not None:
-                    fault.times -= 1
-                    if not fault.times:
-                        del self._faults[fault.kind]
-        return taken
-
-
-def _parse(asked: object) -> Fault:
+def read_fault(asked: object) -> Fault:
+    """Raises ValueError with what was expected."""
     if not isinstance(asked, dict) or asked.get("kind") not in DEFAULTS:
         raise ValueError(f"kind: expected one of {', '.join(DEFAULTS)}; found {asked!r}")
     kind, times, after = asked["kind"], asked.get("times"), asked.get("after", 0)
@@ -101,7 +58,7 @@ def _parse(asked: object) -> Fault:
             raise ValueError(f"{kind}.{name}: expected {expected}; found {value!r}")
     if not (times is None or (isinstance(times, int) and times > 0)) or not (isinstance(after, int) and after >= 0):
         raise ValueError(f"times, after: expected whole numbers of answers; found {times!r}, {after!r}")
-    return Fault(kind, times, after, options)
+    return Fault(kind=kind, times=times, after=after, options=options)
 
 
 def spoil(hourly: Hourly, faults: dict[str, Fault]) -> None:

@@ -7,40 +7,34 @@ import ipaddress
 import json
 import time
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from doubles.faults import Faults
 from doubles.replay.open_meteo_wire import BadRequest, parse_query, select, to_json
 from doubles.replay.recording import Recording
-from doubles.replay.replay_clock import Clock, parse_moment, told
-from doubles.replay.replay_faults import Fault, Faults, spoil
+from doubles.replay.replay_clock import Clock, parse_moment, written
+from doubles.replay.replay_faults import Fault, read_fault, spoil
+from doubles.threaded_server import LoopbackServer, QuietHandler
 
 _WEATHER = {"/v1/forecast": False, "/v1/archive": True}
 _LARGEST_REQUEST = 65536
+_JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 
 class NotLoopback(Exception):
     """The replay lets anybody move its clock and break its answers, so it listens on loopback addresses only."""
 
 
-class ReplayServer(ThreadingHTTPServer):
+class ReplayServer(LoopbackServer):
     """Serves one recording. Raises NotLoopback, or OSError when the port is taken."""
-
-    daemon_threads = True
-    # Tests open many connections at once; the default backlog of five would refuse some.
-    request_queue_size = 64
 
     def __init__(self, host: str, port: int, recording: Recording, now: datetime | None, speed: float) -> None:
         if host != "localhost" and not _is_loopback(host):
             raise NotLoopback(f"--host: expected a loopback address such as 127.0.0.1; found {host!r}")
         self.recording = recording
         self.clock = Clock(now or recording.end, speed, recording.end)
-        self.faults = Faults()
+        self.faults = Faults(read_fault)
         super().__init__((host, port), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
 
 
 def _is_loopback(host: str) -> bool:
@@ -50,8 +44,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class Handler(BaseHTTPRequestHandler):
-    """One connection; the method names are those that http.server looks for."""
+class Handler(QuietHandler):
+    """One connection."""
 
     server: ReplayServer
     protocol_version = "HTTP/1.1"
@@ -59,46 +53,44 @@ class Handler(BaseHTTPRequestHandler):
     # The head and the body are two writes; without this the second waits for the first's acknowledgement.
     disable_nagle_algorithm = True
 
-    def do_GET(self) -> None:
+    def answer(self) -> None:
         address = urlsplit(self.path)
-        if address.path in _WEATHER:
+        if self.command == "GET" and address.path in _WEATHER:
             self._weather(address.query, archive=_WEATHER[address.path])
-        elif address.path == "/replay/clock":
-            self._json(200, self._clock())
-        elif address.path == "/replay/faults":
-            self._json(200, {"faults": self.server.faults.told()})
-        elif address.path == "/health":
-            self._json(200, {"status": "ok", **self._clock(), "recorded_until": told(self.server.recording.end)})
-        else:
-            self._json(404, {"error": True, "reason": "Not Found"})
-
-    def do_PUT(self) -> None:
-        path = urlsplit(self.path).path
+            return
         try:
-            asked = json.loads(self.rfile.read(min(int(self.headers.get("Content-Length") or 0), _LARGEST_REQUEST)))
-            if path == "/replay/clock":
-                self._move_clock(asked)
-                self._json(200, self._clock())
-            elif path == "/replay/faults":
-                self.server.faults.put(asked)
-                self._json(200, {"faults": self.server.faults.told()})
-            else:
-                self._json(404, {"error": True, "reason": "Not Found"})
+            shown = self._control(address.path)
         except (ValueError, TypeError) as error:
             self._json(400, {"error": True, "reason": str(error)})
-
-    def do_DELETE(self) -> None:
-        if urlsplit(self.path).path == "/replay/faults":
-            self.server.faults.clear()
-            self._json(200, {"faults": []})
         else:
-            self._json(404, {"error": True, "reason": "Not Found"})
+            self._json(200 if shown else 404, shown or {"error": True, "reason": "Not Found"})
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
-        """Say nothing: thousands of requests would bury what matters."""
+    def _control(self, path: str) -> dict[str, object]:
+        """Do what is asked and show the result; empty when there is no such thing. Raises ValueError or TypeError."""
+        length = min(int(self.headers.get("Content-Length") or 0), _LARGEST_REQUEST)
+        asked = json.loads(self.rfile.read(length)) if self.command == "PUT" else None
+        match self.command, path:
+            case "PUT", "/replay/clock":
+                self._move_clock(asked)
+            case "PUT", "/replay/faults":
+                self.server.faults.put(asked)
+            case "DELETE", "/replay/faults":
+                self.server.faults.clear()
+            case ("GET", _):
+                pass
+            case _:
+                return {}
+        match path:
+            case "/replay/clock":
+                return self._clock()
+            case "/replay/faults":
+                return {"faults": self.server.faults.shown()}
+            case "/health":
+                return {"status": "ok", **self._clock(), "recorded_until": written(self.server.recording.end)}
+        return {}
 
     def _clock(self) -> dict[str, object]:
-        return {"now": told(self.server.clock.now()), "speed": self.server.clock.speed}
+        return {"now": written(self.server.clock.now()), "speed": self.server.clock.speed}
 
     def _move_clock(self, asked: object) -> None:
         if not isinstance(asked, dict) or not asked or not set(asked) <= {"now", "speed"}:
@@ -151,29 +143,18 @@ class Handler(BaseHTTPRequestHandler):
         if how == "clean":
             self._send(200, half)
             return
-        self._head(200, len(body), {})
-        self.wfile.write(half)
-        self.wfile.flush()
+        self.reply(200, half, {**_JSON, "Content-Length": str(len(body))}.items())
         self.close_connection = True
 
     def _json(self, status: int, value: object, headers: dict[str, str] | None = None) -> None:
         self._send(status, _encoded(value), headers)
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        headers = dict(headers or {})
+        headers = {**_JSON, **(headers or {})}
         if len(body) > 1024 and "gzip" in self.headers.get("Accept-Encoding", ""):
             body = gzip.compress(body, compresslevel=1, mtime=0)
             headers["Content-Encoding"] = "gzip"
-        self._head(status, len(body), headers)
-        self.wfile.write(body)
-
-    def _head(self, status: int, length: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json; charset=utf-8")
-        self.send_header("Content-Length", str(length))
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
+        self.reply(status, body, headers.items())
 
 
 def _encoded(value: object) -> bytes:

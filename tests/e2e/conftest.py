@@ -21,6 +21,7 @@ from mlflow.exceptions import RestException
 from mlflow.tracking import MlflowClient
 
 from clients.dag_run import Airflow, DagRun, TaskState
+from clients.git import Git
 from clients.settings import airflow_settings
 from scripts.gate_demo import CHALLENGE
 from scripts.processes import Started, end
@@ -28,7 +29,7 @@ from scripts.services import REPLAY_STARTS, ROOT, Stack, separate_stack, set_clo
 from scripts.stack import down, up
 
 DEADLINE_SECONDS = 400.0
-IDENTITY = ["-c", "user.name=Test", "-c", "user.email=test@rps.invalid"]
+IDENTITY = {"user.name": "Test", "user.email": "test@rps.invalid"}
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ class Laptop:
         return MlflowClient(tracking_uri=address, registry_uri=address)
 
     def git(self, *arguments: str) -> str:
-        command = ["git", "-C", str(self.repository), *IDENTITY, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return Git(self.repository, settings=IDENTITY).text(*arguments)
 
     def commit(self, branch: str, changes: dict[str, tuple[str, str]]) -> str:
         """A commit on a branch of its own, from HEAD: in each file, one text replaced by another. Its SHA."""

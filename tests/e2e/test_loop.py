@@ -27,7 +27,7 @@ ORDER = [
     "the season changes",
     "an alert is pending",
     "the alert fires",
-    "Alertmanager has told the receiver",
+    "the receiver has the alert",
     "GitHub has the event",
     "retrain.yml starts",
     "the candidate has passed the gate",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from clients.git import Git
 from scripts.github_actions import (
     Runner,
     run_on_dispatch,
@@ -70,8 +71,7 @@ def commit_workflow(runner: Runner, steps: str) -> None:
 
 
 def git(runner: Runner, *arguments: str) -> str:
-    command = ["git", "-C", str(runner.repository), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return Git(runner.repository).text(*arguments)
 
 
 def test_a_step_sees_what_the_workflow_gives_it_and_nothing_else_of_ours(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from ci.release.code_history import History
 from clients.errors import ConfigurationError, GitHubFault, NotReleased
+from clients.git import Git
 from clients.github import GitHub
 from clients.github_releases import Attachment, Release, Releases, Tag
 from doubles.github.fixture import Double
@@ -62,8 +62,7 @@ def contents(double: Double) -> dict[str, bytes]:
 
 
 def git(double: Double, *arguments: str) -> str:
-    command = ["git", "-C", str(double.git), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return Git(double.git).text(*arguments)
 
 
 def posted(double: Double, ending: str) -> list[str]:
@@ -333,7 +332,7 @@ def test_after_a_lost_answer_there_is_one_release_with_each_file_once(
     github_double.fault(**fault, times=1, performed=True, methods=[method], path=path)
     made = put(releases)
 
-    assert github_double.server.faults.told() == []
+    assert github_double.server.faults.shown() == []
     assert not made.draft
     assert contents(github_double) == {name: file.content for name, file in FILES.items()}
 

@@ -12,7 +12,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from clients.errors import ConfigurationError, DataRejected, PassingFault
-from clients.git import data_repository, open_branch
+from clients.git import Git, data_repository, open_branch
 from doubles.connection import CutConnection
 from pipelines import version
 from pipelines.files import write_json
@@ -25,8 +25,7 @@ BRANCH = "data/weather"
 
 
 def git(directory: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", directory, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return Git(directory).text(*arguments)
 
 
 @pytest.fixture

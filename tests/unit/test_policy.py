@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from ci.gate.policy import challenges, commit_of, read_policy
 from clients.errors import ConfigurationError
+from clients.git import Git
 from forecasting.challenge.schema import Gate
 from records.judgement import PolicyChange
 from tests.runs import ROOT
@@ -25,11 +25,7 @@ class Repository:
         self.git("init", "--quiet", "--initial-branch=test")
 
     def git(self, *arguments: str) -> str:
-        who = {f"GIT_{role}_{part}": "a@b.example" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
-        command = ["git", "-C", str(self.path), *arguments]
-        return subprocess.run(
-            command, check=True, capture_output=True, text=True, env={**os.environ, **who}
-        ).stdout.strip()
+        return Git(self.path, settings={"user.name": "a", "user.email": "a@b.example"}).text(*arguments)
 
     def commit(self, **texts: str | None) -> str:
         """A commit in which each challenge has this text, or is gone."""

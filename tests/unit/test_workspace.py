@@ -12,15 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from clients.git import Git
 from tests.git_host import git_host
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def git(directory: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=Test", "-c", "user.email=test@rps.invalid"]
-    done = subprocess.run(["git", "-C", directory, *identity, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return Git(directory, settings={"user.name": "Test", "user.email": "test@rps.invalid"}).text(*arguments)
 
 
 @pytest.fixture
