@@ -1,8 +1,8 @@
 """The data gate's judgement of a table of observations: every rule of a challenge that it breaks, not only the first.
 
-pandera finds the cells that break a rule; how many of them are too many is judged here, per series, over the whole
-table and over the recent window on its own, so that a burst in the newest hours cannot hide in a long history.
-The rules about a series as a whole are in `series_rules`.
+pandera finds the cells that break a rule. This module judges how many are too many, per series, over the whole table
+and over the recent window, so that a burst in the newest hours cannot hide in a long history. The rules about whole
+series are in `series_rules`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from forecasting.challenge.schema import Challenge
-from pipelines.series_rules import series_violations
+from pipelines.series_rules import series_violations, violation
 from records.quality import QualityReport, Severity, Violation
 
 
@@ -29,20 +29,20 @@ def judge(
 ) -> QualityReport:
     """Judge observations (`unique_id`, `ds`, then the challenge's columns) by the challenge's rules.
 
-    as_of: the moment of the run (UTC), from which age and the recent window are counted.
-    rows_received, conflicting_repeats: what the source sent to this run's `ingest`, and how many hours of it came more
-    than once with different values.
+    as_of: the moment of the run (UTC), at which the recent window ends.
+    rows_received, conflicting_repeats: how many rows the source sent to this run's `ingest`, and how many hours came
+    more than once with different values.
     """
     table = _in_nanoseconds(observations)
     broken = _broken(table, challenge, as_of)
     violations = list(_table_violations(broken, challenge))
     violations += _conflicts(rows_received, conflicting_repeats, challenge)
-    keyed = not {"unique_id", "ds"} & {violation.column for violation in violations if violation.rule in _SHAPE}
+    keyed = not {"unique_id", "ds"} & {one.column for one in violations if one.rule in _SHAPE}
     if keyed:
         violations += _cell_violations(table, broken, challenge, as_of)
-        mistyped = {violation.column for violation in violations if violation.rule in _SHAPE}
+        mistyped = {one.column for one in violations if one.rule in _SHAPE}
         violations += series_violations(table.dropna(subset=_KEY), challenge, as_of, without=mistyped)
-    violations.sort(key=lambda violation: (violation.severity, violation.rule, violation.series, violation.column))
+    violations.sort(key=lambda one: (one.severity, one.rule, one.series, one.column))
     rows = table["unique_id"].value_counts() if keyed else pd.Series(dtype="int64")
     times = table["ds"].dropna() if keyed else pd.Series(dtype="datetime64[ns, UTC]")
     return QualityReport(
@@ -50,7 +50,7 @@ def judge(
         as_of=as_of,
         rows=len(table),
         series={unique_id: int(rows.get(unique_id, 0)) for unique_id in challenge.series_ids},
-        passed=all(violation.severity != "error" for violation in violations),
+        passed=all(one.severity != "error" for one in violations),
         violations=tuple(violations),
         first=times.min().to_pydatetime() if len(times) else None,
         last=times.max().to_pydatetime() if len(times) else None,
@@ -70,17 +70,17 @@ _ANY_IS_AN_ERROR = {
 
 
 def _in_nanoseconds(observations: pd.DataFrame) -> pd.DataFrame:
-    """Any resolution of UTC times is as good as another; everything else is left for the schema to refuse."""
+    """UTC times of any resolution in nanoseconds; the schema refuses everything else."""
     ds = observations.get("ds")
     if ds is not None and isinstance(ds.dtype, pd.DatetimeTZDtype) and str(ds.dtype.tz) == "UTC":
-        # A time that nanoseconds cannot hold is left as it is: its type then counts as wrong.
+        # A time that nanoseconds cannot hold keeps its type, which then counts as wrong.
         with suppress(pd.errors.OutOfBoundsDatetime):
             observations = observations.assign(ds=ds.astype("datetime64[ns, UTC]"))
     return observations.reset_index(drop=True)
 
 
 def _broken(table: pd.DataFrame, challenge: Challenge, as_of: datetime) -> pd.DataFrame:
-    """What pandera finds, all of it: one row per broken cell, with columns rule, column, index (NaN for shape)."""
+    """All that pandera finds: one row per broken cell, with columns rule, column, index (NaN for shape)."""
     import pandera.pandas as pandera
 
     quality = challenge.quality
@@ -163,58 +163,38 @@ def _cell_violations(
 ) -> Iterator[Violation]:
     cells = broken[broken["index"].notna() & ~broken["rule"].isin(_SHAPE)]
     cells = cells.assign(index=cells["index"].astype("int64"))
-    # A key that occurs twice is one thing that is wrong, and pandera reports it once for each of the key's columns.
+    # A key that occurs twice is one violation, but pandera reports it for each of the key's columns.
     about_rows = ["duplicates", "incomplete_key", "unknown_series", "off_grid", "future"]
     cells.loc[cells["rule"].isin(about_rows), "column"] = ""
     cells = cells.drop_duplicates().join(table[_KEY], on="index")
-    # What has no key is wrong whatever its values are, and cannot be counted among a series' rows.
+    # A row without a key is wrong whatever its values are, and belongs to no series.
     cells = cells[(cells["column"] == "") | cells[_KEY].notna().all(axis=1)].fillna({"unique_id": ""})
     since = pd.Timestamp(as_of) - pd.Timedelta(hours=challenge.quality.recent_hours)
     recent = table["ds"] > since
     rows, recent_rows = (part["unique_id"].value_counts() for part in (table, table[recent]))
     for (rule, series, column), found in cells.groupby(["rule", "unique_id", "column"], sort=True):
+        when = found["ds"]
         if rule in _ANY_IS_AN_ERROR:
             subject = f" in {column}" if column else ""
             message = f"{len(found)} {_ANY_IS_AN_ERROR[rule]}{subject}"
-            where = (rule, series, column)
-            yield _counted(where, found["ds"], found=len(found), limit=0.0, severity="error", message=message)
-        else:
-            newest = found[found["ds"] > since]
-            yield _share((rule, series, column), found["ds"], int(rows[series]), challenge, window="")
-            if len(newest):
-                window = f"in the last {challenge.quality.recent_hours} h"
-                where = (f"recent_{rule}", series, column)
-                yield _share(where, newest["ds"], int(recent_rows[series]), challenge, window=window)
+            yield violation(rule, series, when, found=len(found), limit=0.0, message=message, column=column)
+            continue
+        yield _share((rule, series, column), when, int(rows[series]), challenge, "")
+        if (when > since).any():
+            window = f" in the last {challenge.quality.recent_hours} h"
+            newest = when[when > since]
+            yield _share((f"recent_{rule}", series, column), newest, int(recent_rows[series]), challenge, window)
 
 
-def _share(where: tuple[str, str, str], when: pd.Series, rows: int, challenge: Challenge, *, window: str) -> Violation:
-    """How much of a series (or of its recent window) is null or out of range; ``where``: rule, series, column."""
-    rule, _, column = where
-    quality = challenge.quality
+def _share(where: tuple[str, str, str], when: pd.Series, rows: int, challenge: Challenge, window: str) -> Violation:
+    """Which share of a series (or of its recent window) is null or out of range; ``where``: rule, series, column."""
+    (rule, series, column), quality = where, challenge.quality
     are_nulls = rule.endswith("nulls")
     limit = quality.max_null_share if are_nulls else quality.max_out_of_range_share
     share = len(when) / rows
-    # A single value is no burst: without this, one wrong reading would stop everything for a whole recent window.
+    # A single value is no burst: without this, one wrong reading would reject a whole recent window.
     severity: Severity = "error" if share > limit and len(when) > 1 else "warning"
     low, high = quality.ranges.get(column, (-np.inf, np.inf))
     what = "are null" if are_nulls else f"are outside {low:g} … {high:g}"
-    message = " ".join(f"{len(when)} of {rows} values {what} {window}".split()) + f" ({share:.2%})"
-    return _counted(where, when, found=share, limit=limit, severity=severity, message=message)
-
-
-def _counted(
-    where: tuple[str, str, str], when: pd.Series, *, found: float, limit: float, severity: Severity, message: str
-) -> Violation:
-    rule, series, column = where
-    return Violation(
-        rule=rule,
-        series=series,
-        column=column,
-        severity=severity,
-        found=float(found),
-        limit=limit,
-        count=len(when),
-        first=None if when.isna().all() else when.min().to_pydatetime(),
-        last=None if when.isna().all() else when.max().to_pydatetime(),
-        message=message,
-    )
+    message = f"{len(when)} of {rows} values {what}{window} ({share:.2%})"
+    return violation(rule, series, when, found=share, limit=limit, message=message, column=column, severity=severity)

@@ -1,4 +1,4 @@
-"""The data gate's rules about a series as a whole: present, long enough, without gaps, fresh, alive, in one unit."""
+"""The data gate's rules about whole series: present, long enough, without gaps, fresh, not stuck, in one unit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from forecasting.challenge.schema import Challenge
-from records.quality import Violation
+from records.quality import Severity, Violation
 
 JUMP_SCALE = 3.5
 JUMP_QUANTILE = 0.99
@@ -21,10 +21,39 @@ silent change from °C to °F at any temperature above -9 °C is more than 3.5 t
 """
 
 
+def violation(
+    rule: str,
+    series: str,
+    when: pd.Series | pd.DatetimeIndex,
+    *,
+    found: float,
+    limit: float,
+    message: str,
+    column: str = "",
+    count: int | None = None,
+    severity: Severity = "error",
+) -> Violation:
+    """A violation from the first to the last of the moments ``when``; count: by default, how many moments these are."""
+    known = when.dropna()
+    first, last = (known.min().to_pydatetime(), known.max().to_pydatetime()) if len(known) else (None, None)
+    return Violation(
+        rule=rule,
+        series=series,
+        column=column,
+        severity=severity,
+        found=float(found),
+        limit=limit,
+        count=len(when) if count is None else count,
+        first=first,
+        last=last,
+        message=message,
+    )
+
+
 def series_violations(
     table: pd.DataFrame, challenge: Challenge, as_of: datetime, *, without: Collection[str]
 ) -> Iterator[Violation]:
-    """What is wrong with each series of a table of which the key is right; ``without``: columns not to be looked at."""
+    """The violations of each series in a table whose key is right; ``without``: columns to skip."""
     groups = dict(iter(table.sort_values("ds", kind="stable").groupby("unique_id")))
     now = pd.Timestamp(as_of)
     for unique_id in challenge.series_ids:
@@ -53,74 +82,54 @@ def _too_few_rows(unique_id: str, series: pd.DataFrame, challenge: Challenge) ->
 
 
 def _gap(unique_id: str, series: pd.DataFrame, challenge: Challenge, now: pd.Timestamp) -> Iterator[Violation]:
-    """The longest run of missing steps, the one up to now included."""
-    step = pd.Timedelta(challenge.target.step)
+    """The longest run of missing steps, up to now."""
+    step, limit = pd.Timedelta(challenge.target.step), challenge.quality.max_gap_hours
     past = series.index[series.index <= now]
     if not len(past):
         return
-    # The step that holds `now` may not have been measured yet: it is not missing.
+    # The step that holds `now` may not be measured yet: it does not count as missing.
     ends = past.append(pd.DatetimeIndex([max(now.floor(step), past[-1] + step)]))
     missing = np.asarray((ends[1:] - ends[:-1]) / step) - 1
     hours = missing * (step / pd.Timedelta(hours=1))
-    limit = challenge.quality.max_gap_hours
     longest = int(np.argmax(hours))
-    if hours[longest] > limit:
-        message = f"{hours[longest]:g} h in a row are missing; at most {limit} h may be"
-        yield Violation(
-            rule="gap",
-            series=unique_id,
-            found=float(hours[longest]),
-            limit=limit,
-            count=int(missing[hours > limit].sum()),
-            first=(ends[longest] + step).to_pydatetime(),
-            last=(ends[longest + 1] - step).to_pydatetime(),
-            message=message,
-        )
+    found = float(hours[longest])
+    if found > limit:
+        message = f"{found:g} h in a row are missing; at most {limit} h may be"
+        when = pd.DatetimeIndex([ends[longest] + step, ends[longest + 1] - step])
+        count = int(missing[hours > limit].sum())
+        yield violation("gap", unique_id, when, found=found, limit=limit, count=count, message=message)
 
 
 def _stale(unique_id: str, series: pd.DataFrame, challenge: Challenge, now: pd.Timestamp) -> Iterator[Violation]:
-    newest = series.index[-1]
-    age, limit = (now - newest) / pd.Timedelta(hours=1), challenge.quality.max_age_hours
+    newest = series.index[-1:]
+    age, limit = (now - newest[0]) / pd.Timedelta(hours=1), challenge.quality.max_age_hours
     if age > limit:
         message = f"the newest observation is {age:.1f} h old; at most {limit} h are allowed"
-        moment = newest.to_pydatetime()
-        yield Violation(
-            rule="stale", series=unique_id, found=age, limit=limit, count=1, first=moment, last=moment, message=message
-        )
+        yield violation("stale", unique_id, newest, found=age, limit=limit, message=message)
 
 
 def _stuck(unique_id: str, values: pd.Series, challenge: Challenge) -> Iterator[Violation]:
-    """The longest time for which the same value was read again and again; missing readings do not end it."""
+    """The longest time for which a sensor repeats the same value; missing readings do not end it."""
     if values.empty:
         return
     run = values.ne(values.shift()).cumsum().to_numpy()
     times = values.index.to_series().groupby(run)
-    first, last = times.first(), times.last()
-    hours = (last - first + pd.Timedelta(challenge.target.step)) / pd.Timedelta(hours=1)
-    limit = challenge.quality.max_stuck_hours
-    longest = hours.idxmax()
-    if hours[longest] > limit:
-        value = values.loc[first[longest]]
-        message = f"the value stood at {value:g} for {hours[longest]:g} h; more than {limit} h mean a stuck sensor"
-        yield Violation(
-            rule="stuck",
-            series=unique_id,
-            column=str(values.name),
-            found=float(hours[longest]),
-            limit=limit,
-            count=int((run == longest).sum()),
-            first=first[longest].to_pydatetime(),
-            last=last[longest].to_pydatetime(),
-            message=message,
-        )
+    hours = (times.last() - times.first() + pd.Timedelta(challenge.target.step)) / pd.Timedelta(hours=1)
+    limit, longest = challenge.quality.max_stuck_hours, hours.idxmax()
+    found = hours[longest]
+    if found > limit:
+        stuck = values[run == longest]
+        message = f"the value stood at {stuck.iloc[0]:g} for {found:g} h; more than {limit} h mean a stuck sensor"
+        column = str(values.name)
+        yield violation("stuck", unique_id, stuck.index, found=found, limit=limit, column=column, message=message)
 
 
 def _unit_change(unique_id: str, values: pd.Series, challenge: Challenge, now: pd.Timestamp) -> Iterator[Violation]:
-    """A level that jumps and stays, as when °C become °F without a word.
+    """A level that jumps and stays, as when °C silently become °F.
 
     A shift is the median of three readings minus the median of the three before: a single wrong reading does not count.
-    What the series does by itself is its yardstick. In the recent window it is an error; what is older has been
-    accepted before, and is a warning.
+    The series' own shifts are the yardstick. In the recent window it is an error; older ones were accepted before, and
+    are a warning.
     """
     shift = np.abs(_level_shifts(values.to_numpy()))
     if not len(shift):
@@ -129,21 +138,18 @@ def _unit_change(unique_id: str, values: pd.Series, challenge: Challenge, now: p
     jumps = np.flatnonzero(shift > limit) if limit > 0 else np.array([], dtype=np.int64)
     if not len(jumps):
         return
-    largest = jumps[np.argmax(shift[jumps])]
-    recent_since = now - pd.Timedelta(hours=challenge.quality.recent_hours)
-    times = values.index[jumps + 3]
-    message = f"the level jumped by {shift[largest]:.1f} and stayed; more than {limit:.1f} is a change of unit"
-    yield Violation(
-        rule="unit_change",
-        series=unique_id,
-        column=str(values.name),
-        severity="error" if times[-1] > recent_since else "warning",
-        found=float(shift[largest]),
+    largest, times = shift[jumps].max(), values.index[jumps + 3]
+    recent = times[-1] > now - pd.Timedelta(hours=challenge.quality.recent_hours)
+    message = f"the level jumped by {largest:.1f} and stayed; more than {limit:.1f} is a change of unit"
+    yield violation(
+        "unit_change",
+        unique_id,
+        times,
+        found=largest,
         limit=limit,
-        count=len(jumps),
-        first=times[0].to_pydatetime(),
-        last=times[-1].to_pydatetime(),
         message=message,
+        column=str(values.name),
+        severity="error" if recent else "warning",
     )
 
 
