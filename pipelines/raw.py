@@ -29,19 +29,14 @@ class _Envelope(msgspec.Struct, kw_only=True):
     body_is_base64: bool = False
 
 
-def raw_prefix(challenge: str) -> str:
-    return f"raw/{challenge}/"
-
-
 def raw_key(challenge: str, collected_at: datetime) -> str:
     """`raw/<challenge>/<YYYY>/<MM>/<DD>/<collected_at>.json.gz`; keys sort as their moments do."""
-    return f"{raw_prefix(challenge)}{collected_at:%Y/%m/%d}/{collected_at:%Y-%m-%dT%H:%M:%S.%f}Z.json.gz"
+    return f"raw/{challenge}/{collected_at:%Y/%m/%d}/{collected_at:%Y-%m-%dT%H:%M:%S.%f}Z.json.gz"
 
 
 def raw_keys(store: Store, challenge: str) -> list[str]:
     """The keys of the challenge's raw answers, in the order of their collection; other objects do not count."""
-    keys = store.keys(raw_prefix(challenge))
-    return sorted((key for key in keys if _KEY.search(key)), key=collected_at_of)
+    return sorted(filter(_KEY.search, store.keys(f"raw/{challenge}/")), key=collected_at_of)
 
 
 def collected_at_of(key: str) -> datetime:

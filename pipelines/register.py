@@ -11,7 +11,7 @@ from clients.errors import PassingFault
 from forecasting.judging.evaluation import Evaluation
 from pipelines.files import read_json, write_json
 from pipelines.run import Run
-from pipelines.tracked_run import TrackedRun, open_tracking
+from pipelines.tracked_run import TrackedRun, open_tracking, tolerated
 from records.mlflow_names import Artifact, GateTag, VersionTag
 
 if TYPE_CHECKING:
@@ -38,11 +38,20 @@ def run(run: Run) -> None:
     """
     evaluation = read_json(run.files.evaluation, Evaluation, made_by="evaluate")
     run.require_own(run.files.evaluation, evaluation.run_id, made_by="evaluate")
-    tracking = open_tracking(run)
-    name = run.challenge.name
-    _require_model(name, run.challenge.title, tracking)
-    version = _ready(_existing(name, tracking) or _created(run, tracking), tracking)
-    _complete_tags(version, run, tracking)
+    tracking, name = open_tracking(run), run.challenge.name
+    tags: dict[str, str] = {
+        VersionTag.GATE: GateTag.PENDING,
+        VersionTag.GIT_SHA: run.identity.git_sha,
+        VersionTag.RUN_ID: run.identity.run_id,
+    }
+    with tracking.faults(f"make the registered model {name}"), tolerated("RESOURCE_ALREADY_EXISTS"):
+        tracking.client.create_registered_model(name, description=run.challenge.title)
+    version = _ready(_existing(name, tracking) or _created(name, tracking, tags), tracking)
+    with tracking.faults("tag a model version"):
+        # Only missing tags: an existing verdict is the gate's and stays.
+        for key, value in tags.items():
+            if key not in version.tags:
+                tracking.client.set_model_version_tag(name, version.version, key, value)
     tracking.finish()
     registered = Registered(
         name=name,
@@ -56,17 +65,6 @@ def run(run: Run) -> None:
     print(f"registered as version {registered.version} of {name}: {registered.url}", flush=True)
 
 
-def _require_model(name: str, title: str, tracking: TrackedRun) -> None:
-    from mlflow.exceptions import MlflowException
-
-    with tracking.faults(f"make the registered model {name}"):
-        try:
-            tracking.client.create_registered_model(name, description=title)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-
-
 def _existing(name: str, tracking: TrackedRun) -> ModelVersion | None:
     """The version that this MLflow run added before; the oldest, in case a lost answer made two."""
     with tracking.faults(f"search the versions of {name}"):
@@ -74,12 +72,10 @@ def _existing(name: str, tracking: TrackedRun) -> ModelVersion | None:
     return min(found, key=lambda version: int(version.version), default=None)
 
 
-def _created(run: Run, tracking: TrackedRun) -> ModelVersion:
+def _created(name: str, tracking: TrackedRun, tags: dict[str, str]) -> ModelVersion:
     with tracking.faults("add a model version"):
         source = f"{tracking.client.get_run(tracking.run_id).info.artifact_uri}/{Artifact.BUNDLE}"
-        return tracking.client.create_model_version(
-            run.challenge.name, source=source, run_id=tracking.run_id, tags=_tags(run), await_creation_for=0
-        )
+        return tracking.client.create_model_version(name, source, tracking.run_id, tags=tags, await_creation_for=0)
 
 
 def _ready(version: ModelVersion, tracking: TrackedRun) -> ModelVersion:
@@ -92,19 +88,3 @@ def _ready(version: ModelVersion, tracking: TrackedRun) -> ModelVersion:
         with tracking.faults("read a model version"):
             version = tracking.client.get_model_version(version.name, version.version)
     return version
-
-
-def _complete_tags(version: ModelVersion, run: Run, tracking: TrackedRun) -> None:
-    """Set the missing tags; an existing verdict is the gate's and stays."""
-    with tracking.faults("tag a model version"):
-        for key, value in _tags(run).items():
-            if key not in version.tags:
-                tracking.client.set_model_version_tag(version.name, version.version, key, value)
-
-
-def _tags(run: Run) -> dict[str, str]:
-    return {
-        VersionTag.GATE: GateTag.PENDING,
-        VersionTag.GIT_SHA: run.identity.git_sha,
-        VersionTag.RUN_ID: run.identity.run_id,
-    }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -63,9 +65,10 @@ def open_run(challenge_name: str, *, starts: bool) -> Run:
         raise ConfigurationError(str(error)) from error
     files = RunFiles(Path("data") / challenge.name)
     asked = os.environ.get("RPS_RUN_ID", "")
-    if starts and not (asked and files.run.exists() and _stored(files).run_id == asked):
+    stored = partial(read_json, files.run, RunIdentity, made_by="ingest")
+    if starts and not (asked and files.run.exists() and stored().run_id == asked):
         write_json(files.run, _new_identity(asked))
-    identity = _stored(files)
+    identity = stored()
     if asked and identity.run_id != asked:
         found = f"{files.run} belongs to run {identity.run_id!r}, but RPS_RUN_ID is {asked!r}"
         raise ConfigurationError(f"{found}: run 'ingest' first.")
@@ -98,23 +101,14 @@ def parse_utc(text: str, what: str) -> datetime:
     return moment
 
 
-def _stored(files: RunFiles) -> RunIdentity:
-    return read_json(files.run, RunIdentity, made_by="ingest")
-
-
 def _new_identity(run_id: str) -> RunIdentity:
-    as_of = os.environ.get("RPS_AS_OF", "")
+    as_of, git_sha = os.environ.get("RPS_AS_OF", ""), "unknown"
+    with suppress(RpsError):
+        git_sha = os.environ.get("RPS_GIT_SHA") or Git(Path.cwd()).text("rev-parse", "HEAD")
     return RunIdentity(
         run_id=run_id or f"local__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}__{secrets.token_hex(3)}",
-        git_sha=os.environ.get("RPS_GIT_SHA") or _head(),
+        git_sha=git_sha,
         as_of=parse_utc(as_of, "RPS_AS_OF") if as_of else utc_now(),
         reason=os.environ.get("RPS_REASON") or "manual",
         pull_request=os.environ.get("RPS_PULL_REQUEST", ""),
     )
-
-
-def _head() -> str:
-    try:
-        return Git(Path.cwd()).text("rev-parse", "HEAD")
-    except RpsError:
-        return "unknown"

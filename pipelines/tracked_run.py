@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,10 +106,7 @@ def open_tracking(run: Run) -> TrackedRun:
         _require_answer(uri)
         client = open_client(uri, _CLIENT_SETTINGS)
         with locked(run.files.tracking.with_suffix(".lock"), "the MLflow run"):
-            found = _remembered(client, run)
-            if found is None:
-                experiment_id = _experiment(client, run.challenge.name)
-                found = _searched(client, experiment_id, run) or _created(client, experiment_id, run)
+            found = _remembered(client, run) or _searched_or_created(client, run)
             tracking = TrackedRun(client, uri, found.info.experiment_id, found.info.run_id)
             address = RunAddress(
                 rps_run_id=run.identity.run_id,
@@ -137,57 +134,50 @@ def _require_answer(uri: str) -> None:
 
 def _remembered(client: MlflowClient, run: Run) -> MlflowRun | None:
     """The run that `mlflow.json` names, if the server still has it and it belongs to this pipeline run."""
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with suppress(OSError, msgspec.DecodeError), tolerated("RESOURCE_DOES_NOT_EXIST"):
         stored = msgspec.json.decode(run.files.tracking.read_bytes(), type=RunAddress)
         found = client.get_run(stored.mlflow_run_id)
-    except (OSError, msgspec.DecodeError):
-        return None
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    is_ours = found.data.tags.get(RunTag.RUN_ID) == run.identity.run_id
-    return found if is_ours and found.info.lifecycle_stage == "active" else None
+        if found.data.tags.get(RunTag.RUN_ID) == run.identity.run_id and found.info.lifecycle_stage == "active":
+            return found
+    return None
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage != "active":
+def _searched_or_created(client: MlflowClient, run: Run) -> MlflowRun:
+    identity, name = run.identity, run.challenge.name
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        with tolerated("RESOURCE_ALREADY_EXISTS"):
+            client.create_experiment(name)
+        experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "active":
         hint = "restore it (mlflow experiments restore), or purge it."
         raise ConfigurationError(f"MLflow's experiment {name!r} is deleted: {hint}")
-    return str(found.experiment_id)
-
-
-def _searched(client: MlflowClient, experiment_id: str, run: Run) -> MlflowRun | None:
-    wanted = run.identity.run_id
-    quote = '"' if "'" in wanted else "'"
+    quote = '"' if "'" in identity.run_id else "'"
     # The oldest: if a retried request ever made two, every stage still agrees on one.
     found = client.search_runs(
-        [experiment_id],
-        filter_string=f"tags.`{RunTag.RUN_ID}` = {quote}{wanted}{quote}",
+        [experiment.experiment_id],
+        filter_string=f"tags.`{RunTag.RUN_ID}` = {quote}{identity.run_id}{quote}",
         order_by=["attribute.start_time ASC"],
         max_results=1,
     )
-    return found[0] if found else None
-
-
-def _created(client: MlflowClient, experiment_id: str, run: Run) -> MlflowRun:
-    identity = run.identity
+    if found:
+        return found[0]
     tags = {
         RunTag.RUN_ID: identity.run_id,
         RunTag.GIT_SHA: identity.git_sha,
         RunTag.PULL_REQUEST: identity.pull_request,
         RunTag.REASON: identity.reason,
     }
-    return client.create_run(experiment_id, tags=tags, run_name=identity.run_id)
+    return client.create_run(experiment.experiment_id, tags=tags, run_name=identity.run_id)
+
+
+@contextmanager
+def tolerated(code: str) -> Iterator[None]:
+    """Lets MLflow's own error of this code pass."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != code:
+            raise
