@@ -27,10 +27,7 @@ from records.mlflow_names import Artifact, Metric, RunTag, error_metrics, metric
 
 
 def run(run: Run) -> None:
-    """Write `evaluation.json` and `losses.parquet`, and put the hold-out metrics into the bundle; log all of it.
-
-    Raises ConfigurationError (a stage before is missing, MLflow refuses), DataRejected (too little data), PassingFault.
-    """
+    """Write `evaluation.json` and `losses.parquet`, add the hold-out metrics to the bundle, and log all of it."""
     tracking = open_tracking(run)
     candidate = _candidate(run, tracking)
     features = read_features(run.files.features, candidate.spec)
@@ -53,9 +50,9 @@ def _candidate(run: Run, tracking: TrackedRun) -> Bundle:
         bundle.check_example()
     except BundleError as error:
         raise ConfigurationError(f"the candidate's bundle cannot be used ({error}): run the stage 'train'.") from error
-    manifest = bundle.manifest
-    if (manifest.mlflow_run, bundle.spec) != (tracking.run_id, feature_spec(run.challenge)):
-        found = f"{run.files.bundle} is of MLflow run {manifest.mlflow_run}, or of other features than the challenge's"
+    mlflow_run = bundle.manifest.mlflow_run
+    if (mlflow_run, bundle.spec) != (tracking.run_id, feature_spec(run.challenge)):
+        found = f"{run.files.bundle} is of MLflow run {mlflow_run}, or of other features than the challenge's"
         raise ConfigurationError(f"{found}: run the stage 'train'.")
     return bundle
 
@@ -85,11 +82,9 @@ def evaluation_of(
     errors: Mapping[Model, ModelErrors],
 ) -> Evaluation:
     """The contents of `evaluation.json`. errors: the panel's; the candidate's bundle is among the run's files."""
-    opponent = panel.opponent
+    opponent, compared, version = panel.opponent, None, production.version if production else ""
     bundles = [candidate, opponent] if opponent else [candidate]
     times = seconds_per_row(bundles, features.iloc[-1].drop(["unique_id", "ds"]).astype(float).to_dict())
-    version = production.version if production else ""
-    compared = None
     if production and opponent:
         compared = _model_evaluation(opponent, version, production.directory, times[1], errors["production"])
     known = opponent if opponent and opponent.spec == candidate.spec else candidate

@@ -32,10 +32,7 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(run: Run) -> None:
-    """Register the bundle that is logged to this run; a repetition finds the version and leaves it alone.
-
-    Raises ConfigurationError (not evaluated yet, MLflow refuses) or PassingFault.
-    """
+    """Register the bundle that is logged to this run; a repetition finds the version and leaves it alone."""
     evaluation = read_json(run.files.evaluation, Evaluation, made_by="evaluate")
     run.require_own(run.files.evaluation, evaluation.run_id, made_by="evaluate")
     tracking, name = open_tracking(run), run.challenge.name

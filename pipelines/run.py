@@ -37,7 +37,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Run:
-    """The argument of every stage."""
+    """The argument of every stage, whose function `run` raises an RpsError when it cannot go on."""
 
     challenge: Challenge
     challenge_path: Path

@@ -42,10 +42,7 @@ class Fitted:
 
 
 def run(run: Run) -> None:
-    """Train on the features table; the same table gives the same bundle, byte for byte.
-
-    Raises ConfigurationError (parameters, files, MLflow refuses), DataRejected (too little data) or PassingFault.
-    """
+    """Train on the features table; the same table gives the same bundle, byte for byte."""
     new_model(run.challenge, run.challenge_path)  # a wrong parameter is reported before any work
     spec = feature_spec(run.challenge)
     table = read_features(run.files.features, spec)
@@ -200,11 +197,7 @@ def _parameters(challenge: Challenge, description: Description) -> dict[str, str
         "target.variable": challenge.target.variable,
         "target.horizons": " ".join(map(str, challenge.target.horizons)),
         "target.loss": challenge.target.loss,
-        "learner.kind": learner.kind,
-        "learner.seed": learner.seed,
-        "learner.holdout_days": learner.holdout_days,
-        "learner.calibration_days": learner.calibration_days,
-        "learner.interval": learner.interval,
+        **{f"learner.{name}": getattr(learner, name) for name in learner.__struct_fields__ if name != "parameters"},
         **{f"learner.parameters.{name}": value for name, value in sorted(learner.parameters.items())},
         "features": len(description.features.columns),
         **{f"rows.{name}": count for name, count in description.rows.items()},

@@ -21,7 +21,7 @@ from pipelines.run import Run
 
 
 def run(run: Run) -> None:
-    """Write `features.parquet`. Raises ConfigurationError when the observations are missing or do not fit."""
+    """Write `features.parquet`."""
     spec = feature_spec(run.challenge)
     table = read_observations(run.files.observations, run.challenge)
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -58,17 +58,9 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(run: Run) -> None:
-    """Store, record and tag the dataset; the same run on the same data again changes nothing.
-
-    Raises ConfigurationError (refused), or PassingFault (unreachable, lost half-way).
-    """
-    contents = _contents(run)
-    identity, store, remote, branch_name = (
-        run.identity,
-        open_store(),
-        data_repository(),
-        data_branch(run.challenge.name),
-    )
+    """Store, record and tag the dataset; a repetition on the same data changes nothing."""
+    contents, identity, branch_name = _contents(run), run.identity, data_branch(run.challenge.name)
+    store, remote = open_store(), data_repository()
     rows = pq.read_metadata(run.files.observations).num_rows
     with _scratch_directory(run.files.dataset.with_name(".dvc-scratch").resolve()) as scratch:
         branch = open_branch(remote, branch_name, scratch)
@@ -116,8 +108,8 @@ def _scratch_directory(scratch: Path) -> Iterator[Path]:
         scratch.mkdir(parents=True)
         yield scratch
     except OSError as error:
-        message = f"{scratch} could not be written: {error}. Free or repair the disk, then run again."
-        raise PassingFault(message) from error
+        hint = "Free or repair the disk, then run again."
+        raise PassingFault(f"{scratch} could not be written: {error}. {hint}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -184,15 +176,7 @@ def _dvc_by_itself(scratch: Path) -> Iterator[None]:
 
 def _write_metadata(scratch: Path, run: Run, record: DatasetRecord, repository: str) -> list[str]:
     """The files of the commit, in ``scratch``; returns their names."""
-    write_json(scratch / _RECORD, record)
-    shutil.copyfile(run.files.quality, scratch / run.files.quality.name)
-    (scratch / ".gitignore").write_text(f"/{_DATA}\n", encoding="utf-8")
-    (scratch / "README.md").write_text(_readme(run, repository), encoding="utf-8")
-    return [".dvc/config", ".gitignore", "README.md", f"{_DATA}.dvc", _RECORD, run.files.quality.name]
-
-
-def _readme(run: Run, repository: str) -> str:
-    return f"""# Datasets of the challenge `{run.challenge.name}`
+    readme = f"""# Datasets of the challenge `{run.challenge.name}`
 
 One commit per pipeline run, added by the stage `version`; nothing here is merged into a code branch.
 `dataset.json` says which run recorded what, `quality.json` what was checked. To fetch a dataset (with
@@ -200,6 +184,11 @@ One commit per pipeline run, added by the stage `version`; nothing here is merge
 
     dvc get {repository} {_DATA} --rev <commit>
 """
+    write_json(scratch / _RECORD, record)
+    shutil.copyfile(run.files.quality, scratch / run.files.quality.name)
+    (scratch / ".gitignore").write_text(f"/{_DATA}\n", encoding="utf-8")
+    (scratch / "README.md").write_text(readme, encoding="utf-8")
+    return [".dvc/config", ".gitignore", "README.md", f"{_DATA}.dvc", _RECORD, run.files.quality.name]
 
 
 def _message(record: DatasetRecord) -> str:
@@ -210,11 +199,8 @@ def _message(record: DatasetRecord) -> str:
 def _recorded(branch: RecordBranch, tip: str, record: DatasetRecord) -> str | None:
     """The commit that already records the same dataset of this run, if there is one."""
     for commit in branch.commits_saying(f"{_RUN_LINE}{record.run_id}", tip):
-        said = branch.read(commit, _RECORD)
-        try:
-            there = msgspec.json.decode(said or b"", type=DatasetRecord)
-        except msgspec.DecodeError:
-            continue
-        if (there.run_id, there.md5) == (record.run_id, record.md5):
-            return commit
+        with suppress(msgspec.DecodeError):
+            there = msgspec.json.decode(branch.read(commit, _RECORD) or b"", type=DatasetRecord)
+            if (there.run_id, there.md5) == (record.run_id, record.md5):
+                return commit
     return None
