@@ -193,7 +193,7 @@ def _share(rule: str, where: tuple[str, str], when: pd.Series, rows: int, challe
         limit, what = quality.max_out_of_range_share, f"are outside {low:g} … {high:g}"
     window = f" in the last {quality.recent_hours} h" if rule.startswith("recent_") else ""
     share = len(when) / rows
-    # A single value is no burst: without this, one wrong reading would reject a whole recent window.
+    # Two values make a burst: otherwise one wrong reading would reject a whole recent window.
     severity: Severity = "error" if share > limit and len(when) > 1 else "warning"
     message = f"{len(when)} of {rows} values {what}{window} ({share:.2%})"
     return _violation(rule, where, when, found=share, limit=limit, message=message, severity=severity)

@@ -132,10 +132,7 @@ class Refolded(NamedTuple):
 
 
 def fold_raws(history: History, source: Source, store: Store, keys: Iterable[str], as_of: datetime) -> Refolded:
-    """Fold stored answers into the history.
-
-    Skips the answers of runs as of a later moment than ``as_of``, so that a run sees what was known then.
-    """
+    """Fold stored answers into the history, but those of runs as of later than ``as_of``: unknown at that moment."""
     tables: dict[str, pd.DataFrame] = {}
     unreadable: list[str] = []
     for key, answer in load_raws(store, keys):
@@ -153,7 +150,7 @@ def fold_raws(history: History, source: Source, store: Store, keys: Iterable[str
 def fingerprint(challenge: Challenge) -> str:
     """What a snapshot depends on: the challenge's source and rules, and the code that reads and judges answers.
 
-    Each variant of them has its own history, folded from the raw answers, and cannot spoil another's.
+    Each variant has its own history, folded from the raw answers, and cannot spoil another's.
     """
     tables = {"source": challenge.source, "quality": challenge.quality}
     digest = hashlib.sha256(msgspec.json.encode(tables, order="deterministic"))
@@ -182,10 +179,7 @@ def load_snapshot(store: Store, challenge: Challenge) -> History | None:
 
 
 def accept_history(run: Run) -> None:
-    """Make this run's history the snapshot, once its observations have passed the quality gate.
-
-    Raises ConfigurationError when `ingest` has not run, and PassingFault when the store is down.
-    """
+    """Make this run's history the snapshot, once its observations have passed the quality gate."""
     challenge, path = run.challenge, run.files.history
     with reading(path, made_by="ingest"):
         history, run_id = _unpack(path.read_bytes(), challenge)

@@ -26,7 +26,7 @@ PARITY = 1e-9
 def new_model(challenge: Challenge, challenge_path: Path) -> HistGradientBoostingRegressor:
     """An unfitted model with the challenge's loss, seed and parameters; by default it fits all of `max_iter`.
 
-    Raises ConfigurationError naming the file and the key of a parameter that the learner does not have.
+    Raises ConfigurationError with file and key of a parameter that the learner does not have.
     """
     given = challenge.learner.parameters
     known = sorted(set(inspect.signature(HistGradientBoostingRegressor.__init__).parameters) - SET_ELSEWHERE)
@@ -54,14 +54,10 @@ def fit_change(
 
 
 def as_trees(model: HistGradientBoostingRegressor, features: pd.DataFrame) -> treelite.Model:
-    """The fitted model in the tree runtime's form, checked on ``features`` to predict the same.
-
-    Raises RuntimeError when it does not: a bug in the training library or the tree runtime.
-    """
+    """The fitted model in the tree runtime's form; raises RuntimeError when it predicts otherwise on ``features``."""
     trees = treelite.sklearn.import_model(model)
-    theirs = model.predict(features)
     ours = treelite.gtil.predict(trees, features.to_numpy(dtype=np.float64), nthread=1)[:, 0, 0]
-    worst = float(np.max(np.abs(ours - theirs)))
+    worst = float(np.max(np.abs(ours - model.predict(features))))
     if not worst <= PARITY:
         raise RuntimeError(f"treelite and scikit-learn differ by {worst:g} on {len(features)} rows; at most {PARITY:g}")
     return trees

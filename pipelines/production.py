@@ -24,9 +24,8 @@ class Production:
 
 
 def fetch_production(run: Run, tracking: TrackedRun) -> Production | None:
-    """The released version with its bundle, or None before the first release.
+    """The released version with its bundle, which may be unreadable, or None before the first release.
 
-    A bundle that is damaged or of another format does not stop this run.
     Raises ConfigurationError (its artifacts are gone, or MLflow refuses us) or PassingFault.
     """
     with tracking.faults(f"look up the model {run.challenge.name}"):

@@ -85,5 +85,4 @@ def unpack(packed: bytes) -> Answer:
         body = base64.b64decode(envelope.body) if envelope.body_is_base64 else envelope.body.encode("utf-8")
     except (OSError, EOFError, zlib.error, msgspec.DecodeError, ValueError) as error:
         raise ValueError(f"a raw object cannot be unpacked: {error}") from error
-    fields = {name: getattr(envelope, name) for name in Answer.__struct_fields__}
-    return Answer(**{**fields, "body": body})
+    return Answer(**{name: getattr(envelope, name) for name in Answer.__struct_fields__} | {"body": body})

@@ -33,8 +33,8 @@ def split_by_time(features: pd.DataFrame, challenge: Challenge, as_of: datetime)
     features: one row per series and origin `ds` (UTC) with `y` and the targets `target_h…`; rows after ``as_of``,
     without `y` or without any target do not count.
     The hold-out has the origins of the last `learner.holdout_days` before ``as_of``, calibration those of the
-    `calibration_days` before it, training the rest. Between two parts lies the longest horizon: the last target of the
-    earlier one is older than the first origin of the later one.
+    `calibration_days` before it, training the rest. Between two parts lies the longest horizon, so that the last target
+    of the earlier one is older than the first origin of the later one.
     Raises DataRejected with the numbers when a part is too small to say anything.
     """
     learner = challenge.learner

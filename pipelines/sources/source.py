@@ -62,17 +62,13 @@ class Source(Protocol):
     """At least this long between two requests: the API's rate limit."""
 
     def requests(self, since: datetime, until: datetime, now: datetime) -> Iterator[Request]:
-        """The pages that cover the hours from ``since`` to ``until``, both included (UTC).
-
-        ``now`` is not before ``until``; some APIs keep recent hours elsewhere than old ones.
-        """
+        """The pages from ``since`` to ``until``, both included (UTC); some APIs keep the hours before ``now`` apart."""
 
     def parse(self, answer: Answer) -> pd.DataFrame:
         """The rows of one answer in its own order, repeats included, without places that the challenge does not have.
 
         Columns: unique_id, ds (UTC), then one float column per variable.
-        Raises DataRejected when names, units or form differ from the requested ones, and PassingFault when the text
-        breaks off.
+        Raises DataRejected for names, units or a form that were not requested, and PassingFault for a cut-off text.
         """
 
 
