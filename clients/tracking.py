@@ -98,11 +98,9 @@ class Tracking:
 
 def connect(settings: MlflowSettings, patience_seconds: float) -> Tracking:
     """The server that the settings name, before any request to it. Raises ConfigurationError."""
-    from mlflow.exceptions import MlflowException
-
     try:
         client = open_client(settings.url, _PATIENT_SETTINGS)
-    except (MlflowException, ImportError) as error:
+    except _client_faults() as error:
         raise ConfigurationError(f"MLFLOW_TRACKING_URI={settings.url} cannot be used: {_brief(error)}") from error
     return Tracking(client, settings.url, Patience(patience_seconds))
 
@@ -110,7 +108,7 @@ def connect(settings: MlflowSettings, patience_seconds: float) -> Tracking:
 def open_client(uri: str, settings: Mapping[str, str]) -> MlflowClient:
     """MLflow's client with these settings, unless the environment has others."""
     for name, value in {**_CLIENT_SETTINGS, **settings}.items():
-        os.environ.setdefault(name, value)
+        os.environ.setdefault(name, value)  # before the first import of mlflow, which reads some of them
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
