@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import stamina
@@ -15,14 +15,6 @@ T = TypeVar("T")
 set_on_retry_hooks([])  # it would log every attempt; callers decide what deserves a line
 
 
-@dataclass(frozen=True)
-class Clock:
-    """now: seconds that only grow; sleep: let so many of them pass."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
 @dataclass
 class Patience:
     """For how many seconds, from now on, to wait out a service's faults, and how long to pause between requests."""
@@ -31,10 +23,11 @@ class Patience:
     """Over all questions together, until ``again``."""
     first_pause: float = 0.5
     longest_pause: float = 5.0
-    clock: Clock = field(default_factory=Clock)
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
-        self._deadline = self.clock.now() + self.seconds
+        self._deadline = self.now() + self.seconds
 
     def again(self) -> Patience:
         """The same from now on, for the next part of a long command."""
@@ -59,12 +52,12 @@ class Patience:
             found = passes(error)
             if found is False:
                 return False
-            left = self._deadline - self.clock.now()
+            left = self._deadline - self.now()
             seconds = min(pause, left) if found is True else found
             if left <= 0 or seconds > left:
                 return False
             waiting(seconds)
-            self.clock.sleep(seconds)
+            self.sleep(seconds)
             pause = min(2 * pause, self.longest_pause)
             return 0.0  # stamina itself need not wait
 

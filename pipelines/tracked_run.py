@@ -35,7 +35,7 @@ _CLIENT_SETTINGS = {
 }
 
 
-class RunAddress(msgspec.Struct, frozen=True, kw_only=True):
+class RunAddress(msgspec.Struct, frozen=True):
     """`mlflow.json`: where the MLflow run of this pipeline run is."""
 
     rps_run_id: str
@@ -108,12 +108,7 @@ def open_tracking(run: Run) -> TrackedRun:
         with locked(run.files.tracking.with_suffix(".lock"), "the MLflow run"):
             found = _remembered(client, run) or _searched_or_created(client, run)
             tracking = TrackedRun(client, uri, found.info.experiment_id, found.info.run_id)
-            address = RunAddress(
-                rps_run_id=run.identity.run_id,
-                mlflow_run_id=tracking.run_id,
-                experiment_id=tracking.experiment_id,
-                url=tracking.run_url,
-            )
+            address = RunAddress(run.identity.run_id, tracking.run_id, tracking.experiment_id, tracking.run_url)
             write_json(run.files.tracking, address)
     return tracking
 

@@ -18,13 +18,9 @@ def run(run: Run) -> None:
     collection = read_json(files.collection, Collection, made_by="ingest")
     run.require_own(files.collection, collection.run_id, made_by="ingest")
     observations = read_table(files.observations, made_by="ingest")
-    report = judge(
-        observations,
-        run.challenge,
-        run.identity.as_of,
-        rows_received=collection.rows_received,
-        conflicting_repeats=collection.conflicting_repeats,
-    )
+    received, conflicting = collection.rows_received, collection.conflicting_repeats
+    as_of = run.identity.as_of
+    report = judge(observations, run.challenge, as_of, rows_received=received, conflicting_repeats=conflicting)
     write_json(files.quality, report)
     write_text(files.quality_report, as_markdown(report))
     for violation in report.violations:
