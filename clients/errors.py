@@ -1,7 +1,6 @@
-"""Why a command ends without doing what it was asked, as the exit code that Airflow, a workflow or a shell acts on.
+"""Why a command stops, as the exit code on which Airflow, a workflow or a shell acts (64 and above: BSD's sysexits).
 
-The codes 64 and above are those of BSD's sysexits. The message names what failed, what was expected, what was found,
-and the next step.
+A message names the failure, what was expected, what was found, and the next step.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from clients.redaction import redacted
 
 
 class RpsError(Exception):
-    """A command cannot go on. Subclasses carry the exit code. Secrets never get into the message."""
+    """A command cannot go on. Subclasses set the exit code. The message never contains secrets."""
 
     exit_code: int = 1
 
@@ -41,7 +40,7 @@ class GitHubFault(PassingFault):
 
 
 class NoVerdict(RpsError):
-    """There is no evidence on which to judge, or it cannot be trusted; nothing may be merged on it."""
+    """The evidence is missing or cannot be trusted; nothing may be merged on it."""
 
     exit_code = 2
 
@@ -54,5 +53,3 @@ class Cancelled(RpsError):
 
 class NotReleased(RpsError):
     """The release stops for a reason that running it again does not change; production stays as it was."""
-
-    exit_code = 1

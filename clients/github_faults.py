@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import msgspec
 
 from clients.errors import ConfigurationError, GitHubFault, RpsError
-from clients.patience import patient
+from clients.patience import Patience
 from clients.settings import GitHubSettings
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def patiently(task: Task, operation: Callable[[], T], *, seconds: float, note: C
         if passing and wait >= _WORTH_A_NOTE_SECONDS:
             note(f"{task.doing}: {passing.what}; trying again in {wait:.0f} s")
 
-    patience = patient(seconds, first_pause=1.0, longest_pause=_LONGEST_PAUSE_SECONDS)
+    patience = Patience(seconds, first_pause=1.0, longest_pause=_LONGEST_PAUSE_SECONDS)
     try:
         return patience.ask(operation, passes, waiting)
     except faults:

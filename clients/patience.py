@@ -1,10 +1,10 @@
-"""Waiting for a service that may answer later: the one place that asks again, on stamina and the caller's clock."""
+"""Waits for a service that may answer later: the one place that repeats requests, on stamina and the caller's clock."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import stamina
@@ -12,31 +12,26 @@ from stamina.instrumentation import set_on_retry_hooks
 
 T = TypeVar("T")
 
-set_on_retry_hooks([])  # it would log every attempt; callers say what is worth a line
+set_on_retry_hooks([])  # it would log every attempt; callers decide what deserves a line
 
 
-@dataclass(frozen=True)
-class Clock:
-    """now: seconds that only grow; sleep: let so many of them pass."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass
 class Patience:
-    """How long a service's faults are waited out, and how far apart it is asked."""
+    """For how many seconds, from now on, to wait out a service's faults, and how long to pause between requests."""
 
     seconds: float
     """Over all questions together, until ``again``."""
-    deadline: float
-    first_pause: float
-    longest_pause: float
-    clock: Clock
+    first_pause: float = 0.5
+    longest_pause: float = 5.0
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def __post_init__(self) -> None:
+        self._deadline = self.now() + self.seconds
 
     def again(self) -> Patience:
-        """As patient as at first, for the next part of a long command."""
-        return patient(self.seconds, first_pause=self.first_pause, longest_pause=self.longest_pause, clock=self.clock)
+        """The same from now on, for the next part of a long command."""
+        return replace(self)
 
     def ask(
         self,
@@ -44,10 +39,10 @@ class Patience:
         passes: Callable[[Exception], bool | float],
         waiting: Callable[[float], None] = lambda _: None,
     ) -> T:
-        """What ``operation`` gives; it must be harmless to do it twice.
+        """What ``operation`` returns; repeating it must be harmless.
 
-        passes: whether a fault may pass: True, or in how many seconds the service said so. It may raise another error
-        instead. A fault that does not pass, or not in time, is raised as it is. waiting: called with the seconds of
+        passes: whether a fault may pass: True, or the seconds that the service asks to wait. It may raise another error
+        instead. A fault that does not pass, or not in time, is raised unchanged. waiting: called with the seconds of
         each pause.
         """
         pause = self.first_pause
@@ -57,12 +52,12 @@ class Patience:
             found = passes(error)
             if found is False:
                 return False
-            left = self.deadline - self.clock.now()
+            left = self._deadline - self.now()
             seconds = min(pause, left) if found is True else found
             if left <= 0 or seconds > left:
                 return False
             waiting(seconds)
-            self.clock.sleep(seconds)
+            self.sleep(seconds)
             pause = min(2 * pause, self.longest_pause)
             return 0.0  # stamina itself need not wait
 
@@ -70,17 +65,3 @@ class Patience:
             with attempt:
                 return operation()
         raise AssertionError("stamina always returns or raises")
-
-
-def patient(
-    seconds: float, *, first_pause: float = 0.5, longest_pause: float = 5.0, clock: Clock | None = None
-) -> Patience:
-    """From now on, for so many seconds."""
-    clock = clock or Clock()
-    return Patience(
-        seconds=seconds,
-        deadline=clock.now() + seconds,
-        first_pause=first_pause,
-        longest_pause=longest_pause,
-        clock=clock,
-    )

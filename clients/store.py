@@ -1,8 +1,4 @@
-"""Object storage: whole objects by key under `RPS_STORE`, with what each failure means.
-
-Addresses and keys come from the environment (`RPS_STORE`, `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
-`AWS_SECRET_ACCESS_KEY`).
-"""
+"""Object storage: whole objects by key under `RPS_STORE`, and what each failure means."""
 
 from __future__ import annotations
 
@@ -13,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from clients.errors import ConfigurationError, PassingFault
 from clients.settings import address
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 _ADDRESS = re.compile(r"s3://(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]*)(?P<prefix>(?:/.*)?)")
 _DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "401", "NoSuchBucket", "ExpiredToken"}
 _UNKNOWN_TO_STORE = {400, 405, 411, 501}
-"""How stores answer a header that they do not know; `RequestTimeout` is 400, too, and is not meant."""
+"""How stores answer an unknown header; the status of `RequestTimeout` is 400, too."""
 _PROBE = "probe"
 _CHECKSUM_HINT = (
     "It needs the checksum headers that boto3 sends; for a store without them, set"
@@ -43,10 +41,7 @@ class Store:
     prefix: str
 
     def check(self) -> None:
-        """Find out whether the store can do what the stages need; its object `probe` is left there.
-
-        Raises ConfigurationError that names what is missing and what helps.
-        """
+        """Raises ConfigurationError when the store lacks what the stages need; leaves the object `probe` there."""
         with self._needed(_CHECKSUM_HINT):
             self.put(_PROBE, b"probe")
             self.get(_PROBE)
@@ -61,8 +56,6 @@ class Store:
 
     def put_new(self, key: str, body: bytes) -> bool:
         """Store only if the key is free; False when it is taken."""
-        from botocore.exceptions import ClientError
-
         with self._faults(f"store {key}"):
             try:
                 self.client.put_object(Bucket=self.bucket, Key=self._full(key), Body=body, IfNoneMatch="*")
@@ -74,8 +67,6 @@ class Store:
 
     def get(self, key: str) -> bytes | None:
         """The object, or None when there is none under that key."""
-        from botocore.exceptions import ClientError
-
         with self._faults(f"fetch {key}"):
             try:
                 return self.client.get_object(Bucket=self.bucket, Key=self._full(key))["Body"].read()
@@ -103,24 +94,18 @@ class Store:
     @contextmanager
     def _needed(self, hint: str) -> Iterator[None]:
         """Turn the refusal of a header into a ConfigurationError with this hint."""
-        from botocore.exceptions import ClientError
-
         try:
             yield
         except PassingFault as fault:
-            answer = fault.__cause__.response if isinstance(fault.__cause__, ClientError) else None
-            if (
-                answer is None
-                or answer["ResponseMetadata"]["HTTPStatusCode"] not in _UNKNOWN_TO_STORE
-                or answer["Error"]["Code"] == "RequestTimeout"
-            ):
-                raise
-            raise ConfigurationError(f"{fault} {hint}") from fault
+            if isinstance(fault.__cause__, ClientError):
+                answer = fault.__cause__.response
+                refused = answer["ResponseMetadata"]["HTTPStatusCode"] in _UNKNOWN_TO_STORE
+                if refused and answer["Error"]["Code"] != "RequestTimeout":
+                    raise ConfigurationError(f"{fault} {hint}") from fault
+            raise
 
     @contextmanager
     def _faults(self, doing: str) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
             yield
         except ClientError as error:
@@ -153,7 +138,6 @@ def open_store() -> Store:
 def _client() -> S3Client:
     import boto3
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError
 
     config = Config(
         connect_timeout=5,

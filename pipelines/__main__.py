@@ -7,8 +7,6 @@ import errno
 import importlib
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -45,33 +43,28 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run = open_run(options.challenge, starts=options.stage == "ingest")
         # A retry must not work beside the attempt that it follows, which may outlive the task that started it.
-        with (
-            _disk_faults(),
-            locked(run.files.root / f".{options.stage}.lock", f"the stage {options.stage} of this workspace"),
-        ):
+        with locked(run.files.root / f".{options.stage}.lock", f"the stage {options.stage} of this workspace"):
             importlib.import_module(f"pipelines.{options.stage}").run(run)
-    except RpsError as error:
-        print(f"{options.stage}: {error}", file=sys.stderr)
-        return error.exit_code
+    except (RpsError, OSError) as error:
+        fault = error if isinstance(error, RpsError) else _disk_fault(error)
+        print(f"{options.stage}: {fault}", file=sys.stderr)
+        return fault.exit_code
     took = time.monotonic() - started
     print(f"{options.stage}: done in {took:.1f} s, peak memory {_peak_mebibytes():.0f} MiB", flush=True)
     return 0
 
 
 def _peak_mebibytes() -> float:
-    """The most memory that this process has held; `getrusage` would count the one that started it too."""
+    """The most memory that this process has held; `getrusage` would include its parent's."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return float(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-@contextmanager
-def _disk_faults() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}:
-            raise
-        raise PassingFault(f"the disk failed: {error}. Free or repair it, then run again.") from error
+def _disk_fault(error: OSError) -> PassingFault:
+    """Raises the error itself when it is not the disk's."""
+    if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}:
+        raise error
+    return PassingFault(f"the disk failed: {error}. Free or repair it, then run again.")
 
 
 if __name__ == "__main__":

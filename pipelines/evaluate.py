@@ -1,6 +1,6 @@
-"""Measure candidate, production model and persistence on the same hold-out; write and log what came out.
+"""Measure candidate, production model and persistence on the same hold-out; write and log the results.
 
-Nothing is judged here: a candidate that is worse, or a hold-out that is too short, is written down, for the gate.
+The gate judges them: this stage only records a candidate that is worse, or a hold-out that is too short.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from clients.disk import whole_file
 from clients.errors import ConfigurationError
 from forecasting.drift.distances import population_stability_index
 from forecasting.features.spec import feature_spec
@@ -18,21 +17,17 @@ from forecasting.judging.evaluation import Evaluation, Model, ModelErrors, Model
 from forecasting.judging.losses import skill
 from forecasting.models.bundle import Bundle, read_bundle, record_holdout
 from forecasting.models.manifest import BundleError
-from pipelines.feature_table import read_features
-from pipelines.files import write_json
+from pipelines.files import write_json, write_table
 from pipelines.holdout import PanelFrame, compare, seconds_per_row
 from pipelines.production import Production, fetch_production
 from pipelines.run import Run
-from pipelines.tracked_run import Tracking, open_tracking
-from pipelines.transform import read_observations
+from pipelines.tracked_run import TrackedRun, open_tracking
+from pipelines.transform import read_features, read_observations
 from records.mlflow_names import Artifact, Metric, RunTag, error_metrics, metric
 
 
 def run(run: Run) -> None:
-    """Write `evaluation.json` and `losses.parquet`, and put the hold-out metrics into the bundle; log all of it.
-
-    Raises ConfigurationError (a stage before is missing, MLflow refuses), DataRejected (too little data), PassingFault.
-    """
+    """Write `evaluation.json` and `losses.parquet`, add the hold-out metrics to the bundle, and log all of it."""
     tracking = open_tracking(run)
     candidate = _candidate(run, tracking)
     features = read_features(run.files.features, candidate.spec)
@@ -44,27 +39,26 @@ def run(run: Run) -> None:
     evaluation = evaluation_of(run, candidate, production, panel, features, errors=errors)
     _print(evaluation)
     write_json(run.files.evaluation, evaluation)
-    with whole_file(run.files.losses) as scratch:
-        panel.rows.to_parquet(scratch, index=False)
+    write_table(run.files.losses, panel.rows)
     _log(run, evaluation, tracking)
     print(f"logged to {tracking.run_url}", flush=True)
 
 
-def _candidate(run: Run, tracking: Tracking) -> Bundle:
+def _candidate(run: Run, tracking: TrackedRun) -> Bundle:
     try:
         bundle = read_bundle(run.files.bundle)
         bundle.check_example()
     except BundleError as error:
         raise ConfigurationError(f"the candidate's bundle cannot be used ({error}): run the stage 'train'.") from error
-    manifest = bundle.manifest
-    if (manifest.mlflow_run, bundle.spec) != (tracking.run_id, feature_spec(run.challenge)):
-        told = f"{run.files.bundle} is of MLflow run {manifest.mlflow_run}, or of other features than the challenge's"
-        raise ConfigurationError(f"{told}: run the stage 'train'.")
+    mlflow_run = bundle.manifest.mlflow_run
+    if (mlflow_run, bundle.spec) != (tracking.run_id, feature_spec(run.challenge)):
+        found = f"{run.files.bundle} is of MLflow run {mlflow_run}, or of other features than the challenge's"
+        raise ConfigurationError(f"{found}: run the stage 'train'.")
     return bundle
 
 
 def _manifest_metrics(errors: Mapping[Model, ModelErrors]) -> dict[int, dict[str, float]]:
-    """What the service compares its live errors with, by horizon."""
+    """The reference for the service's live errors, by horizon."""
     return {
         horizon: {
             Metric.RMSE: ours.rmse,
@@ -87,12 +81,10 @@ def evaluation_of(
     *,
     errors: Mapping[Model, ModelErrors],
 ) -> Evaluation:
-    """What `evaluation.json` holds. errors: those of the panel; the candidate's bundle lies where the run keeps it."""
-    opponent = panel.opponent
-    bundles = [candidate, *([opponent] if opponent else [])]
+    """The contents of `evaluation.json`. errors: the panel's; the candidate's bundle is among the run's files."""
+    opponent, compared, version = panel.opponent, None, production.version if production else ""
+    bundles = [candidate, opponent] if opponent else [candidate]
     times = seconds_per_row(bundles, features.iloc[-1].drop(["unique_id", "ds"]).astype(float).to_dict())
-    version = production.version if production else ""
-    compared = None
     if production and opponent:
         compared = _model_evaluation(opponent, version, production.directory, times[1], errors["production"])
     known = opponent if opponent and opponent.spec == candidate.spec else candidate
@@ -116,9 +108,9 @@ def evaluation_of(
 
 
 def _drift(known: Bundle, panel: PanelFrame, features: pd.DataFrame) -> dict[str, float]:
-    """How far each feature at the compared origins lies from what the training of ``known`` saw.
+    """How far each feature at the compared origins lies from the training data of ``known``.
 
-    The calendar is left out: a month is always another season than the year before it, and no news of the data.
+    Without the calendar: a month is always another season than the year before it, which says nothing of the data.
     """
     compared = panel.rows.loc[panel.rows["compared"], ["unique_id", "ds"]].drop_duplicates()
     seen = compared.merge(features, how="left", on=["unique_id", "ds"])
@@ -149,23 +141,22 @@ def _print(evaluation: Evaluation) -> None:
     span = f"{window.start:%Y-%m-%dT%H:%MZ} to {window.end:%Y-%m-%dT%H:%MZ}"
     print(f"hold-out: {window.rows:,} predictions, origins {span}", flush=True)
     for model, measured in _models(evaluation):
-        told = ", ".join(f"h{horizon} {errors.rmse:.3f}" for horizon, errors in measured.horizons.items())
+        horizons = ", ".join(f"h{horizon} {errors.rmse:.3f}" for horizon, errors in measured.horizons.items())
         inside = measured.overall.coverage
         covered = f", {evaluation.interval:.0%} interval covers {inside:.1%}" if inside is not None else ""
-        print(f"{model}: RMSE {measured.overall.rmse:.3f} {evaluation.unit} ({told}){covered}", flush=True)
+        print(f"{model}: RMSE {measured.overall.rmse:.3f} {evaluation.unit} ({horizons}){covered}", flush=True)
     for reason in evaluation.reasons:
         print(f"not fair: {reason}", flush=True)
 
 
-def _log(run: Run, evaluation: Evaluation, tracking: Tracking) -> None:
-    """Everything again on a second run, but a metric only when it has another value: MLflow keeps every one given."""
+def _log(run: Run, evaluation: Evaluation, tracking: TrackedRun) -> None:
+    """A second run logs everything again, but a metric only if its value is new: MLflow keeps every value."""
     with tracking.faults("read the run"):
         known = tracking.client.get_run(tracking.run_id).data.metrics
     tracking.log_artifacts(run.files.bundle, Artifact.BUNDLE)
     tracking.log_artifacts(run.files.evaluation, Artifact.EVALUATION)
     tracking.log_artifacts(run.files.losses, Artifact.EVALUATION)
-    metrics = dict(run_metrics(evaluation))
-    tracking.log_metrics({name: value for name, value in metrics.items() if known.get(name) != value})
+    tracking.log_metrics({name: value for name, value in run_metrics(evaluation) if known.get(name) != value})
     tracking.set_tags(
         {
             RunTag.FAIR: str(evaluation.fair).lower(),
@@ -187,11 +178,8 @@ def run_metrics(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
             gained = skill(errors.loss, baseline[one].loss)
             if gained is not None:
                 yield metric(Metric.SKILL, model=model, horizon=one.horizon, series=one.series), gained
-    costs: dict[Model, ModelEvaluation | None] = {
-        "candidate": evaluation.candidate,
-        "production": evaluation.production,
-    }
-    for model, known in costs.items():
+    both: dict[Model, ModelEvaluation | None] = {"candidate": evaluation.candidate, "production": evaluation.production}
+    for model, known in both.items():
         if known:
             yield metric(Metric.BUNDLE_BYTES, model=model), float(known.bundle_bytes)
             yield metric(Metric.PREDICTION_SECONDS, model=model), known.prediction_seconds_per_row

@@ -1,8 +1,8 @@
 """The observation history: a fold over the raw answers in which the last collection of an hour wins.
 
-Order and repeats of the answers do not matter. A snapshot in object storage saves folding them all again; it is only
-moved on by data that passed the quality gate, and any raw answer that it lacks is folded at the next ingest, so that
-two runs which write it at once lose nothing.
+Order and repeats of the answers do not matter. A snapshot in object storage saves folding them all again. Only data
+that passed the quality gate replaces it, and the next ingest folds any raw answer that it lacks, so that two runs that
+write it at once lose nothing.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clients.disk import whole_file
-from clients.errors import ConfigurationError, DataRejected, PassingFault
+from clients.errors import DataRejected, PassingFault
 from clients.store import Store, open_store
 from forecasting.challenge.schema import Challenge
-from pipelines.files import read_json
-from pipelines.parquet import read_parquet
-from pipelines.raw import RawDamaged, load_raws
+from pipelines.files import read_parquet, reading
+from pipelines.raw import load_raws
 from pipelines.run import Run
 from pipelines.sources.source import Answer, Source
 
@@ -35,7 +34,7 @@ _METADATA = b"rps.history"
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
-    """What `collection.json` holds: what this run's ingest asked for, received and made of it."""
+    """`collection.json`: what this run's ingest requested, received and made of it."""
 
     run_id: str
     as_of: datetime
@@ -46,15 +45,15 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """The answers that this ingest stored."""
     rows_received: int
     rows_new: int
-    """Hours of the window that were not known before."""
+    """Hours of the window that were unknown before."""
     repeats: int
-    """Rows received whose hour was received before, in the same ingest."""
+    """Rows whose hour came earlier in the same ingest."""
     conflicting_repeats: int
-    """Hours that were received more than once with different values."""
+    """Hours that came more than once with different values."""
     out_of_order: int
-    """Rows received that are older than the row before them."""
+    """Rows older than the row before them."""
     raw_folded: int
-    """Older answers that the snapshot lacked and that were folded again."""
+    """Older answers that the snapshot lacked and this ingest folded again."""
     raw_unreadable: tuple[str, ...]
     """Older answers that today's parser refuses; they stay where they are."""
     rows: int
@@ -70,10 +69,10 @@ class _Contents(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class History:
-    """Rows with the moment of their collection, the raw keys that they came from, and how far back was asked for.
+    """Rows with the moment of their collection, the raw keys behind them, and how far back the requests went.
 
     rows: unique_id, ds, collected_at, then one float column per variable; sorted by unique_id, ds; the key is unique.
-    raw_keys: also those that could not be read or were not newer than what was known.
+    raw_keys: includes those of unreadable answers, and of answers that brought nothing new.
     """
 
     rows: pd.DataFrame
@@ -100,20 +99,20 @@ class History:
 
 
 def empty_history(challenge: Challenge) -> History:
-    columns: dict[str, str] = {
-        "unique_id": "object",
-        "ds": "datetime64[us, UTC]",
-        "collected_at": "datetime64[us, UTC]",
-    }
+    columns = {"unique_id": "object", **dict.fromkeys(["ds", "collected_at"], "datetime64[us, UTC]")}
     columns |= dict.fromkeys(challenge.columns, "float64")
     return History(pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()}))
 
 
+def concatenated(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of tables of the same columns, which an empty one among them could change the types of."""
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+
+
 def fold(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """One row per series and hour: of the last collection, and within one answer the last row."""
-    filled = [table for table in tables if len(table)] or tables[:1]
     # A stable sort keeps an answer's own order where the moment of collection is the same.
-    rows = pd.concat(filled, ignore_index=True).sort_values([*KEY, "collected_at"], kind="stable")
+    rows = concatenated(tables).sort_values([*KEY, "collected_at"], kind="stable")
     return rows.drop_duplicates(KEY, keep="last").reset_index(drop=True)
 
 
@@ -124,9 +123,8 @@ def read_answer(source: Source, answer: Answer) -> pd.DataFrame:
     return rows.loc[rows["ds"] <= answer.as_of]
 
 
-@dataclass(frozen=True)
-class Refolded:
-    """A history with stored answers folded in, how many they were, and the keys of those that could not be read."""
+class Refolded(NamedTuple):
+    """A history with stored answers folded in, their number, and the keys of those that could not be read."""
 
     history: History
     folded: int
@@ -134,42 +132,32 @@ class Refolded:
 
 
 def fold_raws(history: History, source: Source, store: Store, keys: Iterable[str], as_of: datetime) -> Refolded:
-    """Fold stored answers into the history.
-
-    Answers of runs that looked later than ``as_of`` are left for those runs, so that a run sees what was known then.
-    """
-    tables = [history.rows]
-    folded: list[str] = []
+    """Fold stored answers into the history, but those of runs as of later than ``as_of``: unknown at that moment."""
+    tables: dict[str, pd.DataFrame] = {}
     unreadable: list[str] = []
     for key, answer in load_raws(store, keys):
-        if isinstance(answer, RawDamaged):
+        if answer is None:
             unreadable.append(key)
         elif answer.as_of <= as_of:
             try:
-                tables.append(read_answer(source, answer))
-                folded.append(key)
+                tables[key] = read_answer(source, answer)
             except (DataRejected, PassingFault):
                 unreadable.append(key)
-    raw_keys = history.raw_keys.union(folded, unreadable)
-    return Refolded(replace(history, rows=fold(tables), raw_keys=raw_keys), len(folded), tuple(unreadable))
+    rows, raw_keys = fold([history.rows, *tables.values()]), history.raw_keys.union(tables, unreadable)
+    return Refolded(History(rows, raw_keys, history.covered_from), len(tables), tuple(unreadable))
 
 
 def fingerprint(challenge: Challenge) -> str:
     """What a snapshot depends on: the challenge's source and rules, and the code that reads and judges answers.
 
-    A change of any of them has a history of its own, folded from the raw answers, and cannot spoil another's.
+    Each variant has its own history, folded from the raw answers, and cannot spoil another's.
     """
-    digest = hashlib.sha256()
     tables = {"source": challenge.source, "quality": challenge.quality}
-    digest.update(msgspec.json.encode(tables, order="deterministic"))
+    digest = hashlib.sha256(msgspec.json.encode(tables, order="deterministic"))
     here = Path(__file__).parent
-    code = [
-        *sorted((here / "sources").glob("*.py")),
-        *(here / name for name in ("raw.py", "history.py", "data_rules.py")),
-    ]
-    for path in code:
-        if path.exists():
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    sources = sorted((here / "sources").glob("*.py"))
+    for path in (*sources, here / "raw.py", here / "history.py", here / "data_rules.py"):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:32]
 
 
@@ -178,7 +166,7 @@ def snapshot_key(challenge: Challenge) -> str:
 
 
 def load_snapshot(store: Store, challenge: Challenge) -> History | None:
-    """The accepted history; None when there is none, or a damaged one, which is told and mended by folding again."""
+    """The accepted history; None when there is none, or a damaged one, which folding the raw answers again mends."""
     key = snapshot_key(challenge)
     packed = store.get(key)
     if packed is None:
@@ -190,26 +178,12 @@ def load_snapshot(store: Store, challenge: Challenge) -> History | None:
         return None
 
 
-def write_history(path: Path, history: History, run_id: str) -> None:
-    """Write the run's own history beside its observations; whole or not at all."""
-    with whole_file(path) as scratch:
-        scratch.write_bytes(_pack(history, run_id))
-
-
 def accept_history(run: Run) -> None:
-    """Move the snapshot on to this run's history. To be called only when its observations passed the quality gate.
-
-    Raises ConfigurationError when `ingest` has not run, and PassingFault when the store is down.
-    """
-    challenge, files = run.challenge, run.files
-    read_json(files.collection, Collection, made_by="ingest")
-    try:
-        history, run_id = _unpack(files.history.read_bytes(), challenge)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{files.history} cannot be read ({error}): run the stage 'ingest' again.") from error
-    if run_id != run.identity.run_id:
-        message = f"{files.history} belongs to run {run_id!r}, not to {run.identity.run_id!r}"
-        raise ConfigurationError(f"{message}: run the stage 'ingest' again.")
+    """Make this run's history the snapshot, once its observations have passed the quality gate."""
+    challenge, path = run.challenge, run.files.history
+    with reading(path, made_by="ingest"):
+        history, run_id = _unpack(path.read_bytes(), challenge)
+    run.require_own(path, run_id, made_by="ingest")
     store = open_store()
     # Another run may have been accepted since this one's ingest: neither may undo the other.
     known = load_snapshot(store, challenge)
@@ -218,11 +192,12 @@ def accept_history(run: Run) -> None:
             print("history: the accepted snapshot holds this run already", flush=True)
             return
         history = history.merged(known)
-    store.put(snapshot_key(challenge), _pack(history, run_id))
+    store.put(snapshot_key(challenge), pack_history(history, run_id))
     print(f"history: accepted {len(history.rows):,} rows from {len(history.raw_keys):,} answers", flush=True)
 
 
-def _pack(history: History, run_id: str) -> bytes:
+def pack_history(history: History, run_id: str) -> bytes:
+    """A history and the run that wrote it, as the bytes of a Parquet file."""
     keys = tuple(sorted(history.raw_keys))
     contents = _Contents(format=FORMAT, raw_keys=keys, covered_from=history.covered_from, run_id=run_id)
     table = pa.Table.from_pandas(history.rows, preserve_index=False)
@@ -233,7 +208,7 @@ def _pack(history: History, run_id: str) -> bytes:
 
 
 def _unpack(packed: bytes, challenge: Challenge) -> tuple[History, str]:
-    """History and the run that wrote it. Raises ValueError when it is damaged or of another format."""
+    """The inverse of ``pack_history``. Raises ValueError when the bytes are damaged or of another format."""
     try:
         table = read_parquet(packed)
         contents = msgspec.json.decode(table.schema.metadata[_METADATA], type=_Contents)

@@ -29,7 +29,7 @@ TIMED_REPEATS = 101
 
 @dataclass(frozen=True)
 class PanelFrame:
-    """The panel as a table, with the rows that not every model predicts, and whether it can carry a verdict.
+    """The panel as a table, including rows that not every model predicts, and whether it can carry a verdict.
 
     rows: unique_id, ds (the origin), horizon, truth, persistence, candidate and production with `_lower` and `_upper`
     (production's NaN where there is none), and compared: whether every model predicts that row.
@@ -42,19 +42,14 @@ class PanelFrame:
     """Why the hold-out can carry no verdict; empty when it can."""
 
     def window(self) -> Window:
-        compared = self.rows[self.rows["compared"]]
-        ds = compared["ds"]
-        return Window(
-            start=ds.min().to_pydatetime(),
-            end=ds.max().to_pydatetime(),
-            origins=int(ds.nunique()),
-            rows=len(compared),
-        )
+        ds = self.rows.loc[self.rows["compared"], "ds"]
+        start, end = ds.min().to_pydatetime(), ds.max().to_pydatetime()
+        return Window(start=start, end=end, origins=int(ds.nunique()), rows=len(ds))
 
     def errors(self, loss: Loss) -> dict[Model, ModelErrors]:
-        """Of each model, on the compared rows; of a horizon that production does not predict, on all rows of it.
+        """Each model's, on the compared rows; for a horizon that production does not predict, on all its rows.
 
-        Raises DataRejected when predictions or truths are no numbers to compare.
+        Raises DataRejected when predictions or truths are not numbers to compare.
         """
         shared = self._panel(self.rows["compared"])
         found = errors_of(shared, loss)
@@ -81,18 +76,17 @@ def compare(
     observations: Table,
     models: tuple[Bundle, Production | None],
 ) -> PanelFrame:
-    """Predict the hold-out that starts after whatever candidate and production have seen.
+    """Predict the hold-out that neither candidate nor production has seen.
 
-    features: the features table of the challenge; observations: what a production model of other features makes its
-    own from; models: candidate and production. Without a fair hold-out the candidate is still measured on its own.
+    features: the challenge's features table; observations: the source of the features of a production model that has
+    other ones; models: candidate and production. Without a fair hold-out, this still measures the candidate alone.
     Raises DataRejected when the candidate has too little hold-out.
     """
     candidate, production = models
     reasons = _incomparable(challenge, production)
     opponent = production.bundle if production and not reasons else None
     holdout = split_by_time(features, challenge, as_of).holdout
-    rows = _predicted_rows(candidate, holdout, candidate.manifest.train_end)
-    rows["compared"] = True
+    rows = _predicted_rows(candidate, holdout)
     if production and opponent:
         try:
             met = _with_opponent(rows, candidate, opponent, features, observations)
@@ -106,16 +100,13 @@ def compare(
             reasons.append(f"production (version {production.version}) was not compared: {problem}")
         else:
             rows = met
-    for name in ("production", "production_lower", "production_upper"):
-        if name not in rows:
-            rows[name] = np.nan
     return PanelFrame(rows, opponent, (*reasons, *_too_short(rows, challenge)))
 
 
 def seconds_per_row(bundles: list[Bundle], features: dict[str, float]) -> list[float]:
     """How long each bundle takes to predict one row of one horizon: the median over repeats, taken in turn.
 
-    features: a number for any feature; the time does not depend on which.
+    features: any number for each feature; the time does not depend on it.
     """
     rows = [
         {horizon: np.array([[features.get(name, np.nan) for name in bundle.spec.columns_for(horizon)]])
@@ -133,12 +124,12 @@ def seconds_per_row(bundles: list[Bundle], features: dict[str, float]) -> list[f
 
 
 def _incomparable(challenge: Challenge, production: Production | None) -> list[str]:
-    """Why a production model cannot be measured by this challenge's numbers; empty when it can, or there is none."""
+    """Why a production model does not fit this challenge's numbers; empty when it does, or there is none."""
     if production is None:
         return []
-    told = f"production (version {production.version}) was not compared"
+    outcome = f"production (version {production.version}) was not compared"
     if production.bundle is None:
-        return [f"{told}: its bundle cannot be read: {production.problem}"]
+        return [f"{outcome}: its bundle cannot be read: {production.problem}"]
     theirs, ours = production.bundle.spec, feature_spec(challenge)
     differences = [
         f"{what} is {found}, here {expected}"
@@ -151,12 +142,12 @@ def _incomparable(challenge: Challenge, production: Production | None) -> list[s
     ]
     if not set(theirs.horizons) & set(ours.horizons):
         differences.append(f"it predicts the horizons {list(theirs.horizons)}, here {list(ours.horizons)}")
-    return [f"{told}: {'; '.join(differences)}"] if differences else []
+    return [f"{outcome}: {'; '.join(differences)}"] if differences else []
 
 
-def _predicted_rows(candidate: Bundle, holdout: pd.DataFrame, seen_until: datetime) -> pd.DataFrame:
-    """One row per series, origin and horizon whose target is known, predicted by the candidate and by persistence."""
-    fresh = holdout[holdout["ds"] > seen_until]
+def _predicted_rows(candidate: Bundle, holdout: pd.DataFrame) -> pd.DataFrame:
+    """One row per series, origin and horizon whose target is known, with candidate's and persistence's predictions."""
+    fresh = holdout[holdout["ds"] > candidate.manifest.train_end]
     parts = []
     for horizon in candidate.spec.horizons:
         known = fresh[fresh[target_column(horizon)].notna()]
@@ -164,13 +155,14 @@ def _predicted_rows(candidate: Bundle, holdout: pd.DataFrame, seen_until: dateti
             horizon=horizon, truth=known[target_column(horizon)], persistence=known["y"]
         )
         parts.append(_with_predictions(rows, "candidate", candidate, horizon, known))
-    return pd.concat(parts, ignore_index=True)
+    unknown = dict.fromkeys(("production", "production_lower", "production_upper"), np.nan)
+    return pd.concat(parts, ignore_index=True).assign(compared=True, **unknown)
 
 
 def _with_opponent(
     rows: pd.DataFrame, candidate: Bundle, opponent: Bundle, features: pd.DataFrame, observations: Table
 ) -> pd.DataFrame:
-    """The rows after what the opponent has seen, with its predictions from its own features; may be empty."""
+    """The rows later than the opponent's training, with its predictions from its own features; may be empty."""
     fresh = rows[rows["ds"] > opponent.manifest.train_end]
     theirs = features if opponent.spec == candidate.spec else feature_frame(opponent.spec, observations)
     theirs = theirs[theirs["unique_id"].isin(opponent.manifest.series)]
@@ -182,16 +174,13 @@ def _with_opponent(
             part = _with_predictions(part, "production", opponent, horizon, own)
         parts.append(part)
     met = pd.concat(parts, ignore_index=True)
-    if "production" not in met:
-        return met.assign(compared=False)
-    met["compared"] = met["production"].notna()
-    return met
+    return met.assign(compared=met["production"].notna())
 
 
 def _with_predictions(
     rows: pd.DataFrame, name: str, bundle: Bundle, horizon: int, features: pd.DataFrame
 ) -> pd.DataFrame:
-    """rows, and in the same order the features of their origins; NaN is predicted where an origin is not known."""
+    """rows, and in the same order the features of their origins; predicts NaN for an unknown origin."""
     value = bundle.predict(horizon, features[list(bundle.spec.columns_for(horizon))].to_numpy(dtype=np.float64))
     offsets = bundle.manifest.offsets[horizon]
     return rows.assign(**{name: value, f"{name}_lower": value + offsets.lower, f"{name}_upper": value + offsets.upper})
@@ -202,5 +191,5 @@ def _too_short(rows: pd.DataFrame, challenge: Challenge) -> list[str]:
     covered = origins * challenge.target.step
     if covered >= MIN_HOLDOUT:
         return []
-    told = f"the hold-out that no model has seen is {covered / timedelta(days=1):.1f} days long ({origins} origins)"
-    return [f"{told}; at least {MIN_HOLDOUT.days} days are needed"]
+    found = f"the hold-out that no model has seen is {covered / timedelta(days=1):.1f} days long ({origins} origins)"
+    return [f"{found}; at least {MIN_HOLDOUT.days} days are needed"]

@@ -1,31 +1,32 @@
-"""`ingest`: ask the source for what is new, store every answer as it came, and merge it into the history."""
+"""`ingest`: request new data from the source, store every answer unchanged, and merge it into the history."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import httpx
+import msgspec
 import pandas as pd
 
-from clients.disk import whole_file
+from clients.disk import write_whole
 from clients.errors import DataRejected, PassingFault
 from clients.live_api import Limits, fetch, paced
 from clients.store import Store, open_store
 from forecasting.challenge.schema import Challenge
-from pipelines.files import write_json
+from pipelines.files import write_json, write_table
 from pipelines.history import (
     KEY,
     Collection,
     History,
     Refolded,
+    concatenated,
     empty_history,
     fingerprint,
-    fold,
     fold_raws,
     load_snapshot,
+    pack_history,
     read_answer,
-    write_history,
 )
 from pipelines.raw import collected_at_of, raw_keys, store_raw
 from pipelines.run import Run, utc_now
@@ -35,8 +36,7 @@ from pipelines.sources.source import Answer, Source
 CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
-@dataclass(frozen=True)
-class _Received:
+class _Received(NamedTuple):
     """The answers of this ingest: their keys, and their rows in the order in which they came."""
 
     keys: tuple[str, ...]
@@ -48,7 +48,7 @@ def run(run: Run) -> None:
     source = make_source(challenge)
     store = open_store()
     store.check()
-    # What an earlier ingest left here must not pass for this one's, should it fail.
+    # Should this ingest fail, what an earlier one left here must not pass for its own.
     for output in (files.observations, files.collection, files.history):
         output.unlink(missing_ok=True)
     keys = raw_keys(store, challenge.name)
@@ -60,19 +60,16 @@ def run(run: Run) -> None:
         print(f"folded {known.folded} stored answers that the accepted history lacks{unread}", flush=True)
     since = _since(accepted, challenge, as_of)
     received = _collect(run, source, store, since, newest)
-    # This ingest's own answers are folded from memory; they need not be fetched again.
-    merged = replace(
-        known.history,
-        rows=fold([known.history.rows, received.rows]),
-        raw_keys=known.history.raw_keys.union(received.keys),
-        covered_from=min(since, known.history.covered_from or since),
-    )
+    # This ingest's own answers are still in memory: no need to fetch them again.
+    merged = known.history.merged(History(received.rows, frozenset(received.keys), since))
     observations = merged.window(as_of, challenge.source.history_days)
     if observations.empty:
-        asked = f"{challenge.source.kind} gave no observations from {_told(since)} to {_told(as_of)}"
+        asked = f"{challenge.source.kind} gave no observations from {_minute(since)} to {_minute(as_of)}"
         raise DataRejected(f"{asked}, and none are known. The answers are stored; check the challenge's [source].")
     collection = _counted(run, since, known, received, observations)
-    _write(run, merged, observations, collection)
+    write_whole(files.history, pack_history(merged, run.identity.run_id))
+    write_json(files.collection, collection)
+    write_table(files.observations, observations)
     message = f"received {collection.rows_received:,} rows in {len(received.keys)} answers, {collection.rows_new:,} new"
     print(f"{message}; {collection.rows:,} observations of {len(collection.rows_by_series)} series", flush=True)
 
@@ -84,13 +81,13 @@ def _newest_collection(keys: list[str]) -> datetime | None:
     newest = collected_at_of(keys[-1])
     now = datetime.now(UTC)
     if now < newest - CLOCK_TOLERANCE:
-        message = f"it is {_told(now)}, but {keys[-1]} was collected later"
+        message = f"it is {_minute(now)}, but {keys[-1]} was collected later"
         raise PassingFault(f"the clock went back: {message}. Set this machine's clock, then run the stage again.")
     return newest
 
 
 def _since(accepted: History, challenge: Challenge, as_of: datetime) -> datetime:
-    """The oldest hour to ask for: what is new, what may have been revised, and all of it at the first time."""
+    """The oldest hour to request: new and possibly revised hours, and the whole history at the first time."""
     start = as_of - timedelta(days=challenge.source.history_days)
     watermark = accepted.watermark(challenge, as_of)
     if watermark is None or accepted.covered_from is None or accepted.covered_from > start:
@@ -99,39 +96,30 @@ def _since(accepted: History, challenge: Challenge, as_of: datetime) -> datetime
 
 
 def _collect(run: Run, source: Source, store: Store, since: datetime, newest: datetime | None) -> _Received:
-    """Ask page by page; store each answer before it is read."""
+    """Request page by page, and store each answer before reading it."""
     settings, as_of, name = run.challenge.source, run.identity.as_of, run.challenge.name
     limits = Limits(settings.timeout_seconds, settings.attempts)
     now = utc_now()
     keys: list[str] = []
     tables = [empty_history(run.challenge).rows]
-    print(f"asking {settings.kind} for {_told(since)} to {_told(as_of)}", flush=True)
+    print(f"asking {settings.kind} for {_minute(since)} to {_minute(as_of)}", flush=True)
     with httpx.Client() as client:
         for request in paced(source.requests(since, min(as_of, now), now), source.pause_seconds):
             response = fetch(client, request, limits)
-            # A clock that went back a little must not make this answer older than one that is there already.
+            # A clock that went back a little must not make this answer older than a stored one.
             moment = datetime.now(UTC)
             moment = moment if newest is None or moment > newest else newest + timedelta(microseconds=1)
-            answer = Answer(
-                collected_at=moment,
-                as_of=as_of,
-                url=response.url,
-                status=response.status,
-                headers=response.headers,
-                body=response.body,
-            )
+            answer = Answer(collected_at=moment, as_of=as_of, **msgspec.structs.asdict(response))
             key, answer = store_raw(store, name, answer)
             newest = answer.collected_at
             keys.append(key)
             tables.append(read_answer(source, answer))
-    filled = [table for table in tables if len(table)] or tables[:1]
-    return _Received(tuple(keys), pd.concat(filled, ignore_index=True))
+    return _Received(tuple(keys), concatenated(tables))
 
 
 def _counted(run: Run, since: datetime, known: Refolded, received: _Received, observations: pd.DataFrame) -> Collection:
-    rows = received.rows
-    values = rows.drop(columns="collected_at")
-    different = values.drop_duplicates()
+    raw_keys, rows = received
+    different = rows.drop(columns="collected_at").drop_duplicates()
     conflicting = different.loc[different.duplicated(KEY), KEY].drop_duplicates()
     before = pd.MultiIndex.from_frame(known.history.rows[KEY])
     earlier = rows.groupby("unique_id", sort=False)["ds"].diff() < pd.Timedelta(0)
@@ -141,7 +129,7 @@ def _counted(run: Run, since: datetime, known: Refolded, received: _Received, ob
         requested_since=since,
         requested_until=run.identity.as_of,
         fingerprint=fingerprint(run.challenge),
-        raw_keys=received.keys,
+        raw_keys=raw_keys,
         rows_received=len(rows),
         rows_new=int((~pd.MultiIndex.from_frame(observations[KEY]).isin(before)).sum()),
         repeats=int(rows.duplicated(KEY).sum()),
@@ -150,18 +138,9 @@ def _counted(run: Run, since: datetime, known: Refolded, received: _Received, ob
         raw_folded=known.folded,
         raw_unreadable=known.unreadable,
         rows=len(observations),
-        rows_by_series={
-            str(series): int(count) for series, count in observations["unique_id"].value_counts(sort=False).items()
-        },
+        rows_by_series=observations["unique_id"].value_counts(sort=False).to_dict(),
     )
 
 
-def _write(run: Run, history: History, observations: pd.DataFrame, collection: Collection) -> None:
-    write_history(run.files.history, history, run.identity.run_id)
-    write_json(run.files.collection, collection)
-    with whole_file(run.files.observations) as scratch:
-        observations.to_parquet(scratch, index=False)
-
-
-def _told(moment: datetime) -> str:
+def _minute(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%MZ}"

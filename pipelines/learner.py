@@ -18,28 +18,21 @@ from forecasting.challenge.schema import Challenge
 FloatArray = NDArray[np.float64]
 
 SET_ELSEWHERE = frozenset({"self", "loss", "quantile", "random_state", "warm_start", "verbose", "scoring"})
-"""Given by target.loss and learner.seed, or without a meaning here."""
+"""Set by target.loss and learner.seed, or meaningless here."""
 PARITY = 1e-9
 """How far the trees' prediction may lie from the training library's, in the target's unit."""
 
 
-class TreesDiffer(Exception):
-    """The tree runtime does not give the training library's predictions; a bug in one of them."""
-
-
 def new_model(challenge: Challenge, challenge_path: Path) -> HistGradientBoostingRegressor:
-    """An unfitted model with the challenge's loss, seed and parameters; all of `max_iter` is fitted unless it says so.
+    """An unfitted model with the challenge's loss, seed and parameters; by default it fits all of `max_iter`.
 
-    Raises ConfigurationError naming the file and the key of a parameter that the learner does not have.
+    Raises ConfigurationError with file and key of a parameter that the learner does not have.
     """
     given = challenge.learner.parameters
     known = sorted(set(inspect.signature(HistGradientBoostingRegressor.__init__).parameters) - SET_ELSEWHERE)
-    for name in given:
-        if name not in known:
-            expected = f"a parameter of {challenge.learner.kind} ({', '.join(known)})"
-            raise ConfigurationError(
-                f"{challenge_path}: learner.parameters.{name}: expected {expected}; found {name!r}"
-            )
+    for name in sorted(set(given) - set(known)):
+        expected = f"a parameter of {challenge.learner.kind} ({', '.join(known)})"
+        raise ConfigurationError(f"{challenge_path}: learner.parameters.{name}: expected {expected}; found {name!r}")
     parameters = {"early_stopping": False, **given}
     return HistGradientBoostingRegressor(loss=challenge.target.loss, random_state=challenge.learner.seed, **parameters)
 
@@ -50,7 +43,7 @@ def fit_change(
     """Fit the model to the change of the target from origin to horizon.
 
     features: (n, columns), NaN where unknown; change: (n,), in the target's unit, all known.
-    A column without any value is fitted as a constant, which no tree divides on: scikit-learn refuses it as it is.
+    scikit-learn refuses a column without any value, so it is fitted as a constant, on which no tree splits.
     Raises ConfigurationError with the file when a parameter's value is refused.
     """
     empty = features.columns[features.isna().all()]
@@ -61,14 +54,10 @@ def fit_change(
 
 
 def as_trees(model: HistGradientBoostingRegressor, features: pd.DataFrame) -> treelite.Model:
-    """The fitted model in the tree runtime's form, checked on ``features`` to predict the same.
-
-    Raises TreesDiffer.
-    """
+    """The fitted model in the tree runtime's form; raises RuntimeError when it predicts otherwise on ``features``."""
     trees = treelite.sklearn.import_model(model)
-    theirs = model.predict(features)
     ours = treelite.gtil.predict(trees, features.to_numpy(dtype=np.float64), nthread=1)[:, 0, 0]
-    worst = float(np.max(np.abs(ours - theirs)))
+    worst = float(np.max(np.abs(ours - model.predict(features))))
     if not worst <= PARITY:
-        raise TreesDiffer(f"treelite and scikit-learn differ by {worst:g} on {len(features)} rows; at most {PARITY:g}")
+        raise RuntimeError(f"treelite and scikit-learn differ by {worst:g} on {len(features)} rows; at most {PARITY:g}")
     return trees

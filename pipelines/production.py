@@ -1,4 +1,4 @@
-"""The production model: what the registry's alias `production` points at, fetched for comparison."""
+"""The production model, to which the registry's alias `production` points, fetched for comparison."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from clients.tracking import artifacts_gone, released_version
 from forecasting.models.bundle import Bundle, read_bundle
 from forecasting.models.manifest import BundleError
 from pipelines.run import Run
-from pipelines.tracked_run import Tracking
+from pipelines.tracked_run import TrackedRun
 
 
 @dataclass(frozen=True)
 class Production:
-    """The released version; ``bundle`` is None when it cannot be read, and then ``problem`` says why."""
+    """The released version; if its bundle cannot be read, ``bundle`` is None and ``problem`` says why."""
 
     version: str
     directory: Path
@@ -23,10 +23,9 @@ class Production:
     problem: str = ""
 
 
-def fetch_production(run: Run, tracking: Tracking) -> Production | None:
-    """The bundle of the released version, or None when nothing was released yet.
+def fetch_production(run: Run, tracking: TrackedRun) -> Production | None:
+    """The released version with its bundle, which may be unreadable, or None before the first release.
 
-    A bundle that is damaged or of another format is no fault of this run: it is told in ``problem``.
     Raises ConfigurationError (its artifacts are gone, or MLflow refuses us) or PassingFault.
     """
     with tracking.faults(f"look up the model {run.challenge.name}"):
@@ -40,7 +39,7 @@ def fetch_production(run: Run, tracking: Tracking) -> Production | None:
         source = tracking.client.get_model_version_download_uri(run.challenge.name, version)
         if not list_artifacts(artifact_uri=source, tracking_uri=tracking.uri):
             raise artifacts_gone(run.challenge.name, version, source)
-        # By its artifact address: a 2.7 server does not answer what `runs:/` and `list_artifacts` ask it today.
+        # By its artifact address: a 2.7 server does not answer today's requests for `runs:/`.
         fetched = Path(download_artifacts(artifact_uri=source, dst_path=str(scratch), tracking_uri=tracking.uri))
         if fetched != scratch:
             for file in fetched.iterdir():

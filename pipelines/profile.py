@@ -1,4 +1,4 @@
-"""A page about the observations for people (distributions, missing values, correlations), logged to MLflow."""
+"""A page for people about the observations (distributions, missing values, correlations), logged to MLflow."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import warnings
 
 import pandas as pd
 
-from clients.errors import ConfigurationError, DataRejected
-from pipelines.files import read_table, write_text
+from clients.errors import DataRejected
+from pipelines.files import read_table, require_files, write_text
 from pipelines.run import Run
 from pipelines.tracked_run import open_tracking
 from records.mlflow_names import Artifact
@@ -17,13 +17,7 @@ from records.mlflow_names import Artifact
 def run(run: Run) -> None:
     """Write `profile.html`; log it and the quality report to MLflow under `profile/`."""
     files = run.files
-    for path, stage in (
-        (files.observations, "ingest"),
-        (files.quality, "validate"),
-        (files.quality_report, "validate"),
-    ):
-        if not path.exists():
-            raise ConfigurationError(f"{path} is missing: run the stage {stage!r} first.")
+    require_files({files.observations: "ingest", files.quality: "validate", files.quality_report: "validate"})
     observations = read_table(files.observations, made_by="ingest")
     if observations.empty:
         raise DataRejected(f"{files.observations}: expected observations; found none.")
@@ -37,7 +31,7 @@ def run(run: Run) -> None:
 
 def profile_page(observations: pd.DataFrame, *, title: str) -> str:
     """One self-contained HTML page about a table that has rows; it loads nothing from the network."""
-    os.environ["YDATA_PROFILING_NO_ANALYTICS"] = "1"  # it would report the table's size to its makers otherwise
+    os.environ["YDATA_PROFILING_NO_ANALYTICS"] = "1"  # it reports the table's size to its makers by default
     os.environ["MPLBACKEND"] = "Agg"
     os.environ["TQDM_DISABLE"] = "1"  # one of its bars is shown whatever its own setting says
     with warnings.catch_warnings():
@@ -47,7 +41,7 @@ def profile_page(observations: pd.DataFrame, *, title: str) -> str:
         report = ProfileReport(
             observations,
             title=title,
-            # The cheap parts of the report, for tables of any length; what is added below costs little.
+            # The cheap parts of the report, for tables of any length, and two more that cost little.
             minimal=True,
             correlations={"pearson": {"calculate": True}},
             missing_diagrams={"bar": True},

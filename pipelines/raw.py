@@ -1,4 +1,4 @@
-"""Raw answers in object storage, exactly as they came, each under the moment of its collection."""
+"""Raw answers in object storage, unchanged, each under the moment of its collection."""
 
 from __future__ import annotations
 
@@ -19,11 +19,7 @@ _PARALLEL = 8
 _KEY = re.compile(r"/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\.json\.gz$")
 
 
-class RawDamaged(Exception):
-    """A stored raw object is gone or cannot be unpacked."""
-
-
-class _Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
+class _Envelope(msgspec.Struct, kw_only=True):
     collected_at: datetime
     as_of: datetime
     url: str
@@ -33,19 +29,14 @@ class _Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
     body_is_base64: bool = False
 
 
-def raw_prefix(challenge: str) -> str:
-    return f"raw/{challenge}/"
-
-
 def raw_key(challenge: str, collected_at: datetime) -> str:
     """`raw/<challenge>/<YYYY>/<MM>/<DD>/<collected_at>.json.gz`; keys sort as their moments do."""
-    return f"{raw_prefix(challenge)}{collected_at:%Y/%m/%d}/{collected_at:%Y-%m-%dT%H:%M:%S.%f}Z.json.gz"
+    return f"raw/{challenge}/{collected_at:%Y/%m/%d}/{collected_at:%Y-%m-%dT%H:%M:%S.%f}Z.json.gz"
 
 
 def raw_keys(store: Store, challenge: str) -> list[str]:
-    """The keys of every raw answer of the challenge, in the order of their collection; other objects are left out."""
-    keys = store.keys(raw_prefix(challenge))
-    return sorted((key for key in keys if _KEY.search(key)), key=collected_at_of)
+    """The keys of the challenge's raw answers, in the order of their collection; other objects do not count."""
+    return sorted(filter(_KEY.search, store.keys(f"raw/{challenge}/")), key=collected_at_of)
 
 
 def collected_at_of(key: str) -> datetime:
@@ -55,10 +46,7 @@ def collected_at_of(key: str) -> datetime:
 
 
 def store_raw(store: Store, challenge: str, answer: Answer) -> tuple[str, Answer]:
-    """Store an answer under a key of its own; where its moment is taken, under the next free microsecond.
-
-    Returns the key and the answer with the moment under which it lies. Raises what the store raises.
-    """
+    """Store an answer under the first free microsecond from its moment on; its key, and the answer with that moment."""
     while True:
         key = raw_key(challenge, answer.collected_at)
         if store.put_new(key, pack(answer)):
@@ -66,17 +54,15 @@ def store_raw(store: Store, challenge: str, answer: Answer) -> tuple[str, Answer
         answer = msgspec.structs.replace(answer, collected_at=answer.collected_at + timedelta(microseconds=1))
 
 
-def load_raws(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, Answer | RawDamaged]]:
-    """The answers under these keys, in their order, several fetched at once."""
+def load_raws(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, Answer | None]]:
+    """The answers under these keys, in their order, several fetched at once; None for one that is gone or damaged."""
 
-    def load(key: str) -> tuple[str, Answer | RawDamaged]:
+    def load(key: str) -> tuple[str, Answer | None]:
         packed = store.get(key)
-        if packed is None:
-            return key, RawDamaged(f"{key} is gone")
         try:
-            return key, unpack(packed)
-        except RawDamaged as error:
-            return key, error
+            return key, None if packed is None else unpack(packed)
+        except ValueError:
+            return key, None
 
     with ThreadPoolExecutor(_PARALLEL) as pool:
         yield from pool.map(load, keys)
@@ -84,34 +70,19 @@ def load_raws(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, Answer |
 
 def pack(answer: Answer) -> bytes:
     """Gzipped JSON, the body as text where it is UTF-8, so that a person can read it with `zcat`."""
+    fields = msgspec.structs.asdict(answer)
     try:
-        body, is_base64 = answer.body.decode("utf-8"), False
+        fields["body"] = answer.body.decode("utf-8")
     except UnicodeDecodeError:
-        body, is_base64 = base64.b64encode(answer.body).decode("ascii"), True
-    envelope = _Envelope(
-        collected_at=answer.collected_at,
-        as_of=answer.as_of,
-        url=answer.url,
-        status=answer.status,
-        headers=answer.headers,
-        body=body,
-        body_is_base64=is_base64,
-    )
-    return gzip.compress(msgspec.json.encode(envelope), compresslevel=6, mtime=0)
+        fields |= {"body": base64.b64encode(answer.body).decode("ascii"), "body_is_base64": True}
+    return gzip.compress(msgspec.json.encode(fields), compresslevel=6, mtime=0)
 
 
 def unpack(packed: bytes) -> Answer:
-    """The inverse of ``pack``. Raises RawDamaged."""
+    """The inverse of ``pack``. Raises ValueError."""
     try:
         envelope = msgspec.json.decode(gzip.decompress(packed), type=_Envelope)
         body = base64.b64decode(envelope.body) if envelope.body_is_base64 else envelope.body.encode("utf-8")
     except (OSError, EOFError, zlib.error, msgspec.DecodeError, ValueError) as error:
-        raise RawDamaged(f"a raw object cannot be unpacked: {error}") from error
-    return Answer(
-        collected_at=envelope.collected_at,
-        as_of=envelope.as_of,
-        url=envelope.url,
-        status=envelope.status,
-        headers=envelope.headers,
-        body=body,
-    )
+        raise ValueError(f"a raw object cannot be unpacked: {error}") from error
+    return Answer(**{name: getattr(envelope, name) for name in Answer.__struct_fields__} | {"body": body})

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from clients.errors import ConfigurationError, PassingFault
+from clients.errors import PassingFault
 from forecasting.judging.evaluation import Evaluation
 from pipelines.files import read_json, write_json
 from pipelines.run import Run
-from pipelines.tracked_run import Tracking, open_tracking
+from pipelines.tracked_run import TrackedRun, open_tracking, tolerated
 from records.mlflow_names import Artifact, GateTag, VersionTag
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ READY_SECONDS = 60
 
 
 class Registered(msgspec.Struct, frozen=True, kw_only=True):
-    """What `registered.json` holds: the version that this run added."""
+    """`registered.json`: the version that this run added."""
 
     name: str
     version: str
@@ -32,19 +32,23 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(run: Run) -> None:
-    """Register the bundle that is logged to this run; again, it finds the version that is there and leaves it alone.
-
-    Raises ConfigurationError (not evaluated yet, MLflow refuses) or PassingFault.
-    """
+    """Register the bundle that is logged to this run; a repetition finds the version and leaves it alone."""
     evaluation = read_json(run.files.evaluation, Evaluation, made_by="evaluate")
-    if evaluation.run_id != run.identity.run_id:
-        told = f"{run.files.evaluation} is of run {evaluation.run_id!r}, this is {run.identity.run_id!r}"
-        raise ConfigurationError(f"{told}: run the stage 'evaluate'.")
-    tracking = open_tracking(run)
-    name = run.challenge.name
-    _require_model(name, run.challenge.title, tracking)
-    version = _ready(_existing(name, tracking) or _created(run, tracking), tracking)
-    _complete_tags(version, run, tracking)
+    run.require_own(run.files.evaluation, evaluation.run_id, made_by="evaluate")
+    tracking, name = open_tracking(run), run.challenge.name
+    tags: dict[str, str] = {
+        VersionTag.GATE: GateTag.PENDING,
+        VersionTag.GIT_SHA: run.identity.git_sha,
+        VersionTag.RUN_ID: run.identity.run_id,
+    }
+    with tracking.faults(f"make the registered model {name}"), tolerated("RESOURCE_ALREADY_EXISTS"):
+        tracking.client.create_registered_model(name, description=run.challenge.title)
+    version = _ready(_existing(name, tracking) or _created(name, tracking, tags), tracking)
+    with tracking.faults("tag a model version"):
+        # Only missing tags: an existing verdict is the gate's and stays.
+        for key, value in tags.items():
+            if key not in version.tags:
+                tracking.client.set_model_version_tag(name, version.version, key, value)
     tracking.finish()
     registered = Registered(
         name=name,
@@ -58,33 +62,20 @@ def run(run: Run) -> None:
     print(f"registered as version {registered.version} of {name}: {registered.url}", flush=True)
 
 
-def _require_model(name: str, title: str, tracking: Tracking) -> None:
-    from mlflow.exceptions import MlflowException
-
-    with tracking.faults(f"make the registered model {name}"):
-        try:
-            tracking.client.create_registered_model(name, description=title)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-
-
-def _existing(name: str, tracking: Tracking) -> ModelVersion | None:
-    """The version that this MLflow run has added already; the oldest, should a lost answer ever have made two."""
+def _existing(name: str, tracking: TrackedRun) -> ModelVersion | None:
+    """The version that this MLflow run added before; the oldest, in case a lost answer made two."""
     with tracking.faults(f"search the versions of {name}"):
         found = tracking.client.search_model_versions(f"name = '{name}' and run_id = '{tracking.run_id}'")
     return min(found, key=lambda version: int(version.version), default=None)
 
 
-def _created(run: Run, tracking: Tracking) -> ModelVersion:
+def _created(name: str, tracking: TrackedRun, tags: dict[str, str]) -> ModelVersion:
     with tracking.faults("add a model version"):
         source = f"{tracking.client.get_run(tracking.run_id).info.artifact_uri}/{Artifact.BUNDLE}"
-        return tracking.client.create_model_version(
-            run.challenge.name, source=source, run_id=tracking.run_id, tags=_tags(run), await_creation_for=0
-        )
+        return tracking.client.create_model_version(name, source, tracking.run_id, tags=tags, await_creation_for=0)
 
 
-def _ready(version: ModelVersion, tracking: Tracking) -> ModelVersion:
+def _ready(version: ModelVersion, tracking: TrackedRun) -> ModelVersion:
     deadline = time.monotonic() + READY_SECONDS
     while version.status != "READY":
         if version.status == "FAILED_REGISTRATION" or time.monotonic() > deadline:
@@ -94,19 +85,3 @@ def _ready(version: ModelVersion, tracking: Tracking) -> ModelVersion:
         with tracking.faults("read a model version"):
             version = tracking.client.get_model_version(version.name, version.version)
     return version
-
-
-def _complete_tags(version: ModelVersion, run: Run, tracking: Tracking) -> None:
-    """Set what is missing; a verdict that is there already is the gate's, and stays."""
-    with tracking.faults("tag a model version"):
-        for key, value in _tags(run).items():
-            if key not in version.tags:
-                tracking.client.set_model_version_tag(version.name, version.version, key, value)
-
-
-def _tags(run: Run) -> dict[str, str]:
-    return {
-        VersionTag.GATE: GateTag.PENDING,
-        VersionTag.GIT_SHA: run.identity.git_sha,
-        VersionTag.RUN_ID: run.identity.run_id,
-    }

@@ -1,11 +1,13 @@
-"""One run of the pipeline on one challenge: who asked for it, at which commit, as of when, and where its files lie."""
+"""One run of the pipeline on one challenge: who asked for it, at which commit, as of when, and where its files are."""
 
 from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -23,7 +25,7 @@ _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzin
 
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """What `run.json` holds: fixed when the first stage starts, and read by every later one."""
+    """`run.json`: fixed when the first stage starts, and read by every later one."""
 
     run_id: str
     git_sha: str
@@ -35,20 +37,26 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage is given."""
+    """The argument of every stage, whose function `run` raises an RpsError when it cannot go on."""
 
     challenge: Challenge
     challenge_path: Path
     files: RunFiles
     identity: RunIdentity
 
+    def require_own(self, path: Path, run_id: str, *, made_by: str) -> None:
+        """Raises ConfigurationError when the file ``path``, which names the run ``run_id``, is another run's."""
+        if run_id != self.identity.run_id:
+            message = f"{path} is of run {run_id!r}, this is {self.identity.run_id!r}"
+            raise ConfigurationError(f"{message}: run the stage {made_by!r} again.")
+
 
 def open_run(challenge_name: str, *, starts: bool) -> Run:
     """The run of the current directory.
 
-    starts: whether the stage may begin a new run (`ingest`); it keeps the one that is there when `RPS_RUN_ID` names it,
-    so that a retry after a kill goes on as the same run, as of the same moment.
-    Raises ConfigurationError, or PassingFault when the clock cannot be asked.
+    starts: whether the stage may begin a new run (`ingest`); it keeps the existing one if `RPS_RUN_ID` names it, so
+    that a retry after a kill continues the same run, as of the same moment.
+    Raises ConfigurationError, or PassingFault when the clock does not answer.
     """
     path = Path("challenges") / f"{challenge_name}.toml"
     try:
@@ -57,17 +65,18 @@ def open_run(challenge_name: str, *, starts: bool) -> Run:
         raise ConfigurationError(str(error)) from error
     files = RunFiles(Path("data") / challenge.name)
     asked = os.environ.get("RPS_RUN_ID", "")
-    if starts and not (asked and files.run.exists() and _stored(files).run_id == asked):
+    stored = partial(read_json, files.run, RunIdentity, made_by="ingest")
+    if starts and not (asked and files.run.exists() and stored().run_id == asked):
         write_json(files.run, _new_identity(asked))
-    identity = _stored(files)
+    identity = stored()
     if asked and identity.run_id != asked:
-        message = f"{files.run} belongs to run {identity.run_id!r}, but RPS_RUN_ID is {asked!r}: run 'ingest' first."
-        raise ConfigurationError(message)
+        found = f"{files.run} belongs to run {identity.run_id!r}, but RPS_RUN_ID is {asked!r}"
+        raise ConfigurationError(f"{found}: run 'ingest' first.")
     return Run(challenge, path, files, identity)
 
 
 def utc_now() -> datetime:
-    """Now: the system's clock, or the one at `RPS_CLOCK_URL` (the replay's moves at its own speed)."""
+    """Now, by the system's clock or the one at `RPS_CLOCK_URL` (the replay's runs at its own speed)."""
     if not os.environ.get("RPS_CLOCK_URL"):
         return datetime.now(UTC)
     url = address(os.environ, "RPS_CLOCK_URL")
@@ -92,23 +101,14 @@ def parse_utc(text: str, what: str) -> datetime:
     return moment
 
 
-def _stored(files: RunFiles) -> RunIdentity:
-    return read_json(files.run, RunIdentity, made_by="ingest")
-
-
 def _new_identity(run_id: str) -> RunIdentity:
-    as_of = os.environ.get("RPS_AS_OF", "")
+    as_of, git_sha = os.environ.get("RPS_AS_OF", ""), "unknown"
+    with suppress(RpsError):
+        git_sha = os.environ.get("RPS_GIT_SHA") or Git(Path.cwd()).text("rev-parse", "HEAD")
     return RunIdentity(
         run_id=run_id or f"local__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}__{secrets.token_hex(3)}",
-        git_sha=os.environ.get("RPS_GIT_SHA") or _head(),
+        git_sha=git_sha,
         as_of=parse_utc(as_of, "RPS_AS_OF") if as_of else utc_now(),
         reason=os.environ.get("RPS_REASON") or "manual",
         pull_request=os.environ.get("RPS_PULL_REQUEST", ""),
     )
-
-
-def _head() -> str:
-    try:
-        return Git(Path.cwd()).text("rev-parse", "HEAD")
-    except RpsError:
-        return "unknown"

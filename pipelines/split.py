@@ -12,7 +12,7 @@ from forecasting.challenge.schema import Challenge
 from forecasting.models.intervals import residuals_needed
 
 MIN_ROWS = {"training": 500, "calibration": 100, "holdout": 100}
-"""Below these a fit, a 90 % quantile and a comparison say nothing; rows are origins whose targets are known.
+"""With fewer origins of known targets, a fit, a 90 % quantile and a comparison say nothing.
 
 A wider interval than 90 % needs more calibration (see `residuals_needed`).
 """
@@ -30,16 +30,17 @@ class Split:
 def split_by_time(features: pd.DataFrame, challenge: Challenge, as_of: datetime) -> Split:
     """Cut the features table into training, calibration and hold-out.
 
-    features: one row per series and origin `ds` (UTC) with `y` and the targets `target_h…`; rows after ``as_of`` are
-    left out, and so are those without `y` or without any target.
-    The hold-out holds the origins of the last `learner.holdout_days` before ``as_of``, calibration those of the
-    `calibration_days` before it, training the rest. Between two parts lies the longest horizon: the last target of the
-    earlier one is older than the first origin of the later one.
+    features: one row per series and origin `ds` (UTC) with `y` and the targets `target_h…`; rows after ``as_of``,
+    without `y` or without any target do not count.
+    The hold-out has the origins of the last `learner.holdout_days` before ``as_of``, calibration those of the
+    `calibration_days` before it, training the rest. Between two parts lies the longest horizon, so that the last target
+    of the earlier one is older than the first origin of the later one.
     Raises DataRejected with the numbers when a part is too small to say anything.
     """
     learner = challenge.learner
-    reach = longest_reach(challenge)
-    usable = features[(features["ds"] <= as_of) & features["y"].notna() & _targets(features).notna().any(axis=1)]
+    reach = challenge.target.step * max(challenge.target.horizons)
+    has_target = features.filter(regex="^target_h").notna().any(axis=1)
+    usable = features[(features["ds"] <= as_of) & features["y"].notna() & has_target]
     holdout_from = pd.Timestamp(as_of) - timedelta(days=learner.holdout_days)
     calibration_from = holdout_from - timedelta(days=learner.calibration_days)
     origins = usable["ds"]
@@ -52,13 +53,8 @@ def split_by_time(features: pd.DataFrame, challenge: Challenge, as_of: datetime)
     return split
 
 
-def longest_reach(challenge: Challenge) -> timedelta:
-    """How far after its origin a forecast's last target lies."""
-    return challenge.target.step * max(challenge.target.horizons)
-
-
 def newest_target(parts: list[pd.DataFrame], challenge: Challenge) -> datetime:
-    """The newest moment whose target any of the parts knows (UTC): what a model fitted on them has seen."""
+    """The newest moment whose target any of the parts knows (UTC): as far as a model fitted on them has seen."""
     newest: pd.Timestamp = max(
         part.loc[part[f"target_h{horizon}"].notna(), "ds"].max() + horizon * challenge.target.step
         for part in parts
@@ -69,25 +65,20 @@ def newest_target(parts: list[pd.DataFrame], challenge: Challenge) -> datetime:
     return moment
 
 
-def _targets(features: pd.DataFrame) -> pd.DataFrame:
-    return features[[name for name in features.columns if name.startswith("target_h")]]
-
-
 def _require_rows(
     split: Split, challenge: Challenge, calibration_from: pd.Timestamp, holdout_from: pd.Timestamp
 ) -> None:
-    where = {
-        "training": f"before {calibration_from:%Y-%m-%dT%H:%MZ}",
-        "calibration": f"between {calibration_from:%Y-%m-%dT%H:%MZ} and {holdout_from:%Y-%m-%dT%H:%MZ}",
-        "holdout": f"from {holdout_from:%Y-%m-%dT%H:%MZ} on",
-    }
-    needed = {**MIN_ROWS, "calibration": max(MIN_ROWS["calibration"], residuals_needed(challenge.learner.interval))}
+    first, last = f"{calibration_from:%Y-%m-%dT%H:%MZ}", f"{holdout_from:%Y-%m-%dT%H:%MZ}"
+    calibration_rows = max(MIN_ROWS["calibration"], residuals_needed(challenge.learner.interval))
     short = [
-        f"{name} ({where[name]}) has {len(part)} rows for horizon {horizon}, at least {needed[name]} are needed"
-        for name, part in (("training", split.training), ("calibration", split.calibration), ("holdout", split.holdout))
+        f"{name} ({where}) has {rows} rows for horizon {horizon}, at least {needed} are needed"
+        for name, where, part, needed in (
+            ("training", f"before {first}", split.training, MIN_ROWS["training"]),
+            ("calibration", f"between {first} and {last}", split.calibration, calibration_rows),
+            ("holdout", f"from {last} on", split.holdout, MIN_ROWS["holdout"]),
+        )
         for horizon in challenge.target.horizons
-        for part in [part[part[f"target_h{horizon}"].notna()]]
-        if len(part) < needed[name]
+        if (rows := int(part[f"target_h{horizon}"].notna().sum())) < needed
     ]
     if short:
         days = f"learner.holdout_days ({challenge.learner.holdout_days}) and "

@@ -1,14 +1,11 @@
-"""The one MLflow run of a pipeline run: found or made by whichever stage needs it first, with faults told as they are.
-
-Works against MLflow 2.7 servers (DagsHub) as against the newest: only `MlflowClient` calls that both answer.
-"""
+"""The one MLflow run of a pipeline run, found or made by the first stage that needs it."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +15,7 @@ import msgspec
 from clients.disk import locked
 from clients.errors import ConfigurationError
 from clients.settings import mlflow_settings
-from clients.tracking import client_faults, error_of
+from clients.tracking import faults, open_client
 from pipelines.files import write_json
 from pipelines.run import Run
 from records.mlflow_names import RunTag
@@ -28,20 +25,18 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _BATCH = 100
-"""Entries that MLflow takes in one request, of the kind of which it takes the fewest."""
+"""Entries of any kind that MLflow accepts in one request."""
 _CLIENT_SETTINGS = {
-    # A server that is down is told in seconds; Airflow's backoff does the long waiting.
+    # A stage notices in seconds that a server is down; Airflow's backoff does the long waiting.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
-class TrackedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """What `mlflow.json` holds: where the MLflow run of this pipeline run is."""
+class RunAddress(msgspec.Struct, frozen=True):
+    """`mlflow.json`: where the MLflow run of this pipeline run is."""
 
     rps_run_id: str
     mlflow_run_id: str
@@ -50,7 +45,7 @@ class TrackedRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Tracking:
+class TrackedRun:
     """The MLflow run. Every method raises ConfigurationError (refused) or PassingFault (down, lost half-way)."""
 
     client: MlflowClient
@@ -70,7 +65,7 @@ class Tracking:
         self._log_batches("metrics", [Metric(name, float(value), now, 0) for name, value in metrics.items()])
 
     def log_params(self, parameters: Mapping[str, object]) -> None:
-        """Parameters cannot be changed in MLflow: logging one again with another value is refused."""
+        """MLflow refuses to log a parameter again with another value."""
         from mlflow.entities import Param
 
         self._log_batches("params", [Param(name, str(value)) for name, value in parameters.items()])
@@ -81,7 +76,7 @@ class Tracking:
         self._log_batches("tags", [Tag(name, str(value)) for name, value in tags.items()])
 
     def log_artifacts(self, source: Path, artifact_path: str | None = None) -> None:
-        """Upload a file, or all of a directory, below ``artifact_path``; what is there already is replaced."""
+        """Upload a file, or all of a directory, below ``artifact_path``; existing artifacts are replaced."""
         upload = self.client.log_artifacts if source.is_dir() else self.client.log_artifact
         with self.faults(f"take the artifact {source}"):
             upload(self.run_id, str(source), artifact_path)
@@ -91,11 +86,9 @@ class Tracking:
         with self.faults("end the run"):
             self.client.set_terminated(self.run_id, status)
 
-    @contextmanager
-    def faults(self, doing: str) -> Iterator[None]:
-        """Around any use of ``client``: turns its exceptions into those of the stages."""
-        with _faults(self.uri, doing):
-            yield
+    def faults(self, doing: str) -> AbstractContextManager[None]:
+        """Around any use of ``client``: raises its faults as those of the stages."""
+        return faults(self.uri, doing)
 
     def _log_batches(self, kind: str, entries: list[Any]) -> None:
         for start in range(0, len(entries), _BATCH):
@@ -103,116 +96,83 @@ class Tracking:
                 self.client.log_batch(self.run_id, **{kind: entries[start : start + _BATCH]})
 
 
-def open_tracking(run: Run) -> Tracking:
+def open_tracking(run: Run) -> TrackedRun:
     """The MLflow run of this pipeline run, made when there is none; stages that run at the same time get the same one.
 
     Raises ConfigurationError when `MLFLOW_TRACKING_URI` is missing or refuses us, PassingFault when it is down.
     """
     uri = mlflow_settings(os.environ).url
-    for name, value in _CLIENT_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    _require_answer(uri)
-    with _faults(uri, "open the run"):
-        from mlflow.tracking import MlflowClient
-
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    with faults(uri, "open the run"):
+        _require_answer(uri)
+        client = open_client(uri, _CLIENT_SETTINGS)
         with locked(run.files.tracking.with_suffix(".lock"), "the MLflow run"):
-            found = _remembered(client, run)
-            if found is None:
-                experiment_id = _experiment(client, run.challenge.name)
-                found = _searched(client, experiment_id, run) or _created(client, experiment_id, run)
-            tracking = Tracking(client, uri, found.info.experiment_id, found.info.run_id)
-            _remember(tracking, run)
+            found = _remembered(client, run) or _searched_or_created(client, run)
+            tracking = TrackedRun(client, uri, found.info.experiment_id, found.info.run_id)
+            address = RunAddress(run.identity.run_id, tracking.run_id, tracking.experiment_id, tracking.run_url)
+            write_json(run.files.tracking, address)
     return tracking
 
 
 def _require_answer(uri: str) -> None:
-    """Tell a host that swallows packets in seconds: MLflow's one time-out also covers slow answers, so it is long."""
+    """Notice in seconds a host that swallows packets: MLflow's one time-out is long, as it covers slow answers too."""
     if not uri.startswith(("http://", "https://")):
         return
     import requests
 
     try:
         requests.get(uri, timeout=(5.0, 30.0), allow_redirects=False, stream=True).close()
-    except requests.ConnectTimeout as error:
-        raise error_of(error, uri, "open the run") from error
+    except requests.ConnectTimeout:
+        raise
     except requests.RequestException:
-        return  # whatever it is, MLflow's own client meets it next, with retries
+        return  # MLflow's own client meets it next, with retries
 
 
 def _remembered(client: MlflowClient, run: Run) -> MlflowRun | None:
-    """The run that `mlflow.json` names, if the server still has it and it is this pipeline run's."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        stored = msgspec.json.decode(run.files.tracking.read_bytes(), type=TrackedRun)
+    """The run that `mlflow.json` names, if the server still has it and it belongs to this pipeline run."""
+    with suppress(OSError, msgspec.DecodeError), tolerated("RESOURCE_DOES_NOT_EXIST"):
+        stored = msgspec.json.decode(run.files.tracking.read_bytes(), type=RunAddress)
         found = client.get_run(stored.mlflow_run_id)
-    except (OSError, msgspec.DecodeError):
-        return None
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    is_ours = found.data.tags.get(RunTag.RUN_ID) == run.identity.run_id
-    return found if is_ours and found.info.lifecycle_stage == "active" else None
+        if found.data.tags.get(RunTag.RUN_ID) == run.identity.run_id and found.info.lifecycle_stage == "active":
+            return found
+    return None
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage != "active":
-        message = f"MLflow's experiment {name!r} is deleted: restore it (mlflow experiments restore), or purge it."
-        raise ConfigurationError(message)
-    return str(found.experiment_id)
-
-
-def _searched(client: MlflowClient, experiment_id: str, run: Run) -> MlflowRun | None:
-    wanted = run.identity.run_id
-    quote = '"' if "'" in wanted else "'"
+def _searched_or_created(client: MlflowClient, run: Run) -> MlflowRun:
+    identity, name = run.identity, run.challenge.name
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        with tolerated("RESOURCE_ALREADY_EXISTS"):
+            client.create_experiment(name)
+        experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        hint = "restore it (mlflow experiments restore), or purge it."
+        raise ConfigurationError(f"MLflow's experiment {name!r} is deleted: {hint}")
+    quote = '"' if "'" in identity.run_id else "'"
     # The oldest: if a retried request ever made two, every stage still agrees on one.
     found = client.search_runs(
-        [experiment_id],
-        filter_string=f"tags.`{RunTag.RUN_ID}` = {quote}{wanted}{quote}",
+        [experiment.experiment_id],
+        filter_string=f"tags.`{RunTag.RUN_ID}` = {quote}{identity.run_id}{quote}",
         order_by=["attribute.start_time ASC"],
         max_results=1,
     )
-    return found[0] if found else None
-
-
-def _created(client: MlflowClient, experiment_id: str, run: Run) -> MlflowRun:
-    identity = run.identity
+    if found:
+        return found[0]
     tags = {
         RunTag.RUN_ID: identity.run_id,
         RunTag.GIT_SHA: identity.git_sha,
         RunTag.PULL_REQUEST: identity.pull_request,
         RunTag.REASON: identity.reason,
     }
-    return client.create_run(experiment_id, tags=tags, run_name=identity.run_id)
-
-
-def _remember(tracking: Tracking, run: Run) -> None:
-    write_json(
-        run.files.tracking,
-        TrackedRun(
-            rps_run_id=run.identity.run_id,
-            mlflow_run_id=tracking.run_id,
-            experiment_id=tracking.experiment_id,
-            url=tracking.run_url,
-        ),
-    )
+    return client.create_run(experiment.experiment_id, tags=tags, run_name=identity.run_id)
 
 
 @contextmanager
-def _faults(uri: str, doing: str) -> Iterator[None]:
+def tolerated(code: str) -> Iterator[None]:
+    """Lets MLflow's own error of this code pass."""
+    from mlflow.exceptions import MlflowException
+
     try:
         yield
-    except client_faults() as error:
-        raise error_of(error, uri, doing) from error
+    except MlflowException as error:
+        if error.error_code != code:
+            raise

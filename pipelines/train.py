@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import treelite
-from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
@@ -23,17 +22,14 @@ from forecasting.features.spec import FeatureSpec, feature_spec, target_column
 from forecasting.models.bundle import recent_windows, write_bundle
 from forecasting.models.intervals import Offsets, calibrate
 from forecasting.models.manifest import Description, SeriesWindow, VariableRange
-from pipelines.feature_table import read_features
 from pipelines.files import read_json
-from pipelines.learner import as_trees, fit_change, new_model
+from pipelines.learner import FloatArray, as_trees, fit_change, new_model
 from pipelines.run import Run
 from pipelines.split import Split, newest_target, split_by_time
-from pipelines.tracked_run import Tracking, open_tracking
-from pipelines.transform import read_observations
+from pipelines.tracked_run import TrackedRun, open_tracking
+from pipelines.transform import read_features, read_observations
 from pipelines.version import Dataset
 from records.mlflow_names import Artifact, RunTag
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,18 +42,15 @@ class Fitted:
 
 
 def run(run: Run) -> None:
-    """Train on the features table; the same table gives the same bundle, byte for byte.
-
-    Raises ConfigurationError (parameters, files, MLflow refuses), DataRejected (too little data) or PassingFault.
-    """
-    new_model(run.challenge, run.challenge_path)  # a wrong parameter is told before any work
+    """Train on the features table; the same table gives the same bundle, byte for byte."""
+    new_model(run.challenge, run.challenge_path)  # a wrong parameter is reported before any work
     spec = feature_spec(run.challenge)
     table = read_features(run.files.features, spec)
-    dataset = _dataset(run)
+    dataset = read_json(run.files.dataset, Dataset, made_by="version")
+    run.require_own(run.files.dataset, dataset.run_id, made_by="version")
     split = split_by_time(table, run.challenge, run.identity.as_of)
     tracking = open_tracking(run)
-    _print_split(split)
-    _print_empty(spec, split)
+    _print_split(spec, split)
     fitted = _fit_all(run, spec, split)
     description = describe(run, split, fitted, dataset, tracking.run_id)
     _write(run, description, fitted)
@@ -65,44 +58,26 @@ def run(run: Run) -> None:
     print(f"bundle in {run.files.bundle}, logged to {tracking.run_url}", flush=True)
 
 
-def _dataset(run: Run) -> Dataset:
-    """What this run's features were recorded as. Raises ConfigurationError when that is not done yet."""
-    dataset = read_json(run.files.dataset, Dataset, made_by="version")
-    if dataset.run_id != run.identity.run_id:
-        told = f"{run.files.dataset} is of run {dataset.run_id!r}, this is {run.identity.run_id!r}"
-        raise ConfigurationError(f"{told}: run the stage 'version'.")
-    return dataset
-
-
-def _print_split(split: Split) -> None:
+def _print_split(spec: FeatureSpec, split: Split) -> None:
     for name, part in (("training", split.training), ("calibration", split.calibration), ("hold-out", split.holdout)):
         first, last = part["ds"].min(), part["ds"].max()
         print(f"{name}: {len(part):,} rows, origins {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ}", flush=True)
-
-
-def _print_empty(spec: FeatureSpec, split: Split) -> None:
     empty = [column for column in spec.columns if split.training[column].isna().all()]
     if empty:
-        print(f"not learnt from, for want of any value in training: {', '.join(empty)}", flush=True)
+        print(f"not learnt from, without any value in training: {', '.join(empty)}", flush=True)
 
 
 def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, Fitted]:
     """Every horizon's model, one core each: as fast as all cores on one model, and no slower on a busy machine.
 
-    There, threads that share one fit wait for one another at every node: 28 s were seen for one of 1 s.
+    There, threads that share one fit wait for one another at every node: a fit of 1 s took 28 s.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        fitted = dict(
-            zip(
-                spec.horizons,
-                pool.map(lambda horizon: fit_horizon(run, spec, split, horizon), spec.horizons),
-                strict=True,
-            )
-        )
-    challenge = run.challenge
+        models = pool.map(lambda horizon: fit_horizon(run, spec, split, horizon), spec.horizons)
+        fitted = dict(zip(spec.horizons, models, strict=True))
     for horizon, one in fitted.items():
-        interval = f"{one.offsets.lower:+.2f} to {one.offsets.upper:+.2f} {challenge.target.unit}"
-        print(f"horizon {horizon}: {challenge.learner.interval:.0%} interval {interval}", flush=True)
+        interval = f"{one.offsets.lower:+.2f} to {one.offsets.upper:+.2f} {run.challenge.target.unit}"
+        print(f"horizon {horizon}: {run.challenge.learner.interval:.0%} interval {interval}", flush=True)
     return fitted
 
 
@@ -117,8 +92,8 @@ def fit_horizon(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> Fitt
         features, change = _known(split.calibration, spec, horizon)
         residuals = change - model.predict(features)
         if not np.isfinite(residuals).all():
-            told = f"the model for horizon {horizon} predicts numbers that are not finite"
-            raise ConfigurationError(f"{run.challenge_path}: learner.parameters: {told}: lower learning_rate.")
+            found = f"the model for horizon {horizon} predicts numbers that are not finite"
+            raise ConfigurationError(f"{run.challenge_path}: learner.parameters: {found}: lower learning_rate.")
         offsets = calibrate(residuals, run.challenge.learner.interval)
         return Fitted(model, as_trees(model, features), offsets)
 
@@ -131,7 +106,7 @@ def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.Data
 
 
 def describe(run: Run, split: Split, fitted: dict[int, Fitted], dataset: Dataset, mlflow_run: str) -> Description:
-    """What the bundle says of the models in ``fitted``, by horizon."""
+    """The bundle's description of the models in ``fitted``, by horizon."""
     spec, training = feature_spec(run.challenge), split.training.sort_values("ds", kind="stable")
     return Description(
         challenge=run.challenge.name,
@@ -169,7 +144,6 @@ def _write(run: Run, description: Description, fitted: dict[int, Fitted]) -> Non
     recent = recent_windows(description.features, read_observations(run.files.observations, run.challenge))
     windows = {unique_id: recent.get(unique_id, SeriesWindow((), ())) for unique_id in description.series}
     with whole_directory(run.files.models) as directory:
-        directory.mkdir(exist_ok=True)
         for horizon, one in fitted.items():
             columns = list(description.features.columns_for(horizon))
             _save_for_mlflow(one.model, columns, directory / f"h{horizon}")
@@ -178,14 +152,14 @@ def _write(run: Run, description: Description, fitted: dict[int, Fitted]) -> Non
 
 
 def _save_for_mlflow(model: HistGradientBoostingRegressor, columns: list[str], directory: Path) -> None:
-    """In scikit-learn's own form, for people who use MLflow's tools; nothing of ours loads it."""
+    """In scikit-learn's own form, for people who use MLflow's tools; our code never loads it."""
     import mlflow.sklearn
     import sklearn
     from mlflow.models import infer_signature
 
     logger = logging.getLogger("mlflow")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of pickles, which are why the server reads the bundle instead
+    logger.setLevel(logging.ERROR)  # it warns of pickles; the server reads the bundle instead
     try:
         example = pd.DataFrame(np.zeros((1, len(columns))), columns=columns)
         mlflow.sklearn.save_model(
@@ -199,13 +173,14 @@ def _save_for_mlflow(model: HistGradientBoostingRegressor, columns: list[str], d
         logger.setLevel(level)
 
 
-def _log(run: Run, description: Description, tracking: Tracking) -> None:
-    known = _logged_parameters(tracking)
+def _log(run: Run, description: Description, tracking: TrackedRun) -> None:
+    with tracking.faults("read the run"):
+        known = tracking.client.get_run(tracking.run_id).data.params
     parameters = _parameters(run.challenge, description)
     changed = [f"{name} from {known[name]} to {new}" for name, new in parameters.items() if known.get(name, new) != new]
     if changed:
-        started = "start a new run with the stage 'ingest'"
-        raise ConfigurationError(f"this run was trained before with other settings: {', '.join(changed)}; {started}.")
+        hint = "start a new run with the stage 'ingest'"
+        raise ConfigurationError(f"this run was trained before with other settings: {', '.join(changed)}; {hint}.")
     tracking.log_params({name: value for name, value in parameters.items() if name not in known})
     tracking.set_tags({RunTag.TRAIN_END: description.train_end.isoformat()})
     tracking.log_artifacts(run.files.bundle, Artifact.BUNDLE)
@@ -216,22 +191,13 @@ def _log(run: Run, description: Description, tracking: Tracking) -> None:
         tracking.client.log_dict(tracking.run_id, columns, Artifact.FEATURES)
 
 
-def _logged_parameters(tracking: Tracking) -> dict[str, str]:
-    with tracking.faults("read the run"):
-        return dict(tracking.client.get_run(tracking.run_id).data.params)
-
-
 def _parameters(challenge: Challenge, description: Description) -> dict[str, str]:
     learner = challenge.learner
     values = {
         "target.variable": challenge.target.variable,
         "target.horizons": " ".join(map(str, challenge.target.horizons)),
         "target.loss": challenge.target.loss,
-        "learner.kind": learner.kind,
-        "learner.seed": learner.seed,
-        "learner.holdout_days": learner.holdout_days,
-        "learner.calibration_days": learner.calibration_days,
-        "learner.interval": learner.interval,
+        **{f"learner.{name}": getattr(learner, name) for name in learner.__struct_fields__ if name != "parameters"},
         **{f"learner.parameters.{name}": value for name, value in sorted(learner.parameters.items())},
         "features": len(description.features.columns),
         **{f"rows.{name}": count for name, count in description.rows.items()},

@@ -1,6 +1,6 @@
 """The stage that turns observations into features and targets, one row per forecast origin.
 
-A value outside its allowed range counts as missing: the quality gate lets a tiny share of them pass.
+A value outside its allowed range counts as missing, because the quality gate lets a tiny share of them pass.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
-from clients.disk import whole_file
 from clients.errors import ConfigurationError, DataRejected
 from forecasting.challenge.schema import Challenge
 from forecasting.features.definitions import FeatureError
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
 from forecasting.features.table import Table, table_features, table_targets
-from pipelines.files import read_table
+from pipelines.files import read_table, reading, write_table
 from pipelines.run import Run
 
 
 def run(run: Run) -> None:
-    """Write `features.parquet`. Raises ConfigurationError when the observations are missing or do not fit."""
+    """Write `features.parquet`."""
     spec = feature_spec(run.challenge)
     table = read_observations(run.files.observations, run.challenge)
     try:
@@ -31,12 +31,9 @@ def run(run: Run) -> None:
         raise ConfigurationError(message) from error
     origins = features.loc[features["y"].notna()].reset_index(drop=True)
     if origins.empty:
-        message = (
-            f"{run.files.observations}: expected observations of {spec.target}; found none in {len(features)} rows."
-        )
-        raise DataRejected(message)
-    with whole_file(run.files.features) as scratch:
-        origins.to_parquet(scratch, index=False)
+        expected = f"expected observations of {spec.target}; found none in {len(features)} rows"
+        raise DataRejected(f"{run.files.observations}: {expected}.")
+    write_table(run.files.features, origins)
     print(f"observations: {len(features):,} of {origins['unique_id'].nunique()} series", flush=True)
     print(f"left out: {len(features) - len(origins):,} rows without {spec.target} at the origin", flush=True)
     print(f"features: {len(spec.columns)} in {len(origins):,} rows", flush=True)
@@ -46,7 +43,7 @@ def run(run: Run) -> None:
 
 
 def read_observations(path: Path, challenge: Challenge) -> Table:
-    """The observations with what is out of range made missing, which is printed.
+    """The observations; values out of range become missing, and their number is printed.
 
     Raises ConfigurationError when the file is missing, damaged, or not of this challenge.
     """
@@ -94,3 +91,17 @@ def feature_frame(spec: FeatureSpec, table: Table) -> pd.DataFrame:
     for horizon, target in zip(spec.horizons, table_targets(spec, table).T, strict=True):
         frame[target_column(horizon)] = target
     return frame
+
+
+def read_features(path: Path, spec: FeatureSpec) -> pd.DataFrame:
+    """`features.parquet`: `unique_id`, `ds`, `y`, the specification's columns, and a target for each horizon.
+
+    Raises ConfigurationError when the file is missing, damaged, or of another specification.
+    """
+    wanted = ["unique_id", "ds", "y", *spec.columns, *map(target_column, spec.horizons)]
+    with reading(path, made_by="transform"):
+        lacking = set(wanted) - set(pq.read_schema(path).names)
+    if lacking:
+        message = f"{path} was made for other features (no {', '.join(sorted(lacking))})"
+        raise ConfigurationError(f"{message}: run the stage 'transform' again.")
+    return read_table(path, wanted, made_by="transform")

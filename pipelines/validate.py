@@ -1,8 +1,8 @@
-"""The data gate: judge the observations, tell everything that is wrong with them, and let only good data go on."""
+"""The data gate: judge the observations, report every violation, and let only good data pass."""
 
 from __future__ import annotations
 
-from clients.errors import ConfigurationError, DataRejected, RpsError
+from clients.errors import DataRejected, RpsError
 from pipelines.data_rules import judge
 from pipelines.files import read_json, read_table, write_json, write_text
 from pipelines.history import Collection, accept_history
@@ -16,26 +16,20 @@ def run(run: Run) -> None:
     """Write `quality.json` and `quality.md`; then accept the data, or raise DataRejected with every error."""
     files = run.files
     collection = read_json(files.collection, Collection, made_by="ingest")
-    if collection.run_id != run.identity.run_id:
-        told = f"{files.collection} is of run {collection.run_id!r}, this is {run.identity.run_id!r}"
-        raise ConfigurationError(f"{told}: run the stage 'ingest' again.")
+    run.require_own(files.collection, collection.run_id, made_by="ingest")
     observations = read_table(files.observations, made_by="ingest")
-    report = judge(
-        observations,
-        run.challenge,
-        run.identity.as_of,
-        rows_received=collection.rows_received,
-        conflicting_repeats=collection.conflicting_repeats,
-    )
+    received, conflicting = collection.rows_received, collection.conflicting_repeats
+    as_of = run.identity.as_of
+    report = judge(observations, run.challenge, as_of, rows_received=received, conflicting_repeats=conflicting)
     write_json(files.quality, report)
     write_text(files.quality_report, as_markdown(report))
     for violation in report.violations:
         print(f"{violation.severity}: {_line(violation)}", flush=True)
     if not report.passed:
         _log_rejection(run)
-        told = "\n".join(f"  - {_line(violation)}" for violation in report.errors)
+        errors = "\n".join(f"  - {_line(violation)}" for violation in report.errors)
         raise DataRejected(
-            f"{len(report.errors)} quality rules are broken:\n{told}\n"
+            f"{len(report.errors)} quality rules are broken:\n{errors}\n"
             f"The data stays in {files.root}, the source's answers in the store; the report is {files.quality_report}."
         )
     accept_history(run)
@@ -43,9 +37,9 @@ def run(run: Run) -> None:
 
 
 def _log_rejection(run: Run) -> None:
-    """Show the report where others look for it, and end the MLflow run: no other stage of this attempt will.
+    """Log the report to MLflow and end the run there: no other stage of this attempt does.
 
-    The verdict on the data does not wait for MLflow: a fault of it is told, and that is all.
+    A fault of MLflow is printed and changes nothing about the verdict.
     """
     try:
         tracking = open_tracking(run)
@@ -82,7 +76,7 @@ def _row(violation: Violation) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that cannot break out of its cell, or be read as HTML, whatever the source put into it."""
+    """Text that neither breaks out of its table cell nor reads as HTML, whatever the source sends."""
     plain = " ".join(text.split())
     for character, replacement in (("&", "&amp;"), ("<", "&lt;"), ("\\", "\\\\"), ("|", "\\|"), ("`", "\\`")):
         plain = plain.replace(character, replacement)

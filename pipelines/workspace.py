@@ -1,6 +1,6 @@
 """The first task of every run: a clean checkout of one commit, with the environment that its requirements name.
 
-It runs before any environment exists, so it needs the standard library, git and uv alone:
+It runs before any environment exists, so it needs only the standard library, git and uv:
 `python -m pipelines.workspace --sha SHA --run-id ID`. Its last line of output is a JSON object: directory, python, sha.
 """
 
@@ -24,18 +24,17 @@ from clients.git import REMOTE, Git, Remote
 
 REQUIREMENTS = Path("requirements") / "pipelines.txt"
 DETACHED = "refs/rps/detached-head"
-"""The HEAD of a checkout that is on no branch: where no branch of the repository can be."""
+"""The HEAD of a checkout that is on no branch, under a name that no branch can have."""
 GIT_SECONDS = 1800.0
 """The first fetch brings the whole repository."""
 KEPT_DAYS = 7
-"""How long the workspace of an ended run, and an environment that no run has used, are kept for inspection."""
-DAY_SECONDS = 86_400
+"""How long a workspace, and an environment since its last use, stay for inspection."""
 
 
 def make_workspace(home: Path, repository: Remote, sha: str, run_id: str) -> dict[str, str]:
     """Make, or find again, the workspace of one run.
 
-    home: where mirror, workspaces and environments are kept; sha: a commit of one of the repository's branches (or
+    home: the folder of mirror, workspaces and environments; sha: a commit on one of the repository's branches (or
     `HEAD`); run_id: any text, one workspace each.
     Raises ConfigurationError or PassingFault.
     """
@@ -55,7 +54,7 @@ def make_workspace(home: Path, repository: Remote, sha: str, run_id: str) -> dic
 
 
 def _directory_name(run_id: str) -> str:
-    """A file name that only this id gives, and that people recognise."""
+    """A file name that is unique to this id, and that people recognise."""
     readable = re.sub(r"[^A-Za-z0-9.-]+", "_", run_id).strip("._-")[:80]
     return f"{readable}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
 
@@ -65,7 +64,7 @@ def _refresh(mirror: Git, repository: Remote) -> None:
         shutil.rmtree(mirror.directory, ignore_errors=True)
         mirror.directory.mkdir(parents=True)
         mirror.text("init", "--quiet", "--bare")
-    # Branches only: hosts offer the commits of forks' pull requests under other names, and those must never run.
+    # Branches only: hosts list the commits of forks' pull requests under other names, and those must never run.
     references = ["+refs/heads/*:refs/heads/*"]
     if _is_detached(repository):
         references.append(f"+HEAD:{DETACHED}")
@@ -75,7 +74,7 @@ def _refresh(mirror: Git, repository: Remote) -> None:
 
 
 def _is_detached(repository: Remote) -> bool:
-    """Whether it is a checkout on this machine that stands on no branch, as CI's do; its HEAD is its owner's choice."""
+    """Whether it is a checkout on this machine that is on no branch, as in CI; its owner chose its HEAD."""
     checkout = Path(repository.url)
     return checkout.is_dir() and Git(checkout).run("symbolic-ref", "--quiet", "HEAD").returncode == 1
 
@@ -115,35 +114,31 @@ def _environment(home: Path, directory: Path) -> Path:
         raise ConfigurationError(f"the commit has no {REQUIREMENTS}: this pipeline cannot run it.") from None
     identity = hashlib.sha256(requirements + sys.version.encode()).hexdigest()[:16]
     environment = home / "envs" / identity
-    complete = environment / "rps-complete"
+    complete, python = environment / "rps-complete", environment / "bin" / "python"
     with locked(home / "envs" / f"{identity}.lock", f"the environment {identity}"):
         if not complete.exists():
             print(f"making the environment {identity} from {REQUIREMENTS}; this is done once", flush=True)
-            _build(environment, directory / REQUIREMENTS)
+            shutil.rmtree(environment, ignore_errors=True)
+            _uv("venv", "--quiet", "--no-project", "--python", sys.executable, str(environment))
+            # Without compiling: Python writes byte code as it imports, and the stages load a quarter of the packages.
+            install = ("pip", "install", "--quiet", "--no-config", "--require-hashes")
+            _uv(*install, "--python", str(python), "-r", str(directory / REQUIREMENTS))
         complete.touch()
-    return environment / "bin" / "python"
-
-
-def _build(environment: Path, requirements: Path) -> None:
-    shutil.rmtree(environment, ignore_errors=True)
-    _uv("venv", "--quiet", "--no-project", "--python", sys.executable, str(environment))
-    # Python writes byte code as it imports: the stages load a quarter of what is installed.
-    install = ("pip", "install", "--quiet", "--no-config", "--require-hashes")
-    _uv(*install, "--python", str(environment / "bin" / "python"), "-r", str(requirements))
+    return python
 
 
 def _uv(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "uv", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip() or done.stdout.strip()
-        # A wrong or missing hash will be so next time; the rest (network, disk, a registry's bad hour) may pass.
+        # A wrong or missing hash stays so; the rest (network, disk, a registry's bad hour) may pass.
         lasts = re.search(r"hash mismatch|require-hashes", said, re.IGNORECASE)
         raise (ConfigurationError if lasts else PassingFault)(f"uv {' '.join(arguments[:2])} … failed: {said}")
 
 
 def _forget_old(home: Path, keep: Path) -> None:
-    """Remove workspaces and environments that nobody has used for a week; never the ones of this run."""
-    oldest = time.time() - KEPT_DAYS * DAY_SECONDS
+    """Remove workspaces and environments that no run has used for a week; never those of this run."""
+    oldest = time.time() - KEPT_DAYS * 86_400
     for directory in (home / "runs").iterdir():
         if directory != keep and directory.stat().st_mtime < oldest:
             print(f"removing the workspace {directory.name}: older than {KEPT_DAYS} days", flush=True)
@@ -164,12 +159,11 @@ def main() -> int:
     try:
         repository = Remote.parse(options.repository, Path.cwd())
         made = make_workspace(Path(options.home).resolve(), repository, options.sha, options.run_id)
-    except RpsError as error:
-        print(f"workspace: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"workspace: {error}. Free or repair the disk, then run again.", file=sys.stderr)
-        return PassingFault.exit_code
+    except (RpsError, OSError) as error:
+        hint = "Free or repair the disk, then run again."
+        fault = error if isinstance(error, RpsError) else PassingFault(f"{error}. {hint}")
+        print(f"workspace: {fault}", file=sys.stderr)
+        return fault.exit_code
     print(json.dumps(made), flush=True)
     return 0
 

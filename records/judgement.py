@@ -1,4 +1,4 @@
-"""All that is told of one gate run: `verdict.json`, and what the report is rendered from."""
+"""The whole record of one gate run: `verdict.json`, and the source of the report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Data(Struct, frozen=True, kw_only=True):
 
 
 class Failure(Struct, frozen=True, kw_only=True):
-    """Why there is no verdict. Everything but ``reason`` is empty when no task of the run is to blame."""
+    """Why there is no verdict. All but ``reason`` is empty unless a task of the run is to blame."""
 
     reason: str
     """One sentence, with the next step."""
@@ -41,7 +41,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     log_url: str = ""
     log_tail: tuple[str, ...] = ()
     violations: tuple[Violation, ...] = ()
-    """What the data gate found, when it was `validate` that stopped the run."""
+    """The data gate's findings, when `validate` stopped the run."""
 
 
 class PolicyChange(Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class PolicyChange(Struct, frozen=True, kw_only=True):
 
 
 class PullRequest(Struct, frozen=True, kw_only=True):
-    """What is judged, as GitHub told it at the start. Title and branches are the author's to choose: never trusted."""
+    """The judged pull request, as GitHub reports it at the start. The author chooses title and branches: untrusted."""
 
     number: int
     title: str
@@ -63,7 +63,7 @@ class PullRequest(Struct, frozen=True, kw_only=True):
 
 
 class Links(Struct, frozen=True, kw_only=True):
-    """Where a reader can look; empty when there is no such page."""
+    """Pages for the reader; empty when there is no such page."""
 
     dag_run: str = ""
     mlflow_run: str = ""
@@ -73,7 +73,7 @@ class Links(Struct, frozen=True, kw_only=True):
 
 
 class Judgement(Struct, frozen=True, kw_only=True):
-    """What `verdict.json` holds."""
+    """`verdict.json`."""
 
     challenge: str
     title: str
@@ -87,9 +87,9 @@ class Judgement(Struct, frozen=True, kw_only=True):
     """The candidate's version in the registry; empty when it was not registered."""
     pull_request: PullRequest | None
     policy: Gate | None
-    """None when there is no verdict because even the policy could not be read."""
+    """None when even the policy could not be read."""
     policy_from: str
-    """Whose policy it is: the base branch and commit it was read from, or why it is another."""
+    """The base branch and commit of the policy, or why it is another."""
     policy_changes: tuple[PolicyChange, ...]
     verdict: Verdict | None
     evaluation: Evaluation | None
@@ -101,4 +101,4 @@ class Judgement(Struct, frozen=True, kw_only=True):
     seconds: float
     """From the gate's start to this verdict."""
     task_seconds: float
-    """How much of that at least one task of the DAG run was at work."""
+    """How long of that at least one task of the DAG run was at work."""

@@ -1,6 +1,6 @@
-"""The names under which MLflow keeps what a run leaves: alias, tags, metrics and artifacts.
+"""The names in MLflow of all that a run leaves there: alias, tags, metrics and artifacts.
 
-Each is defined once: stages write them, and the gate, the release, retraining and the exporter read them back.
+Stages write them; the gate, the release, retraining and the exporter read them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class VersionTag(StrEnum):
 
 
 class GateTag(StrEnum):
-    """What the gate said of a version: values of `VersionTag.GATE`."""
+    """The gate's verdict on a version: values of `VersionTag.GATE`."""
 
     PASSED = "passed"
     BLOCKED = "blocked"
@@ -57,7 +57,7 @@ class GateTag(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a run was started, as far as it is counted: what the values of `RunTag.REASON` begin with."""
+    """Why a run was started, as the exporter counts it: how values of `RunTag.REASON` begin."""
 
     SCHEDULE = "schedule"
     DRIFT = "drift"
@@ -80,7 +80,7 @@ class Artifact(StrEnum):
 
 
 class Metric(StrEnum):
-    """What a metric's name says first; ``metric`` adds the model, and the slice it was measured on."""
+    """The first part of a metric's name; ``metric`` adds the model and the slice."""
 
     RMSE = "rmse"
     MAE = "mae"
@@ -104,15 +104,16 @@ _COVERAGE = re.compile(rf"{Metric.COVERAGE}_(\d+(?:\.\d+)?)")
 def metric(name: str, *, model: Model = "candidate", horizon: int | None = None, series: str | None = None) -> str:
     """The full name: of the candidate `rmse` or `rmse_h4`; of another model `production.rmse_EWR`.
 
-    MLflow accepts no colon in a name: a space, which no series has, replaces it. A series `h4` is no horizon.
+    MLflow accepts no colon in a name: a space, which no series has, replaces it. A series `h4` must not look like a
+    horizon.
     """
-    prefix = "" if model == "candidate" else f"{model}."
+    full = name if model == "candidate" else f"{model}.{name}"
     if horizon is not None:
-        return f"{prefix}{name}_h{horizon}"
+        return f"{full}_h{horizon}"
     if series is not None:
         own = f"series {series}" if re.fullmatch(r"h\d+", series) else series.replace(":", " ")
-        return f"{prefix}{name}_{own}"
-    return f"{prefix}{name}"
+        return f"{full}_{own}"
+    return full
 
 
 def coverage(level: float) -> str:
@@ -140,16 +141,16 @@ def measure_of(loss: str) -> Metric:
 
 
 def horizons_of(names: Iterable[str]) -> list[int]:
-    """The horizons that a run's metrics tell of, ascending."""
+    """The horizons in the names of a run's metrics, ascending."""
     return sorted(int(found[1]) for name in names if (found := _HORIZON.fullmatch(name)))
 
 
 def levels_of(names: Iterable[str]) -> dict[str, str]:
-    """The metrics of coverage among a run's, with their levels in percent: `coverage_90` is of `90`."""
+    """The metrics of coverage among a run's, with their levels in percent: `90` for `coverage_90`."""
     return {name: found[1] for name in sorted(names) if (found := _COVERAGE.fullmatch(name))}
 
 
 def reason_of(tag: str) -> Reason:
-    """What the tag `rps.reason` of a run is counted as."""
+    """How the exporter counts a run's tag `rps.reason`."""
     words = tag.strip().lower().replace("-", " ")
     return next((reason for reason in Reason if words.startswith(reason)), Reason.OTHER)

@@ -11,7 +11,7 @@ Severity = Literal["error", "warning"]
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule that one series (or the whole table) breaks, or, as a warning, breaks within the tolerance."""
+    """One rule that one series (or the whole table) breaks; as a warning, within the tolerance."""
 
     rule: str
     series: str = ""
@@ -22,14 +22,14 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
     found: float
     limit: float
     count: int
-    """How many rows (hours, for a rule about hours) are concerned."""
+    """How many rows (or hours, for a rule about hours) break it."""
     first: datetime | None = None
     last: datetime | None = None
     message: str
 
 
 class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `quality.json` holds. The same data as of the same moment gives the same report."""
+    """`quality.json`. The same data as of the same moment gives the same report."""
 
     challenge: str
     as_of: datetime
@@ -39,7 +39,7 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
     violations: tuple[Violation, ...]
     first: datetime | None = None
-    """The oldest row's time (UTC), as ``last`` is the newest's; None when no row has one that can be read."""
+    """The oldest row's time (UTC), as ``last`` is the newest's; None without a readable one."""
     last: datetime | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""The pipeline: its stages in an order that works, the files that they hand on, and the names of its DAG and branch."""
+"""The pipeline: its stages in order, the files that they exchange, and the names of its DAG and data branch."""
 
 from __future__ import annotations
 
@@ -16,79 +16,31 @@ def data_branch(challenge: str) -> str:
     return f"data/{challenge}"
 
 
-@dataclass(frozen=True)
 class RunFiles:
     """The files of one challenge's run, relative to the workspace."""
 
-    root: Path
-
-    @property
-    def run(self) -> Path:
-        return self.root / "run.json"
-
-    @property
-    def collection(self) -> Path:
-        return self.root / "collection.json"
-
-    @property
-    def history(self) -> Path:
-        """Everything known of the series, the window's observations among it, and the raw answers that it came from."""
-        return self.root / "history.parquet"
-
-    @property
-    def observations(self) -> Path:
-        return self.root / "observations.parquet"
-
-    @property
-    def quality(self) -> Path:
-        return self.root / "quality.json"
-
-    @property
-    def quality_report(self) -> Path:
-        return self.root / "quality.md"
-
-    @property
-    def features(self) -> Path:
-        return self.root / "features.parquet"
-
-    @property
-    def profile(self) -> Path:
-        return self.root / "profile.html"
-
-    @property
-    def dataset(self) -> Path:
-        return self.root / "dataset.json"
-
-    @property
-    def tracking(self) -> Path:
-        return self.root / "mlflow.json"
-
-    @property
-    def bundle(self) -> Path:
-        return self.root / "bundle"
-
-    @property
-    def models(self) -> Path:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.run = root / "run.json"
+        self.collection = root / "collection.json"
+        self.history = root / "history.parquet"
+        """Everything known of the series, observations of the window included, and the raw answers behind it."""
+        self.observations = root / "observations.parquet"
+        self.quality = root / "quality.json"
+        self.quality_report = root / "quality.md"
+        self.features = root / "features.parquet"
+        self.profile = root / "profile.html"
+        self.dataset = root / "dataset.json"
+        self.tracking = root / "mlflow.json"
+        self.bundle = root / "bundle"
+        self.models = root / "sklearn"
         """The training library's own format, for people who use MLflow's tools."""
-        return self.root / "sklearn"
-
-    @property
-    def production(self) -> Path:
+        self.production = root / "production"
         """The released model's bundle, fetched for comparison."""
-        return self.root / "production"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.root / "evaluation.json"
-
-    @property
-    def losses(self) -> Path:
+        self.evaluation = root / "evaluation.json"
+        self.losses = root / "losses.parquet"
         """Every prediction of every compared model on the hold-out, one row each."""
-        return self.root / "losses.parquet"
-
-    @property
-    def registered(self) -> Path:
-        return self.root / "registered.json"
+        self.registered = root / "registered.json"
 
 
 @dataclass(frozen=True)
@@ -97,7 +49,7 @@ class Stage:
 
     help: str
     reads: tuple[Path, ...]
-    """Names of `RunFiles`, as are ``writes``; what comes from a service is not among them."""
+    """Names in `RunFiles`, as are ``writes``; what a service provides is not among them."""
     writes: tuple[Path, ...]
 
 
@@ -105,7 +57,7 @@ _NAMES = RunFiles(Path())
 
 STAGES = {
     "ingest": Stage(
-        "ask the source for what is new, store the answer as it came, merge it into the history",
+        "request new data from the source, store the answers unchanged, merge them into the history",
         reads=(),
         writes=(_NAMES.run, _NAMES.collection, _NAMES.history, _NAMES.observations),
     ),
@@ -115,9 +67,7 @@ STAGES = {
         writes=(_NAMES.quality, _NAMES.quality_report),
     ),
     "transform": Stage(
-        "make the features and the targets",
-        reads=(_NAMES.observations, _NAMES.quality),
-        writes=(_NAMES.features,),
+        "make the features and the targets", reads=(_NAMES.observations, _NAMES.quality), writes=(_NAMES.features,)
     ),
     "profile": Stage(
         "write the profile report and log it to MLflow",
@@ -134,7 +84,7 @@ STAGES = {
         reads=(_NAMES.run, _NAMES.observations, _NAMES.features, _NAMES.dataset),
         writes=(_NAMES.models,),
     ),
-    # It adds its figures to the bundle that `train` wrote; DVC wants one writer of each file, and that is the last.
+    # It adds its figures to the bundle that `train` wrote; DVC accepts one writer per file: the last one.
     "evaluate": Stage(
         "measure candidate, production and persistence on the same hold-out",
         reads=(_NAMES.run, _NAMES.observations, _NAMES.features, _NAMES.models),

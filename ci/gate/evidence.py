@@ -212,7 +212,7 @@ def _panel(content: bytes) -> Panel:
     from pyarrow import parquet
 
     try:
-        # Threads that read an object of Python can abort a process that ends: see `pipelines/parquet.py`.
+        # Threads that read an object of Python can abort a process that ends: see `pipelines/files.py`.
         table = parquet.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
         return read_panel({name: table.column(name).to_numpy() for name in COLUMNS if name in table.column_names})
     except (pa.ArrowException, PanelError) as error:

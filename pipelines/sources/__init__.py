@@ -1,4 +1,4 @@
-"""Live APIs as sources of observations, one module each, which is loaded when a challenge names it."""
+"""Live APIs as sources of observations, one module each, imported when a challenge names it."""
 
 from __future__ import annotations
 

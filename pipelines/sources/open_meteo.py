@@ -10,15 +10,18 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from clients.errors import ConfigurationError, DataRejected, PassingFault
+from clients.errors import ConfigurationError, DataRejected
 from clients.live_api import Request
 from clients.settings import address
 from forecasting.challenge.schema import Challenge
-from pipelines.sources.places import series_by_coordinates
-from pipelines.sources.source import Answer
+from pipelines.sources.source import Answer, series_by_coordinates
 
 RECENT_DAYS = 5
-"""The archive is complete up to five days ago; what is newer comes from the forecast API's own past."""
+"""The archive is complete up to five days ago; newer hours come from the forecast API's own past."""
+
+_ARCHIVE = ("OPEN_METEO_ARCHIVE_URL", "https://archive-api.open-meteo.com", "/v1/archive")
+_FORECAST = ("OPEN_METEO_URL", "https://api.open-meteo.com", "/v1/forecast")
+"""The variable that moves the API, its own address, and its path."""
 
 # The query parameter that governs a unit, and its value; other units (%, °, hPa) cannot be chosen.
 _UNIT_PARAMETERS = {
@@ -31,13 +34,11 @@ _UNIT_PARAMETERS = {
     "mm": ("precipitation_unit", "mm"),
     "inch": ("precipitation_unit", "inch"),
 }
-
-
 _LAST_SECOND = datetime(2200, 1, 1, tzinfo=UTC).timestamp()
 
 
 class _Place(msgspec.Struct, frozen=True):
-    """The parts of one place's answer that are read; a list of them comes when several places are asked for."""
+    """The used parts of one place's answer; the answer for several places is a list of them."""
 
     hourly: dict[str, list[float | None]]
     hourly_units: dict[str, str]
@@ -61,61 +62,47 @@ class OpenMeteo:
         first, last = since.date(), (min(until, recent - timedelta(hours=1))).date()
         while since < recent and first <= last:
             end = min(first + timedelta(days=self._source.page_days - 1), last)
-            yield self._archive({"start_date": first.isoformat(), "end_date": end.isoformat()})
+            yield self._request(_ARCHIVE, {"start_date": first.isoformat(), "end_date": end.isoformat()})
             first = end + timedelta(days=1)
         if until >= recent:
-            start, end_hour = max(since, recent), until
-            yield self._forecast({"start_hour": f"{start:%Y-%m-%dT%H}:00", "end_hour": f"{end_hour:%Y-%m-%dT%H}:00"})
+            start, end_hour = (f"{moment:%Y-%m-%dT%H}:00" for moment in (max(since, recent), until))
+            yield self._request(_FORECAST, {"start_hour": start, "end_hour": end_hour})
 
     def parse(self, answer: Answer) -> pd.DataFrame:
-        try:
-            places = _decoded(answer.body)
-        except msgspec.ValidationError as error:
-            raise DataRejected(
-                f"{answer.address}: the answer has not the documented form: {error}.{_RAW_IS_KEPT}"
-            ) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            message = f"{answer.address}: the answer is no complete JSON ({error}); it is stored. Run the stage again."
-            raise PassingFault(message) from error
+        is_list = answer.body.lstrip().startswith(b"[")
+        places = answer.decoded(list[_Place]) if is_list else [answer.decoded(_Place)]
         asked = [*zip(*(answer.query.get(name, "").split(",") for name in ("latitude", "longitude")), strict=False)]
-        if len(places) != len(asked) or any(
-            place.location_id not in {0, number} for number, place in enumerate(places)
-        ):
-            raise DataRejected(
-                f"{answer.address}: expected {len(asked)} places in that order; found {len(places)}.{_RAW_IS_KEPT}"
-            )
+        in_order = all(place.location_id in {0, number} for number, place in enumerate(places))
+        if len(places) != len(asked) or not in_order:
+            raise answer.rejected(f"expected {len(asked)} places in that order; found {len(places)}")
         known = [(self._series[at], place) for at, place in zip(asked, places, strict=True) if at in self._series]
-        tables = [self._rows(series, place, answer.address) for series, place in known]
+        tables = [self._rows(series, place, answer) for series, place in known]
         return pd.concat(tables, ignore_index=True) if tables else self._table("", np.array([], "int64"), {})
 
-    def _rows(self, series: str, place: _Place, address: str) -> pd.DataFrame:
+    def _rows(self, series: str, place: _Place, answer: Answer) -> pd.DataFrame:
+        def rejected(expected: str, found: object) -> DataRejected:
+            return answer.rejected(f"{series}: expected {expected}; found {found}")
+
         times = place.hourly.get("time", [])
         values: dict[str, np.ndarray] = {}
         for column, variable in self._source.variables.items():
             if variable.name not in place.hourly:
-                found = ", ".join(name for name in place.hourly if name != "time") or "no variable"
-                raise DataRejected(
-                    f"{address}: {series}: expected hourly.{variable.name}; found {found}.{_RAW_IS_KEPT}"
-                )
+                others = ", ".join(name for name in place.hourly if name != "time")
+                raise rejected(f"hourly.{variable.name}", others or "no variable")
             unit = place.hourly_units.get(variable.name)
             if unit != variable.unit:
-                message = f"expected {variable.name} in {variable.unit}; found {unit}"
-                raise DataRejected(f"{address}: {series}: {message}.{_RAW_IS_KEPT}")
+                raise rejected(f"{variable.name} in {variable.unit}", unit)
             numbers = place.hourly[variable.name]
             if len(numbers) != len(times):
-                message = f"expected as many values of {variable.name} as hours, {len(times)}; found {len(numbers)}"
-                raise DataRejected(f"{address}: {series}: {message}.{_RAW_IS_KEPT}")
+                raise rejected(f"as many values of {variable.name} as hours, {len(times)}", len(numbers))
             values[column] = np.array(numbers, dtype="float64")
         if place.hourly_units.get("time") != "unixtime" or None in times:
-            raise DataRejected(
-                f"{address}: {series}: expected hourly.time as unixtime; found other times.{_RAW_IS_KEPT}"
-            )
+            raise rejected("hourly.time as unixtime", "other times")
         seconds = np.array(times, dtype="float64")
-        # An hour that no later answer repeats would stay in the history for good, so none may be impossible.
+        # An hour that no later answer repeats stays in the history for good, so none may be impossible.
         impossible = (seconds % self._step_seconds != 0) | (seconds < 0) | (seconds > _LAST_SECOND)
         if impossible.any():
-            message = f"expected times every {self._step_seconds} s since 1970; found {seconds[impossible][0]:.15g}"
-            raise DataRejected(f"{address}: {series}: {message}.{_RAW_IS_KEPT}")
+            raise rejected(f"times every {self._step_seconds} s since 1970", f"{seconds[impossible][0]:.15g}")
         return self._table(series, seconds.astype("int64"), values)
 
     def _table(self, series: str, seconds: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -123,13 +110,8 @@ class OpenMeteo:
         filled = {column: values.get(column, np.array([], "float64")) for column in self._source.variables}
         return pd.DataFrame({"unique_id": pd.Series([series] * len(ds), dtype="object"), "ds": ds, **filled})
 
-    def _archive(self, period: dict[str, str]) -> Request:
-        return self._request("OPEN_METEO_ARCHIVE_URL", "https://archive-api.open-meteo.com", "/v1/archive", period)
-
-    def _forecast(self, period: dict[str, str]) -> Request:
-        return self._request("OPEN_METEO_URL", "https://api.open-meteo.com", "/v1/forecast", period)
-
-    def _request(self, variable: str, default: str, path: str, period: dict[str, str]) -> Request:
+    def _request(self, api: tuple[str, str, str], period: dict[str, str]) -> Request:
+        variable, default, path = api
         base = address(os.environ, variable, default=default)
         latitudes, longitudes = zip(*self._series, strict=True)
         query = {
@@ -144,18 +126,8 @@ class OpenMeteo:
         return Request(base + path, query, variable)
 
 
-_RAW_IS_KEPT = " The answer is stored as it came; nothing of it was used."
-
-
-def _decoded(body: bytes) -> list[_Place]:
-    """One place comes as an object of its own, several as a list. Raises msgspec's errors."""
-    if body.lstrip().startswith(b"["):
-        return msgspec.json.decode(body, type=list[_Place])
-    return [msgspec.json.decode(body, type=_Place)]
-
-
 def _unit_parameters(challenge: Challenge) -> dict[str, str]:
-    """The units to ask for. Raises ConfigurationError when two variables want one kind of value in two units."""
+    """The units to request. Raises ConfigurationError when two variables want one kind of value in two units."""
     chosen: dict[str, str] = {}
     for column, variable in challenge.source.variables.items():
         if variable.unit not in _UNIT_PARAMETERS:
@@ -163,7 +135,6 @@ def _unit_parameters(challenge: Challenge) -> dict[str, str]:
         parameter, value = _UNIT_PARAMETERS[variable.unit]
         if chosen.setdefault(parameter, value) != value:
             key = f"challenges/{challenge.name}.toml: source.variables.{column}.unit"
-            raise ConfigurationError(
-                f"{key}: expected one {parameter} for all variables; found {value} besides {chosen[parameter]}"
-            )
+            expected = f"expected one {parameter} for all variables; found {value} besides {chosen[parameter]}"
+            raise ConfigurationError(f"{key}: {expected}")
     return chosen

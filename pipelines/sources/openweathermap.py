@@ -1,6 +1,6 @@
 """OpenWeatherMap (with a key): the weather now, and its forecast. It has no free past, so the history accumulates.
 
-The current weather is the observation of its hour; forecasts are stored raw, for later study, and are no observations.
+The current weather is the observation of its hour; forecasts are only stored raw, for later study.
 A variable's name is the path of the value in the answer to `/data/2.5/weather`, such as `main.temp`.
 """
 
@@ -11,20 +11,18 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import pandas as pd
 
-from clients.errors import ConfigurationError, DataRejected, PassingFault
+from clients.errors import ConfigurationError
 from clients.live_api import Request, Secret
 from clients.settings import address
 from forecasting.challenge.schema import Challenge
-from pipelines.sources.places import series_by_coordinates
-from pipelines.sources.source import Answer
+from pipelines.sources.source import Answer, series_by_coordinates
 
 KEY_VARIABLE = "OPENWEATHERMAP_API_KEY"
 CURRENT, FORECAST = "/data/2.5/weather", "/data/2.5/forecast"
 
-# With units=metric; the answer itself does not tell its units.
+# With units=metric; the answer itself does not name its units.
 _UNITS = {
     "main.temp": "°C",
     "main.feels_like": "°C",
@@ -40,10 +38,8 @@ _UNITS = {
     "rain.1h": "mm",
     "snow.1h": "mm",
 }
-# These are only there when it rains or snows.
-_ABSENT_IS_NONE = {"rain.1h", "snow.1h"}
-# These are not measured everywhere.
-_ABSENT_IS_MISSING = {"wind.gust", "main.sea_level", "main.grnd_level", "visibility"}
+_ABSENT = dict.fromkeys(["rain.1h", "snow.1h"], 0.0)  # present only when it rains or snows
+_ABSENT |= dict.fromkeys(["wind.gust", "main.sea_level", "main.grnd_level", "visibility"], float("nan"))
 
 
 class OpenWeatherMap:
@@ -73,42 +69,32 @@ class OpenWeatherMap:
                 yield Request(base + path, query, "OPENWEATHERMAP_URL", self._secret)
 
     def parse(self, answer: Answer) -> pd.DataFrame:
-        try:
-            weather = msgspec.json.decode(answer.body, type=dict[str, Any])
-        except msgspec.ValidationError as error:
-            raise DataRejected(f"{answer.address}: the answer has not the documented form: {error}.") from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            message = f"{answer.address}: the answer is no complete JSON ({error}); it is stored. Run the stage again."
-            raise PassingFault(message) from error
+        weather = answer.decoded(dict[str, Any])
         series = self._series.get((answer.query.get("lat", ""), answer.query.get("lon", "")))
         rows = []
-        if series is not None and answer.path.endswith(CURRENT):
-            values = {column: _value(weather, each.name, answer.address) for column, each in self._variables.items()}
-            rows.append({"unique_id": series, "ds": _hour(weather, answer.address), **values})
+        if series is not None and answer.address.endswith(CURRENT):
+            values = {column: _value(weather, each.name, answer) for column, each in self._variables.items()}
+            rows.append({"unique_id": series, "ds": _hour(weather, answer), **values})
         table = pd.DataFrame(rows, columns=["unique_id", "ds", *self._variables])
         seconds = pd.to_datetime(table["ds"].astype("int64"), unit="s", utc=True)
         columns = {column: table[column].astype("float64") for column in self._variables}
         return table.assign(ds=seconds.dt.as_unit("us"), **columns)
 
 
-def _hour(weather: dict[str, Any], address: str) -> int:
-    """The full hour (epoch seconds) that the measurement belongs to: the one that it was made in."""
+def _hour(weather: dict[str, Any], answer: Answer) -> int:
+    """The full hour (epoch seconds) in which the measurement was made."""
     measured = weather.get("dt")
     if not isinstance(measured, int):
-        raise DataRejected(
-            f"{address}: expected dt, the time of the measurement; found {measured!r}. The answer is stored."
-        )
+        raise answer.rejected(f"expected dt, the time of the measurement; found {measured!r}")
     return measured // 3600 * 3600
 
 
-def _value(weather: dict[str, Any], name: str, address: str) -> float:
+def _value(weather: dict[str, Any], name: str, answer: Answer) -> float:
     value: Any = weather
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    if value is None and name in _ABSENT_IS_NONE:
-        return 0.0
-    if value is None and name in _ABSENT_IS_MISSING:
-        return float("nan")
+    if value is None and name in _ABSENT:
+        return _ABSENT[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DataRejected(f"{address}: expected a number in {name}; found {value!r}. The answer is stored.")
+        raise answer.rejected(f"expected a number in {name}; found {value!r}")
     return float(value)

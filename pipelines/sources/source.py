@@ -1,27 +1,31 @@
-"""What a source of observations is: the pages it asks for, and how it reads an answer."""
+"""What a source of observations is, and what sources share: places, and the reading of an answer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from clients.errors import ConfigurationError, DataRejected, PassingFault
 from clients.live_api import Request
+from forecasting.challenge.schema import Challenge
 
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer as it came, with what is needed to read it again years later."""
+    """One answer, unchanged, with all that reading it again years later takes."""
 
     collected_at: datetime
     """When it was collected, by the system's clock (UTC, microseconds); unique within a challenge."""
     as_of: datetime
-    """The moment of the run that asked; hours after it are no observations yet (UTC)."""
+    """The moment of the run that asked; later hours are no observations yet (UTC)."""
     url: str
     status: int
     headers: dict[str, str]
@@ -29,17 +33,26 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def address(self) -> str:
-        """Where it came from, without the query."""
+        """The URL without the query."""
         return urlsplit(self.url)._replace(query="").geturl()
 
     @property
-    def path(self) -> str:
-        return urlsplit(self.url).path
-
-    @property
     def query(self) -> dict[str, str]:
-        """What was asked for; without any key."""
+        """The parameters of the request, without any key."""
         return {name: values[-1] for name, values in parse_qs(urlsplit(self.url).query).items()}
+
+    def decoded(self, kind: type[T]) -> T:
+        """The JSON of the body as ``kind``. Raises DataRejected (another form) or PassingFault (it breaks off)."""
+        try:
+            return msgspec.json.decode(self.body, type=kind)
+        except msgspec.ValidationError as error:
+            raise self.rejected(f"the answer has not the documented form: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            found = f"{self.address}: the answer is no complete JSON ({error}); it is stored"
+            raise PassingFault(f"{found}. Run the stage again.") from error
+
+    def rejected(self, problem: str) -> DataRejected:
+        return DataRejected(f"{self.address}: {problem}. The answer is stored unchanged; nothing of it was used.")
 
 
 class Source(Protocol):
@@ -49,17 +62,28 @@ class Source(Protocol):
     """At least this long between two requests: the API's rate limit."""
 
     def requests(self, since: datetime, until: datetime, now: datetime) -> Iterator[Request]:
-        """The pages that cover the hours from ``since`` to ``until``, both included (UTC).
-
-        ``now`` is not before ``until``; some APIs keep recent hours elsewhere than old ones.
-        """
+        """The pages from ``since`` to ``until``, both included (UTC); some APIs keep the hours before ``now`` apart."""
 
     def parse(self, answer: Answer) -> pd.DataFrame:
-        """The rows of one answer in its own order, repeats included.
+        """The rows of one answer in its own order, repeats included, without places that the challenge does not have.
 
         Columns: unique_id, ds (UTC), then one float column per variable.
-
-        Places that the challenge does not have are left out.
-        Raises DataRejected when names, units or form are not those that were asked for, and PassingFault when the text
-        breaks off.
+        Raises DataRejected for names, units or a form that were not requested, and PassingFault for a cut-off text.
         """
+
+
+def series_by_coordinates(challenge: Challenge) -> dict[tuple[str, str], str]:
+    """(latitude, longitude) as written in a query, to unique_id. Raises ConfigurationError naming the series."""
+    found: dict[tuple[str, str], str] = {}
+    for series in challenge.source.series:
+        key = f"challenges/{challenge.name}.toml: source.series {series.unique_id}"
+        for name, limit in (("latitude", 90), ("longitude", 180)):
+            value = series.query.get(name)
+            if not isinstance(value, int | float) or not abs(value) <= limit:
+                expected = f"expected degrees from -{limit} to {limit}; found {value!r}"
+                raise ConfigurationError(f"{key}: query.{name}: {expected}")
+        place = str(series.query["latitude"]), str(series.query["longitude"])
+        if place in found:
+            raise ConfigurationError(f"{key}: expected a place of its own; found that of {found[place]}")
+        found[place] = series.unique_id
+    return found

@@ -23,9 +23,9 @@ from forecasting.features.spec import feature_spec
 from forecasting.judging.evaluation import Evaluation
 from forecasting.models.bundle import read_bundle
 from pipelines import evaluate, register, train
-from pipelines.feature_table import read_features
 from pipelines.files import read_json
 from pipelines.run import Run
+from pipelines.transform import read_features
 from tests.modelling import NO_EDITS, copied, evaluated, featured_run, measured, registered, trained, with_learner
 from tests.runs import AS_OF, made_up_weather
 

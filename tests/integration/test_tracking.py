@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from clients.errors import ConfigurationError, PassingFault
 from doubles.connection import answering
 from pipelines.run import Run
-from pipelines.tracked_run import TrackedRun, open_tracking
+from pipelines.tracked_run import RunAddress, open_tracking
 from tests.runs import ROOT, make_run
 
 
@@ -26,7 +26,7 @@ def test_every_stage_of_a_run_gets_the_same_mlflow_run(tracking_env: str, tmp_pa
     run = new_run(tmp_path)
     first, second = open_tracking(run), open_tracking(run)
     assert first.run_id == second.run_id
-    stored = msgspec.json.decode(run.files.tracking.read_bytes(), type=TrackedRun)
+    stored = msgspec.json.decode(run.files.tracking.read_bytes(), type=RunAddress)
     assert (stored.mlflow_run_id, stored.url) == (first.run_id, first.run_url)
     tags = MlflowClient(tracking_env).get_run(first.run_id).data.tags
     assert {name: value for name, value in tags.items() if name.startswith("rps.")} == {

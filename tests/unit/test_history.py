@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from forecasting.challenge.schema import Challenge, load_challenge
 from pipelines.history import History, empty_history, fold, read_answer
-from pipelines.raw import RawDamaged, collected_at_of, pack, raw_key, unpack
+from pipelines.raw import collected_at_of, pack, raw_key, unpack
 from pipelines.sources import make_source
 from pipelines.sources.source import Answer
 
@@ -142,15 +142,15 @@ def test_raw_keys_sort_as_their_moments(moments: list[datetime]) -> None:
 
 
 @pytest.mark.parametrize("damaged", [b"", b"rubbish", gzip.compress(b"{}", mtime=0), gzip.compress(b"\xff", mtime=0)])
-def test_a_damaged_raw_object_is_told_as_one(damaged: bytes) -> None:
-    with pytest.raises(RawDamaged):
+def test_a_damaged_raw_object_is_recognised(damaged: bytes) -> None:
+    with pytest.raises(ValueError, match="cannot be unpacked"):
         unpack(damaged)
 
 
-def test_a_raw_object_cut_anywhere_is_told_as_damaged() -> None:
+def test_a_raw_object_cut_anywhere_is_recognised_as_damaged() -> None:
     packed = pack(Answer(collected_at=START, as_of=START, url="http://h/", status=200, headers={}, body=b"{}" * 50))
     for length in range(len(packed)):
-        with pytest.raises(RawDamaged):
+        with pytest.raises(ValueError, match="cannot be unpacked"):
             unpack(packed[:length])
 
 

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pytest
 
 from forecasting.features.spec import feature_spec, target_column
-from pipelines.feature_table import read_features
-from pipelines.files import read_table
-from pipelines.parquet import read_parquet
+from pipelines.files import read_parquet, read_table
+from pipelines.transform import read_features
 from tests.runs import ROOT, weather
 
 READ = """
@@ -21,9 +20,9 @@ import os, sys
 import numpy, pandas, pyarrow
 from pathlib import Path
 from forecasting.features.spec import feature_spec
-from pipelines.feature_table import read_features
+from pipelines.transform import read_features
 from pipelines.files import read_table
-from pipelines.parquet import read_parquet
+from pipelines.files import read_parquet
 from tests.runs import weather
 
 def threads():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from clients.patience import Clock, Patience, patient
+from clients.patience import Patience
 
 
 class Faults:
@@ -14,15 +14,14 @@ class Faults:
 
     def __init__(self, failures: int) -> None:
         self.left = failures
-        self.now = 0.0
+        self.elapsed = 0.0
         self.slept: list[float] = []
 
-    @property
-    def clock(self) -> Clock:
-        return Clock(now=lambda: self.now, sleep=self._sleep)
+    def now(self) -> float:
+        return self.elapsed
 
-    def _sleep(self, seconds: float) -> None:
-        self.now += seconds
+    def sleep(self, seconds: float) -> None:
+        self.elapsed += seconds
         self.slept.append(seconds)
 
     def answer(self) -> str:
@@ -38,28 +37,31 @@ def asked(service: Faults, patience: Patience, passes: Callable[[Exception], boo
 
 def test_pauses_double_up_to_the_longest() -> None:
     service = Faults(6)
-    assert asked(service, patient(60.0, first_pause=1.0, longest_pause=5.0, clock=service.clock)) == "done"
+    assert (
+        asked(service, Patience(60.0, first_pause=1.0, longest_pause=5.0, now=service.now, sleep=service.sleep))
+        == "done"
+    )
     assert service.slept == [1.0, 2.0, 4.0, 5.0, 5.0, 5.0]
 
 
 def test_the_fault_itself_is_raised_when_the_time_is_up() -> None:
     service = Faults(100)
     with pytest.raises(ConnectionError, match="down"):
-        asked(service, patient(10.0, first_pause=1.0, longest_pause=4.0, clock=service.clock))
-    assert service.now == 10.0
+        asked(service, Patience(10.0, first_pause=1.0, longest_pause=4.0, now=service.now, sleep=service.sleep))
+    assert service.elapsed == 10.0
     assert service.slept == [1.0, 2.0, 4.0, 3.0]
 
 
 def test_no_patience_asks_once() -> None:
     service = Faults(1)
     with pytest.raises(ConnectionError):
-        asked(service, patient(0.0, clock=service.clock))
+        asked(service, Patience(0.0, now=service.now, sleep=service.sleep))
     assert (service.left, service.slept) == (0, [])
 
 
 def test_questions_share_their_time_until_it_starts_again() -> None:
     service = Faults(2)
-    patience = patient(1.0, first_pause=1.0, clock=service.clock)
+    patience = Patience(1.0, first_pause=1.0, now=service.now, sleep=service.sleep)
     with pytest.raises(ConnectionError):
         asked(service, patience)
     service.left = 1
@@ -71,18 +73,18 @@ def test_questions_share_their_time_until_it_starts_again() -> None:
 
 def test_a_service_that_says_when_is_asked_then_or_not_at_all() -> None:
     service = Faults(1)
-    assert asked(service, patient(60.0, clock=service.clock), lambda _: 30.0) == "done"
+    assert asked(service, Patience(60.0, now=service.now, sleep=service.sleep), lambda _: 30.0) == "done"
     assert service.slept == [30.0]
     service = Faults(1)
     with pytest.raises(ConnectionError):
-        asked(service, patient(60.0, clock=service.clock), lambda _: 61.0)
+        asked(service, Patience(60.0, now=service.now, sleep=service.sleep), lambda _: 61.0)
     assert service.slept == []
 
 
 def test_a_fault_that_does_not_pass_is_raised_at_once() -> None:
     service = Faults(1)
     with pytest.raises(ConnectionError):
-        asked(service, patient(60.0, clock=service.clock), lambda _: False)
+        asked(service, Patience(60.0, now=service.now, sleep=service.sleep), lambda _: False)
     assert service.slept == []
 
 
@@ -92,4 +94,4 @@ def test_a_fault_can_be_told_as_another_error() -> None:
 
     service = Faults(1)
     with pytest.raises(PermissionError, match="the key is wrong"):
-        asked(service, patient(60.0, clock=service.clock), refused)
+        asked(service, Patience(60.0, now=service.now, sleep=service.sleep), refused)
