@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote, urlsplit
 
+BODY_LIMIT = 65_536
+"""Characters that GitHub takes in a comment, or an issue."""
 TEXT_LIMIT = 300
 WORD_LIMIT = 80
 LOG_LINE_LIMIT = 300
