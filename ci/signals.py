@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, by which a workflow ends a cancelled job, as an exception that can be tidied up after."""
+"""SIGINT and SIGTERM, by which a workflow ends a cancelled job, as the exception Cancelled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clients.errors import Cancelled
 
 
 class Signals:
-    """SIGINT and SIGTERM as the exception Cancelled; once they are ignored, the tidying up is left in peace."""
+    """The first signal raises Cancelled; later ones, and all after ``ignore``, leave the tidying up in peace."""
 
     def __init__(self, hint: str) -> None:
         self._hint = hint
@@ -28,7 +28,7 @@ class Signals:
 
 @contextmanager
 def cancelled_by_signals(hint: str) -> Iterator[Signals]:
-    """While the block runs. hint: what to do after a cancellation, told with it."""
+    """While the block runs. hint: what to do after a cancellation."""
     signals = Signals(hint)
     before = {number: signal.signal(number, signals.received) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

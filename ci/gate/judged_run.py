@@ -14,14 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from ci.gate.evidence import Evidence, ProductionMoved, fetch_evidence, rejected_data
+from ci.gate.evidence import Evidence, ProductionMoved, fetch_evidence, record_verdict, rejected_data
 from ci.gate.policy import Policy
 from ci.gate.report import render
 from ci.gate.statuses import status_line
 from clients.dag_run import Airflow, DagRun, TaskState, busy_seconds
 from clients.errors import NoVerdict
 from clients.progress import Log
-from clients.settings import AirflowSettings, MlflowSettings, workflow_url
+from clients.settings import MlflowSettings, workflow_url
 from forecasting.judging.verdict import Verdict, judge
 from records.judgement import Failure, Judgement, Links, Outcome, PullRequest
 from records.stages import dag_id
@@ -33,38 +33,20 @@ LOG_TAIL = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Which run of the pipeline is judged."""
+    """Which commit is judged, and how."""
 
     challenge: str
     sha: str
-    stem: str
-    """What the DAG run's id begins with, before its attempt."""
+    repository: Path
+    """A checkout that holds the commit, and the branch whose policy judges."""
     reason: str
     pull_request: int | None = None
     as_of: str = ""
     """No observation after this moment is used (ISO 8601, UTC); empty: now."""
     deadline: timedelta
-    max_age: timedelta | None
-    """An earlier run of the same stem is judged again, instead of a new one, when it is not older than this; with None,
-    always: there is no second one once one has succeeded."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What came of a run."""
-
-    outcome: Outcome
-    summary: str
-    """The commit status' line."""
-    model_version: str = ""
-    verdict: Verdict | None = None
-    evidence: Evidence | None = None
-    failure: Failure | None = None
-
-
-def failed(failure: Failure) -> Result:
-    """There is no verdict."""
-    return Result(outcome="error", summary=status_line(None, failure), failure=failure)
+    max_age: timedelta | None = None
+    """A finished run that is not older is judged, not run again; None: any that succeeded, however old."""
+    output: Path
 
 
 class JudgedRun:
@@ -73,20 +55,22 @@ class JudgedRun:
     def __init__(
         self,
         order: Order,
-        airflow: AirflowSettings,
+        stem: str,
+        airflow: Airflow,
         mlflow: MlflowSettings,
         log: Log,
         *,
         on_start: Callable[[DagRun], None] = lambda _: None,
         on_poll: Callable[[], None] = lambda: None,
     ) -> None:
-        """on_start: called with the DAG run once it is started, or attached to; on_poll: whenever it is looked at.
-
-        Both may raise RpsError to stop.
+        """stem: the DAG run's id without its attempt. on_start: called with the DAG run once it is started, or attached
+        to; on_poll: whenever it is looked at. Both may raise RpsError to stop.
         """
         self.order = order
         self.run: DagRun | None = None
-        self._airflow = Airflow(airflow, note=log.line)
+        self.pull_request: PullRequest | None = None
+        self._stem = stem
+        self._airflow = airflow
         self._mlflow = mlflow
         self._log = log
         self._on_start = on_start
@@ -96,7 +80,7 @@ class JudgedRun:
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
 
-    def judge(self, policy: Policy) -> Result:
+    def judge(self, policy: Policy) -> Judgement:
         """Run the pipeline on the commit, fetch the evidence, judge. Raises RpsError when no verdict can be had."""
         self._policy = policy
         order = self.order
@@ -104,7 +88,7 @@ class JudgedRun:
         while True:
             run = self._ended(not_before)
             if run.state != "success":
-                return failed(self._failure(run))
+                return self.failed(self._failure(run))
             self._log.line(f"the run has ended; reading what it left in MLflow at {self._mlflow.url}")
             try:
                 evidence = fetch_evidence(self._mlflow, order.challenge, run.run_id, order.sha)
@@ -115,33 +99,42 @@ class JudgedRun:
                 not_before = datetime.now(UTC)
                 continue
             verdict = judge(evidence.panel, evidence.evaluation, policy.gate, evidence.errors)
-            return Result(
-                outcome=verdict.outcome,
-                summary=status_line(verdict, None),
-                model_version=evidence.model_version,
-                verdict=verdict,
-                evidence=evidence,
+            return self.judgement(
+                verdict.outcome, status_line(verdict, None), evidence.model_version, verdict=verdict, evidence=evidence
             )
 
-    def judgement(self, result: Result, pull_request: PullRequest | None = None) -> Judgement:
-        """All that is known now, with this result."""
-        order, policy, evidence, run = self.order, self._policy, result.evidence, self.run
+    def failed(self, failure: Failure) -> Judgement:
+        """There is no verdict."""
+        return self.judgement("error", status_line(None, failure), failure=failure)
+
+    def judgement(
+        self,
+        outcome: Outcome,
+        summary: str,
+        model_version: str = "",
+        *,
+        verdict: Verdict | None = None,
+        evidence: Evidence | None = None,
+        failure: Failure | None = None,
+    ) -> Judgement:
+        """An outcome, with all that is known now. summary: the line of the commit status."""
+        policy, run = self._policy, self.run
         return Judgement(
-            challenge=order.challenge,
+            challenge=self.order.challenge,
             title=policy.title if policy else "",
-            outcome=result.outcome,
-            summary=result.summary,
-            git_sha=order.sha,
+            outcome=outcome,
+            summary=summary,
+            git_sha=self.order.sha,
             run_id=run.run_id if run else "",
-            model_version=result.model_version,
-            pull_request=pull_request,
+            model_version=model_version,
+            pull_request=self.pull_request,
             policy=policy.gate if policy else None,
             policy_from=policy.origin if policy else "",
             policy_changes=policy.changes if policy else (),
-            verdict=result.verdict,
+            verdict=verdict,
             evaluation=evidence.evaluation if evidence else None,
             data=evidence.data if evidence else None,
-            failure=result.failure,
+            failure=failure,
             links=msgspec.structs.replace(
                 evidence.links if evidence else Links(),
                 dag_run=run.url if run else "",
@@ -151,6 +144,14 @@ class JudgedRun:
             seconds=time.monotonic() - self._clock,
             task_seconds=busy_seconds(self._tasks, since=self._started),
         )
+
+    def record(self, judgement: Judgement) -> None:
+        """Write `verdict.json` and `report.md`, and tag the version if there is a verdict on it. Raises RpsError."""
+        directory = self.order.output
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "verdict.json").write_bytes(msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n")
+        (directory / "report.md").write_text(render(judgement), encoding="utf-8")
+        record_verdict(self._mlflow, judgement)
 
     def cancel(self) -> None:
         """End the DAG run, if it is still under way."""
@@ -168,7 +169,7 @@ class JudgedRun:
         }
         self._tasks = []
         self.run = run = self._airflow.attach_or_start(
-            dag_id(order.challenge), order.stem, parameters, not_before=not_before
+            dag_id(order.challenge), self._stem, parameters, not_before=not_before
         )
         self._log.line(f"{'attached to' if run.attached else 'started'} the DAG run {run.run_id}: {run.url}")
         self._on_start(run)
@@ -187,7 +188,8 @@ class JudgedRun:
         rejected = task.name == "validate"
         violations = rejected_data(self._mlflow, self.order.challenge, run.run_id) if rejected else ()
         broken = sum(violation.severity == "error" for violation in violations)
-        why = f"the data failed the quality gate: {broken} rules are broken" if broken else _last_words(tail)
+        last_words = next((line.strip() for line in reversed(tail) if line.strip()), "its log is empty")
+        why = f"the data failed the quality gate: {broken} rules are broken" if broken else last_words
         return Failure(
             reason=f"the task {task.name} failed: {why}",
             task=task.name,
@@ -195,14 +197,3 @@ class JudgedRun:
             log_tail=tail,
             violations=violations,
         )
-
-
-def write_judgement(judgement: Judgement, directory: Path) -> None:
-    """`verdict.json` and `report.md`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "verdict.json").write_bytes(msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n")
-    (directory / "report.md").write_text(render(judgement), encoding="utf-8")
-
-
-def _last_words(log: tuple[str, ...]) -> str:
-    return next((line.strip() for line in reversed(log) if line.strip()), "its log is empty")
