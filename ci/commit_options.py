@@ -8,8 +8,6 @@ from pathlib import Path
 from clients.arguments import positive
 from clients.errors import ConfigurationError
 
-DEADLINE_MINUTES = 45.0
-
 
 def add_commit(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.add_argument("--sha", default="HEAD", help=f"the commit {purpose} (default: %(default)s)")
@@ -18,10 +16,8 @@ def add_commit(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser, output: str) -> None:
-    parser.add_argument(
-        "--deadline-minutes", type=positive, default=DEADLINE_MINUTES, metavar="M",
-        help="cancel the run and give no verdict after this long (default: %(default)g)",
-    )  # fmt: skip
+    late = "cancel the run and give no verdict after this long (default: %(default)g)"
+    parser.add_argument("--deadline-minutes", type=positive, default=45.0, metavar="M", help=late)
     reports = "for verdict.json and report.md (default: %(default)s/)"
     parser.add_argument("--output", type=Path, default=Path(output), help=reports)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 
 from ci.markdown import clean
 from forecasting.judging.verdict import Verdict
@@ -32,7 +31,9 @@ def error_chart(verdict: Verdict) -> str:
     values = [value for line in lines.values() for value in line]
     if not all(math.isfinite(value) and abs(value) < 1e12 for value in values):
         return "No chart: an error is not a number that can be drawn."
-    low, high = _range(values)
+    lowest, highest = min(values), max(values)
+    spare = SPARE * (highest - lowest) or SPARE * abs(highest) or 1.0  # so that the axis is never empty
+    low, high = max(0.0, lowest - spare) if lowest >= 0 else lowest - spare, highest + spare
     names, colours = zip(*(COLOURS[model] for model in lines), strict=True)
     legend = ", ".join(f"{name} is {model}" for name, model in zip(names, lines, strict=True))
     start = "" if low == 0 else " The axis does not start at 0."
@@ -49,13 +50,6 @@ def error_chart(verdict: Verdict) -> str:
         "```",
     ]
     return "\n".join([f"Lower is better: {legend}.{start}{cut}", "", *drawing])
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """From below the smallest to above the largest error, never below 0, and never empty."""
-    low, high = min(values), max(values)
-    spare = SPARE * (high - low) or SPARE * abs(high) or 1.0
-    return max(0.0, low - spare) if low >= 0 else low - spare, high + spare
 
 
 def _plain(value: float, largest: float) -> str:

@@ -11,8 +11,6 @@ from clients.arguments import not_negative
 from clients.progress import Log, output, summarise
 from clients.settings import airflow_settings, github_settings, mlflow_settings, workflow_url
 
-MAX_AGE_HOURS = 6.0
-
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     gate = commands.add_parser("gate", help="run the pipeline on a commit, judge its model, report, set the status")
@@ -26,10 +24,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--context", default="", help="name of the commit status (default: model-gate)")
     add("--reason", default="pull request", help="recorded with the run (default: %(default)s)")
     add("--as-of", default="", metavar="TIME", help="use no later observation (default: the source's now)")
-    add(
-        "--max-age-hours", type=not_negative, default=MAX_AGE_HOURS, metavar="H",
-        help="judge a finished run of the commit that is not older, instead of a new one (default: %(default)g)",
-    )  # fmt: skip
+    age = "judge a finished run of the commit that is not older, instead of a new one (default: %(default)g)"
+    add("--max-age-hours", type=not_negative, default=6.0, metavar="H", help=age)
     add_run(gate, "gate")
     plan = commands.add_parser("plan", help="name the challenges to be judged, and set their statuses pending")
     plan.set_defaults(command=_plan)

@@ -15,7 +15,7 @@ import msgspec
 
 from ci.gate.comment import post_report
 from ci.gate.judged_run import EXIT_CODES, JudgedRun, Order
-from ci.gate.policy import Policy, read_policy
+from ci.gate.policy import read_policy
 from ci.gate.report import render
 from ci.signals import cancelled_by_signals
 from clients.dag_run import Airflow
@@ -24,7 +24,7 @@ from clients.github import GitHub
 from clients.progress import Log
 from clients.redaction import redacted
 from clients.settings import AirflowSettings, GitHubSettings, MlflowSettings, workflow_url
-from records.judgement import Failure, Judgement, Outcome, PullRequest
+from records.judgement import Judgement, Outcome, PullRequest
 
 STATES: Mapping[Outcome, str] = {"pass": "success", "block": "failure", "error": "error"}
 PULL_REQUEST_POLL_SECONDS = 15.0
@@ -90,7 +90,13 @@ class _GateRun:
         """The verdict on the commit. Raises RpsError when there is none for reasons that are not the run's own."""
         self._set_status("pending", "Airflow is running the pipeline on this commit")
         self._require_current(self.github)
-        return self.run.judge(self._policy())
+        request, pull = self.request, self.run.pull_request
+        base, name = request.base or request.sha, request.base or "this commit itself"
+        if pull:
+            # The branch as it is now: a stricter policy holds for the pull requests that were open before it.
+            base, name = request.base or f"refs/remotes/origin/{pull.base_ref}", pull.base_ref
+        policy = read_policy(request.repository, request.challenge, head=request.sha, base=base, base_name=name)
+        return self.run.judge(policy)
 
     def report(self, judgement: Judgement) -> None:
         """Tag the version, write and post the report, and at the very end set the status. Raises RpsError."""
@@ -106,9 +112,7 @@ class _GateRun:
         The status comes first: a cancelled job has some ten seconds to live. comment: whether to post a report; not
         when GitHub is at fault, and not for a cancelled gate, whose successor may have posted its own already.
         """
-        self.note(f"no verdict: {reason}")
-        judgement = self.run.failed(Failure(reason=reason))
-        self.run.record(judgement)
+        judgement = self.run.no_verdict(reason)
         try:
             self._set_status("error", judgement.summary, github=None if comment else self.hasty)
         except RpsError as error:
@@ -119,14 +123,6 @@ class _GateRun:
                 self._post(judgement)
             except RpsError as error:
                 self.note(f"the report could not be posted: {error}")
-
-    def _policy(self) -> Policy:
-        request, pull = self.request, self.run.pull_request
-        base, name = request.base or request.sha, request.base or "this commit itself"
-        if pull:
-            # The branch as it is now: a stricter policy holds for the pull requests that were open before it.
-            base, name = request.base or f"refs/remotes/origin/{pull.base_ref}", pull.base_ref
-        return read_policy(request.repository, request.challenge, head=request.sha, base=base, base_name=name)
 
     def _require_current(self, github: GitHub | None) -> None:
         """The pull request, if there is one, is still open, of this repository, and at the commit that is judged."""

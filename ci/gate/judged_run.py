@@ -18,7 +18,7 @@ from ci.gate.evidence import Evidence, ProductionMoved, fetch_evidence, record_v
 from ci.gate.policy import Policy
 from ci.gate.report import render
 from ci.gate.statuses import status_line
-from clients.dag_run import Airflow, DagRun, TaskState, busy_seconds
+from clients.dag_run import ENDED_RUN, Airflow, DagRun, TaskState, busy_seconds
 from clients.errors import NoVerdict
 from clients.progress import Log
 from clients.settings import MlflowSettings, workflow_url
@@ -67,7 +67,7 @@ class JudgedRun:
         to; on_poll: whenever it is looked at. Both may raise RpsError to stop.
         """
         self.order = order
-        self.run: DagRun | None = None
+        self.dag_run: DagRun | None = None
         self.pull_request: PullRequest | None = None
         self._stem = stem
         self._airflow = airflow
@@ -88,7 +88,7 @@ class JudgedRun:
         while True:
             run = self._ended(not_before)
             if run.state != "success":
-                return self.failed(self._failure(run))
+                return self.judgement(failure=self._failure(run))
             self._log.line(f"the run has ended; reading what it left in MLflow at {self._mlflow.url}")
             try:
                 evidence = fetch_evidence(self._mlflow, order.challenge, run.run_id, order.sha)
@@ -99,34 +99,21 @@ class JudgedRun:
                 not_before = datetime.now(UTC)
                 continue
             verdict = judge(evidence.panel, evidence.evaluation, policy.gate, evidence.errors)
-            return self.judgement(
-                verdict.outcome, status_line(verdict, None), evidence.model_version, verdict=verdict, evidence=evidence
-            )
-
-    def failed(self, failure: Failure) -> Judgement:
-        """There is no verdict."""
-        return self.judgement("error", status_line(None, failure), failure=failure)
+            return self.judgement(verdict, evidence)
 
     def judgement(
-        self,
-        outcome: Outcome,
-        summary: str,
-        model_version: str = "",
-        *,
-        verdict: Verdict | None = None,
-        evidence: Evidence | None = None,
-        failure: Failure | None = None,
+        self, verdict: Verdict | None = None, evidence: Evidence | None = None, *, failure: Failure | None = None
     ) -> Judgement:
-        """An outcome, with all that is known now. summary: the line of the commit status."""
-        policy, run = self._policy, self.run
+        """All that is known now."""
+        policy, run = self._policy, self.dag_run
         return Judgement(
             challenge=self.order.challenge,
             title=policy.title if policy else "",
-            outcome=outcome,
-            summary=summary,
+            outcome=verdict.outcome if verdict else "error",
+            summary=status_line(verdict, failure),
             git_sha=self.order.sha,
             run_id=run.run_id if run else "",
-            model_version=model_version,
+            model_version=evidence.model_version if evidence else "",
             pull_request=self.pull_request,
             policy=policy.gate if policy else None,
             policy_from=policy.origin if policy else "",
@@ -153,22 +140,25 @@ class JudgedRun:
         (directory / "report.md").write_text(render(judgement), encoding="utf-8")
         record_verdict(self._mlflow, judgement)
 
+    def no_verdict(self, reason: str) -> Judgement:
+        """Record that there is none, for a reason that is not the run's own."""
+        self._log.line(f"no verdict: {reason}")
+        judgement = self.judgement(failure=Failure(reason=reason))
+        self.record(judgement)
+        return judgement
+
     def cancel(self) -> None:
         """End the DAG run, if it is still under way."""
-        if self.run and self.run.state not in {"success", "failed"} and self.run.cancel():
-            self._log.line(f"cancelled the DAG run {self.run.run_id}")
+        if self.dag_run and self.dag_run.state not in ENDED_RUN and self.dag_run.cancel():
+            self._log.line(f"cancelled the DAG run {self.dag_run.run_id}")
 
     def _ended(self, not_before: datetime | None) -> DagRun:
         """The DAG run of the commit, once it has ended."""
         order = self.order
-        parameters = {
-            "git_sha": order.sha,
-            "as_of": order.as_of,
-            "reason": order.reason,
-            "pull_request": str(order.pull_request or ""),
-        }
+        parameters = {"git_sha": order.sha, "as_of": order.as_of, "reason": order.reason}
+        parameters["pull_request"] = str(order.pull_request or "")
         self._tasks = []
-        self.run = run = self._airflow.attach_or_start(
+        self.dag_run = run = self._airflow.attach_or_start(
             dag_id(order.challenge), self._stem, parameters, not_before=not_before
         )
         self._log.line(f"{'attached to' if run.attached else 'started'} the DAG run {run.run_id}: {run.url}")

@@ -37,21 +37,20 @@ _NAME, _SENTENCE = 100, 500
 
 @dataclass(frozen=True)
 class _Rows:
-    """How many entries of each list are shown; the rest is counted. chart: whether there is one."""
+    """How many entries of each list are shown; the rest is counted. Without slices, there is no chart."""
 
     reasons: int
     slices: int
     violations: int
     log_lines: int
     drift: int
-    chart: bool = True
 
 
 _SHRINKING = (
     _Rows(reasons=30, slices=30, violations=50, log_lines=60, drift=5),
     _Rows(reasons=30, slices=10, violations=20, log_lines=20, drift=3),
     _Rows(reasons=10, slices=3, violations=10, log_lines=5, drift=0),
-    _Rows(reasons=3, slices=0, violations=3, log_lines=0, drift=0, chart=False),
+    _Rows(reasons=3, slices=0, violations=3, log_lines=0, drift=0),
 )
 """Tried in turn until the report is short enough. The last always is, as every text in it is cut."""
 
@@ -81,7 +80,7 @@ def _report(judgement: Judgement, rows: _Rows) -> str:
         parts += [
             _models(verdict, evaluation),
             *_horizons(verdict, rows),
-            error_chart(verdict) if rows.chart else "",
+            error_chart(verdict) if rows.slices else "",
             _series(verdict, rows),
             _rules(verdict, judgement.policy_from),
         ]
@@ -145,22 +144,18 @@ def _models(verdict: Verdict, evaluation: Evaluation | None) -> str:
     return f"{table(headers, rows, 'lrlr')}\n\n{note}"
 
 
-def _slices(kind: str, contests: Sequence[Contest], verdict: Verdict) -> str:
-    """A table of contests, one a row, against the opponent."""
-    opponent = verdict.opponent
+def _slices(kind: str, contests: Sequence[Contest], verdict: Verdict, limit: int) -> list[str]:
+    """A table of the first contests, one a row, against the opponent."""
     rows = []
-    for contest in contests:
+    for contest in contests[:limit]:
         name = text(contest.slice.removeprefix(f"{kind} "), _NAME)
-        rows += [[name, wording.number(contest.candidate), *_cells(contest, opponent)]]
-    return table([kind, "candidate", opponent, "candidate is"], rows, "lrrl")
+        rows += [[name, wording.number(contest.candidate), *_cells(contest, verdict.opponent)]]
+    return _cut(table([kind, "candidate", verdict.opponent, "candidate is"], rows, "lrrl"), contests, limit)
 
 
 def _horizons(verdict: Verdict, rows: _Rows) -> list[str]:
-    if not verdict.horizons:
-        return []
     heading = f"**{verdict.measure} by horizon**, {text(verdict.unit, 20)}"
-    shown = _slices("horizon", verdict.horizons[: rows.slices], verdict)
-    return [heading, *_cut(shown, verdict.horizons, rows.slices)]
+    return [heading, *_slices("horizon", verdict.horizons, verdict, rows.slices)] if verdict.horizons else []
 
 
 def _series(verdict: Verdict, rows: _Rows) -> str:
@@ -171,10 +166,9 @@ def _series(verdict: Verdict, rows: _Rows) -> str:
         change = change_of(contest, verdict.opponent)
         return not contest.worse, -math.inf if change is None or math.isnan(change) else -change
 
-    worst = sorted(verdict.series, key=best_last)[: rows.slices]
     broken = sum(contest.worse for contest in verdict.series)
     summary = f"By series: {len(verdict.series):,}, worst first; {broken or 'none'} too much worse"
-    return details(summary, *_cut(_slices("series", worst, verdict), verdict.series, rows.slices))
+    return details(summary, *_slices("series", sorted(verdict.series, key=best_last), verdict, rows.slices))
 
 
 def _rules(verdict: Verdict, policy_from: str) -> str:

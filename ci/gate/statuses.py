@@ -23,11 +23,21 @@ def status_line(verdict: Verdict | None, failure: Failure | None) -> str:
     """The verdict and its main number, or why there is none, in one line."""
     if failure or verdict is None:
         return shortened(f"no verdict: {failure.reason if failure else 'nothing was judged'}")
-    numbers = f"{verdict.measure} {verdict.overall.candidate:.3g} {verdict.unit}, {_against(verdict)}"
+    opponent = "persistence" if verdict.overall.change is None else "production"
+    change = change_of(verdict.overall, opponent) or 0.0
+    against = f"{abs(change):.1%} {'worse' if change > 0 else 'better'} than {opponent}"
+    numbers = f"{verdict.measure} {verdict.overall.candidate:.3g} {verdict.unit}, {against}"
     if verdict.outcome == "pass":
         return shortened(f"passed: {numbers}")
     more = f" (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else ""
     return shortened(f"blocked by {verdict.reasons[0].rule.replace('_', ' ')}{more}: {numbers}")
+
+
+def change_of(contest: Contest, opponent: str) -> float | None:
+    """The candidate's error over the opponent's, minus 1; None where there is none."""
+    if opponent == "production":
+        return contest.change
+    return contest.candidate / contest.persistence - 1 if contest.persistence else None
 
 
 def shortened(line: str, length: int = STATUS_DESCRIPTION_LENGTH) -> str:
@@ -70,16 +80,3 @@ def conclusion(statuses: Mapping[str, Status], challenges: Sequence[str], link: 
     else:
         line = f"{worst}: {found[worst].description}"
     return Status(found[worst].state, shortened(line), found[worst].target_url or link)
-
-
-def change_of(contest: Contest, opponent: str) -> float | None:
-    """The candidate's error over the opponent's, minus 1; None where there is none."""
-    if opponent == "production":
-        return contest.change
-    return contest.candidate / contest.persistence - 1 if contest.persistence else None
-
-
-def _against(verdict: Verdict) -> str:
-    opponent = "persistence" if verdict.overall.change is None else "production"
-    change = change_of(verdict.overall, opponent) or 0.0
-    return f"{abs(change):.1%} {'worse' if change > 0 else 'better'} than {opponent}"

@@ -137,9 +137,12 @@ def write_body(answer: Answer, kept: Kept, report: str) -> Written:
     place = link("the workflow's summary", answer.workflow_url) if answer.workflow_url else "the command's output"
     more = f"Of {wording.moment(answer.at)} UTC; more in {place}."
 
+    # As JSON that does not end the comment in which it stands, and calls nobody.
+    hidden = f"<!-- rps:history {msgspec.json.encode(history).decode().translate(_ESCAPES)} -->"
+
     def own(report: str) -> str:
         parts = [marker_of(answer.challenge), state_of(answer, history), _history(history), report, more]
-        parts += [_hidden(history), "*Above is written anew each time; below is yours.*", _NOTES]
+        parts += [hidden, "*Above is written anew each time; below is yours.*", _NOTES]
         return "\n\n".join(part for part in parts if part)
 
     left_out = own(f"The gate's report is too long for an issue: it is in {place}.")
@@ -162,9 +165,11 @@ def state_of(answer: Answer, history: Sequence[Entry] = ()) -> str:
         parts += ["Blocked because", bullets(text(reason.message, _SENTENCE) for reason in reasons)]
     if answer.outcome == "rejected":
         broken = answer.broken_rules
-        places = [", ".join(code(name) for name in (one.series, one.column) if name) or "all" for one in broken]
-        cells = [[code(one.rule), place, text(one.message)] for one, place in zip(broken, places, strict=True)]
-        parts.append(table(["rule", "where", "what"], cells[:_VIOLATIONS], "lll"))
+        cells = []
+        for one in broken[:_VIOLATIONS]:
+            where = ", ".join(code(name) for name in (one.series, one.column) if name) or "all"
+            cells.append([code(one.rule), where, text(one.message)])
+        parts.append(table(["rule", "where", "what"], cells, "lll"))
         if len(broken) > _VIOLATIONS:
             parts.append(f"… and {len(broken) - _VIOLATIONS:,} more.")
     return "\n\n".join(parts)
@@ -250,11 +255,6 @@ def _with(answer: Answer, history: Sequence[Entry]) -> tuple[Entry, ...]:
         url=judgement.links.dag_run,
     )
     return (_fitting(made), *(one for one in history if one.event != trigger.event))[:HISTORY]
-
-
-def _hidden(history: Sequence[Entry]) -> str:
-    """As JSON that does not end the comment in which it stands, and calls nobody."""
-    return f"<!-- rps:history {msgspec.json.encode(history).decode().translate(_ESCAPES)} -->"
 
 
 def _read_history(body: str) -> tuple[Entry, ...]:

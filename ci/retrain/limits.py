@@ -35,10 +35,6 @@ class Retraining:
     started: datetime
     sha: str
 
-    @property
-    def is_at_work(self) -> bool:
-        return self.state not in ENDED_RUN
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -46,6 +42,10 @@ class Seen:
 
     runs: tuple[Retraining, ...]
     now: datetime
+
+    @property
+    def at_work(self) -> list[Retraining]:
+        return [run for run in self.runs if run.state not in ENDED_RUN]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +117,17 @@ def decide(seen: Seen, event: str, limits: Limits, *, by_hand: bool) -> Retraini
     own = max((run for run in seen.runs if run.event == event), key=lambda run: run.attempt, default=None)
     if own is not None and own.state != "failed":
         return own
-    if at_work := [run for run in seen.runs if run.is_at_work]:
-        raise NotStarted(at_work[0])
+    if seen.at_work:
+        raise NotStarted(seen.at_work[0])
     waits = []
     if len(seen.runs) >= limits.daily:
         limit = f"a limit of {wording.counted(limits.daily, 'retraining')} in 24 h"
         waits.append(Wait(limit, seen.runs[-limits.daily].started + DAY))
-    if not by_hand:
-        waits += [_cool_down(run, limits) for run in seen.runs]
+    for run in () if by_hand else seen.runs:
+        failed = run.state == "failed"
+        pause = min(limits.cool_down, AFTER_FAILURE) if failed else limits.cool_down
+        what = "a retraining that failed" if failed else "each retraining"
+        waits.append(Wait(f"a cool-down of {pause.total_seconds() / 3600:g} h after {what}", run.started + pause))
     return max((wait for wait in waits if wait.next > seen.now), key=lambda wait: wait.next, default=None)
 
 
@@ -133,15 +136,7 @@ def overtaken(seen: Seen, run_id: str) -> Retraining | None:
 
     Of two that were started at the same time, both see the same one as the older.
     """
-    at_work = [run for run in seen.runs if run.is_at_work]
-    return at_work[0] if any(run.run_id == run_id for run in at_work[1:]) else None
-
-
-def _cool_down(run: Retraining, limits: Limits) -> Wait:
-    failed = run.state == "failed"
-    pause = min(limits.cool_down, AFTER_FAILURE) if failed else limits.cool_down
-    what = "a retraining that failed" if failed else "each retraining"
-    return Wait(f"a cool-down of {pause.total_seconds() / 3600:g} h after {what}", run.started + pause)
+    return seen.at_work[0] if any(run.run_id == run_id for run in seen.at_work[1:]) else None
 
 
 def _now(airflow: Airflow) -> datetime:

@@ -31,17 +31,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add("--drift", default="", help=f"what has drifted: {', '.join(KINDS)}")
     add("--alert", default="", help="the name of the alert")
     add("--summary", default="", help="what the alert says")
-    add("--model-version", default="", help="of the model that has drifted")
+    add("--model-version", dest="version", default="", help="of the model that has drifted")
     add("--started", default="", metavar="TIME", help="since when the alert fires (ISO 8601 with a zone)")
     add("--by-hand", action="store_true", help="a person asks: there is no cool-down")
-    add(
-        "--cool-down-hours", type=not_negative, default=COOL_DOWN_HOURS, metavar="H",
-        help="from a retraining's start to the next one's (default: %(default)g)",
-    )  # fmt: skip
-    add(
-        "--daily-limit", type=whole, default=DAILY, metavar="N",
-        help="at most so many retrainings of a challenge in 24 hours (default: %(default)s)",
-    )  # fmt: skip
+    pause = "from a retraining's start to the next one's (default: %(default)g)"
+    add("--cool-down-hours", type=not_negative, default=COOL_DOWN_HOURS, metavar="H", help=pause)
+    most = "at most so many retrainings of a challenge in 24 hours (default: %(default)s)"
+    add("--daily-limit", type=whole, default=DAILY, metavar="N", help=most)
     add_run(parser, "retrain")
 
 
@@ -61,16 +57,8 @@ def _retrain(options: argparse.Namespace, sha: str, log: Log) -> int:
     from ci.retrain.retraining import Request, retrain
     from ci.retrain.trigger import read_trigger
 
-    trigger = read_trigger(
-        event=options.event,
-        reason=options.reason,
-        drift=options.drift,
-        alert=options.alert,
-        summary=options.summary,
-        version=options.model_version,
-        started=options.started,
-        now=datetime.now(UTC),
-    )
+    texts = ("event", "reason", "drift", "alert", "summary", "version", "started")
+    trigger = read_trigger(**{name: getattr(options, name) for name in texts}, now=datetime.now(UTC))
     request = Request(
         challenge=options.challenge,
         sha=sha,

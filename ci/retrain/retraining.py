@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import msgspec
+
 from ci.gate.evidence import ProductionMoved
 from ci.gate.judged_run import EXIT_CODES, JudgedRun, Order
 from ci.gate.policy import commit_of, read_policy
@@ -27,7 +29,7 @@ from clients.progress import Log, summarise
 from clients.redaction import redacted
 from clients.settings import AirflowSettings, GitHubSettings, MlflowSettings, workflow_url
 from clients.tracking import connect
-from records.judgement import Failure, Judgement, Outcome
+from records.judgement import Judgement
 from records.mlflow_names import GateTag, VersionTag
 
 MLFLOW_SECONDS = 60.0
@@ -48,21 +50,22 @@ def retrain(
 ) -> int:
     """The exit code: 0 passed, or rightly not started, 1 blocked, 2 no verdict, 64 and 75 as in `clients.errors`."""
     with cancelled_by_signals("the same event, delivered again, starts a new run within the limits") as signals:
-        run = _Retraining(request, airflow, mlflow, github, log)
+        retraining = _Retraining(request, airflow, mlflow, github, log)
         try:
-            answer = run.answer()
+            answer = retraining.answer()
         except NotStarted as error:
             signals.ignore()
-            run.withdraw(str(error))
+            retraining.withdraw(str(error))
             return error.exit_code
         except RpsError as error:
             signals.ignore()
-            return run.give_up(error)
+            return retraining.give_up(error)
         except BaseException as error:  # whatever it is, no DAG run is left behind
             signals.ignore()
-            run.no_verdict(redacted(f"the retraining itself failed ({type(error).__name__}: {error})"))
+            retraining.run.no_verdict(redacted(f"the retraining itself failed ({type(error).__name__}: {error})"))
+            retraining.run.cancel()
             raise
-        return run.finish(answer)
+        return retraining.finish(answer)
 
 
 class _Retraining:
@@ -114,7 +117,8 @@ class _Retraining:
 
     def give_up(self, error: RpsError) -> int:
         """No verdict: the DAG run is ended, and the issue says why; only the log reports a cancelled retraining."""
-        judgement = self.no_verdict(str(error))
+        judgement = self.run.no_verdict(str(error))
+        self.run.cancel()
         if not isinstance(error, Cancelled):
             try:
                 self._publish(self._answer(judgement=judgement))
@@ -122,17 +126,9 @@ class _Retraining:
                 self.log.error(f"the issue could not be brought up to date: {fault}")
         return error.exit_code
 
-    def no_verdict(self, reason: str) -> Judgement:
-        """Write that there is none, and end the DAG run."""
-        self.log.line(f"no verdict: {reason}")
-        judgement = self.run.failed(Failure(reason=reason))
-        self.run.record(judgement)
-        self.run.cancel()
-        return judgement
-
     def withdraw(self, why: str) -> None:
         """Another one is at work: end what was just started, if anything was."""
-        if self.run.run is not None and not self.run.run.attached:
+        if self.run.dag_run is not None and not self.run.dag_run.attached:
             self.run.cancel()
         self.log.notice(f"not started: {why}")
         summarise(f"### {self.request.challenge} is not retrained\n\nNot started: another retraining is running.")
@@ -161,7 +157,7 @@ class _Retraining:
 
     def _recorded(self, moved: ProductionMoved) -> Judgement:
         """The verdict of an earlier delivery, from the version's tags. Raises ``moved`` when there was none."""
-        run_id = self.run.run.run_id if self.run.run else ""
+        run_id = self.run.dag_run.run_id if self.run.dag_run else ""
         tracking = connect(self.mlflow, MLFLOW_SECONDS)
         filtered = f"name = '{self.request.challenge}' and tags.{VersionTag.RUN_ID} = '{run_id}'"
         found = tracking.ask("search the versions", lambda: list(tracking.client.search_model_versions(filtered)))
@@ -169,8 +165,12 @@ class _Retraining:
         if not judged:
             raise moved
         tags = judged[0].tags
-        outcome: Outcome = "pass" if tags[VersionTag.GATE] == GateTag.PASSED else "block"
-        return self.run.judgement(outcome, tags.get(VersionTag.SUMMARY, tags[VersionTag.GATE]), str(judged[0].version))
+        return msgspec.structs.replace(
+            self.run.judgement(),
+            outcome="pass" if tags[VersionTag.GATE] == GateTag.PASSED else "block",
+            summary=tags.get(VersionTag.SUMMARY, tags[VersionTag.GATE]),
+            model_version=str(judged[0].version),
+        )
 
     def _offered(self, judgement: Judgement) -> tuple[Offer, RpsError | None]:
         """What has become of the version, and the fault that kept it from being offered; the issue reports both."""
