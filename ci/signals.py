@@ -13,24 +13,23 @@ from clients.errors import Cancelled
 class Signals:
     """The first signal raises Cancelled; later ones, and all after ``ignore``, leave the tidying up in peace."""
 
-    def __init__(self, hint: str) -> None:
-        self._hint = hint
-        self._ignored = False
+    ignored = False
 
     def ignore(self) -> None:
-        self._ignored = True
-
-    def received(self, number: int, _frame: FrameType | None) -> None:
-        if not self._ignored:
-            self._ignored = True
-            raise Cancelled(f"cancelled by {signal.Signals(number).name}; {self._hint}")
+        self.ignored = True
 
 
 @contextmanager
 def cancelled_by_signals(hint: str) -> Iterator[Signals]:
     """While the block runs. hint: what to do after a cancellation."""
-    signals = Signals(hint)
-    before = {number: signal.signal(number, signals.received) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = Signals()
+
+    def received(number: int, _frame: FrameType | None) -> None:
+        if not signals.ignored:
+            signals.ignore()
+            raise Cancelled(f"cancelled by {signal.Signals(number).name}; {hint}")
+
+    before = {number: signal.signal(number, received) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield signals
     finally:

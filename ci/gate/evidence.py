@@ -125,7 +125,7 @@ def rejected_data(
 ) -> tuple[Violation, ...]:
     """What the data gate of a run found, if it rejected the data and could say so to MLflow.
 
-    It adds to a report about a run that failed anyway: where MLflow does not tell, that is printed, and there is none.
+    It adds to a report about a run that failed anyway: where MLflow has no answer, the reason is printed.
     """
     try:
         tracking = connect(settings, patience_seconds)
@@ -139,7 +139,11 @@ def rejected_data(
 
 
 def _require(subject: str, what: str, expected: object, found: object) -> None:
-    if expected != found:
+    """Floats may differ by TOLERANCE; NaN equals nothing."""
+    same = expected == found
+    if isinstance(expected, float) and isinstance(found, float):
+        same = math.isclose(expected, found, rel_tol=TOLERANCE, abs_tol=1e-12)
+    if not same:
         difference = f"{subject} cannot be judged: {what}: expected {expected}; found {found}"
         raise NoVerdict(f"{difference}. Look for what changed it, and run the pipeline again.")
 
@@ -241,15 +245,10 @@ def _check_errors(require: Require, own: Mapping[Model, ModelErrors], evaluation
                 require(where, "its errors", "none")
             for figure, value in msgspec.structs.asdict(errors).items():
                 if value is not None:
-                    _require_close(require, f"{where}: {figure}", value, getattr(found[one], figure))
+                    require(f"{where}: {figure}", value, getattr(found[one], figure))
     for model, measured in own.items():
         for name, value in error_metrics(model, measured, evaluation.interval):
-            _require_close(require, f"its metric {name}", value, run.data.metrics.get(name))
-
-
-def _require_close(require: Require, what: str, expected: float, found: float | None) -> None:
-    if found is None or not math.isclose(expected, found, rel_tol=TOLERANCE, abs_tol=1e-12):
-        require(what, expected, "none" if found is None else found)
+            require(f"its metric {name}", value, run.data.metrics.get(name, "none"))
 
 
 def _check_production(require: Require, tracking: Tracking, challenge: str, evaluation: Evaluation) -> None:

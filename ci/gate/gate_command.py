@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from datetime import timedelta
 
@@ -65,8 +66,6 @@ def _gate(options: argparse.Namespace, log: Log) -> int:
 
 
 def _plan(options: argparse.Namespace, log: Log) -> int:
-    import msgspec
-
     from ci.gate.statuses import announce
     from clients.github import GitHub
 
@@ -74,7 +73,7 @@ def _plan(options: argparse.Namespace, log: Log) -> int:
     sha, challenges = chosen(options)
     announce(github, sha, challenges, workflow_url(os.environ))
     log.line(f"to be judged on commit {sha[:12]}: {', '.join(challenges) or 'nothing'}")
-    output("challenges", msgspec.json.encode(challenges).decode())
+    output("challenges", json.dumps(challenges, separators=(",", ":")))
     return 0
 
 

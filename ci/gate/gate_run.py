@@ -82,8 +82,7 @@ class _GateRun:
         # For what is not worth waiting for: a look in between, and the last words of a gate that is being ended.
         self.hasty = GitHub(github, patience_seconds=2.0, note=self.note) if github else None
         self.looked = 0.0
-        stem = f"gate__{request.challenge}__{request.sha}"
-        client = Airflow(airflow, note=self.note)
+        stem, client = f"gate__{request.challenge}__{request.sha}", Airflow(airflow, note=self.note)
         self.run = JudgedRun(request, stem, client, mlflow, log, on_poll=self._watch_pull_request)
 
     def judged(self) -> Judgement:
@@ -154,21 +153,11 @@ class _GateRun:
         request = self.request
         if self.github is None or request.pull_request is None:
             return self.workflow_url
-        return post_report(
-            render(judgement),
-            github=self.github,
-            pull_request=request.pull_request,
-            sha=request.sha,
-            challenge=request.challenge,
-        )
+        number, sha, challenge = request.pull_request, request.sha, request.challenge
+        return post_report(render(judgement), github=self.github, pull_request=number, sha=sha, challenge=challenge)
 
     def _set_status(self, state: str, description: str, link: str = "", github: GitHub | None = None) -> None:
         """Through ``github``, or the patient one; nothing when GitHub has no part in this gate."""
-        if self.github:
-            (github or self.github).set_status(
-                self.request.sha,
-                state=state,
-                context=self.request.context,
-                description=description,
-                target_url=link or self.workflow_url,
-            )
+        sha, context, page = self.request.sha, self.request.context, link or self.workflow_url
+        if used := github or self.github:
+            used.set_status(sha, state=state, context=context, description=description, target_url=page)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -49,36 +49,26 @@ class Order:
     output: Path
 
 
+@dataclass
 class JudgedRun:
     """One run of the pipeline: started or attached to, watched until it ends, and judged."""
 
-    def __init__(
-        self,
-        order: Order,
-        stem: str,
-        airflow: Airflow,
-        mlflow: MlflowSettings,
-        log: Log,
-        *,
-        on_start: Callable[[DagRun], None] = lambda _: None,
-        on_poll: Callable[[], None] = lambda: None,
-    ) -> None:
-        """stem: the DAG run's id without its attempt. on_start: called with the DAG run once it is started, or attached
-        to; on_poll: whenever it is looked at. Both may raise RpsError to stop.
-        """
-        self.order = order
-        self.dag_run: DagRun | None = None
-        self.pull_request: PullRequest | None = None
-        self._stem = stem
-        self._airflow = airflow
-        self._mlflow = mlflow
-        self._log = log
-        self._on_start = on_start
-        self._on_poll = on_poll
-        self._policy: Policy | None = None
-        self._tasks: list[TaskState] = []
-        self._started = datetime.now(UTC)
-        self._clock = time.monotonic()
+    order: Order
+    stem: str
+    """The DAG run's id without its attempt."""
+    airflow: Airflow
+    mlflow: MlflowSettings
+    log: Log
+    on_start: Callable[[DagRun], None] = lambda _: None
+    """Called with the DAG run once it is started, or attached to; may raise RpsError to stop, as ``on_poll`` may."""
+    on_poll: Callable[[], None] = lambda: None
+    """Called whenever the DAG run is looked at."""
+    pull_request: PullRequest | None = None
+    dag_run: DagRun | None = None
+    _policy: Policy | None = None
+    _tasks: list[TaskState] = field(default_factory=list)
+    _started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _clock: float = field(default_factory=time.monotonic)
 
     def judge(self, policy: Policy) -> Judgement:
         """Run the pipeline on the commit, fetch the evidence, judge. Raises RpsError when no verdict can be had."""
@@ -89,13 +79,13 @@ class JudgedRun:
             run = self._ended(not_before)
             if run.state != "success":
                 return self.judgement(failure=self._failure(run))
-            self._log.line(f"the run has ended; reading what it left in MLflow at {self._mlflow.url}")
+            self.log.line(f"the run has ended; reading what it left in MLflow at {self.mlflow.url}")
             try:
-                evidence = fetch_evidence(self._mlflow, order.challenge, run.run_id, order.sha)
+                evidence = fetch_evidence(self.mlflow, order.challenge, run.run_id, order.sha)
             except ProductionMoved as error:
                 if not run.attached or order.max_age is None:
                     raise
-                self._log.line(f"{error}. The pipeline is run again.")
+                self.log.line(f"{error}. The pipeline is run again.")
                 not_before = datetime.now(UTC)
                 continue
             verdict = judge(evidence.panel, evidence.evaluation, policy.gate, evidence.errors)
@@ -138,11 +128,11 @@ class JudgedRun:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "verdict.json").write_bytes(msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n")
         (directory / "report.md").write_text(render(judgement), encoding="utf-8")
-        record_verdict(self._mlflow, judgement)
+        record_verdict(self.mlflow, judgement)
 
     def no_verdict(self, reason: str) -> Judgement:
         """Record that there is none, for a reason that is not the run's own."""
-        self._log.line(f"no verdict: {reason}")
+        self.log.line(f"no verdict: {reason}")
         judgement = self.judgement(failure=Failure(reason=reason))
         self.record(judgement)
         return judgement
@@ -150,7 +140,7 @@ class JudgedRun:
     def cancel(self) -> None:
         """End the DAG run, if it is still under way."""
         if self.dag_run and self.dag_run.state not in ENDED_RUN and self.dag_run.cancel():
-            self._log.line(f"cancelled the DAG run {self.dag_run.run_id}")
+            self.log.line(f"cancelled the DAG run {self.dag_run.run_id}")
 
     def _ended(self, not_before: datetime | None) -> DagRun:
         """The DAG run of the commit, once it has ended."""
@@ -158,15 +148,15 @@ class JudgedRun:
         parameters = {"git_sha": order.sha, "as_of": order.as_of, "reason": order.reason}
         parameters["pull_request"] = str(order.pull_request or "")
         self._tasks = []
-        self.dag_run = run = self._airflow.attach_or_start(
-            dag_id(order.challenge), self._stem, parameters, not_before=not_before
+        self.dag_run = run = self.airflow.attach_or_start(
+            dag_id(order.challenge), self.stem, parameters, not_before=not_before
         )
-        self._log.line(f"{'attached to' if run.attached else 'started'} the DAG run {run.run_id}: {run.url}")
-        self._on_start(run)
+        self.log.line(f"{'attached to' if run.attached else 'started'} the DAG run {run.run_id}: {run.url}")
+        self.on_start(run)
         left = order.deadline.total_seconds() - (time.monotonic() - self._clock)
-        for tasks in run.changes(left, on_poll=self._on_poll):
+        for tasks in run.changes(left, on_poll=self.on_poll):
             self._tasks = tasks
-            self._log.tasks(f"The DAG run {run.run_id}", tasks)
+            self.log.tasks(f"The DAG run {run.run_id}", tasks)
         return run
 
     def _failure(self, run: DagRun) -> Failure:
@@ -176,7 +166,7 @@ class JudgedRun:
             raise NoVerdict(f"the DAG run {run.run_id} is {run.state}, though no task of it failed: look at {run.url}")
         tail = tuple(run.log(task)[-LOG_TAIL:])
         rejected = task.name == "validate"
-        violations = rejected_data(self._mlflow, self.order.challenge, run.run_id) if rejected else ()
+        violations = rejected_data(self.mlflow, self.order.challenge, run.run_id) if rejected else ()
         broken = sum(violation.severity == "error" for violation in violations)
         last_words = next((line.strip() for line in reversed(tail) if line.strip()), "its log is empty")
         why = f"the data failed the quality gate: {broken} rules are broken" if broken else last_words

@@ -24,17 +24,14 @@ _REGULAR_FILES = (b"100644", b"100755")
 
 @dataclass(frozen=True)
 class Policy:
-    """The policy that judges.
-
-    origin: the branch and commit that it was read from, or why it is another; changes: what the judged commit would
-    make of it, which has no part in the verdict.
-    """
+    """The policy that judges, and the challenge's title in the judged commit."""
 
     title: str
-    """The challenge's own, in the judged commit."""
     gate: Gate
     origin: str
+    """The branch and commit that it was read from, or why it is another."""
     changes: tuple[PolicyChange, ...]
+    """What the judged commit would make of it, which has no part in the verdict."""
 
 
 def read_policy(repository: Path, challenge: str, *, head: str, base: str, base_name: str) -> Policy:

@@ -284,14 +284,9 @@ def _reading(index: float) -> str:
 
 
 def _links(links: Links) -> str:
-    places = {
-        "Airflow run": links.dag_run,
-        "MLflow run": links.mlflow_run,
-        "data profile": links.profile,
-        "model version": links.model_version,
-        "workflow run": links.workflow,
-    }
-    return " · ".join(link(label, url) for label, url in places.items() if url)
+    pages = {"Airflow run": links.dag_run, "MLflow run": links.mlflow_run, "data profile": links.profile}
+    pages |= {"model version": links.model_version, "workflow run": links.workflow}
+    return " · ".join(link(label, url) for label, url in pages.items() if url)
 
 
 def _footer(judgement: Judgement) -> str:

@@ -15,10 +15,6 @@ CONTEXT = "model-gate"
 _WORST_FIRST = ("error", "failure", "pending", "success")
 
 
-def context_of(challenge: str) -> str:
-    return f"{CONTEXT}/{challenge}"
-
-
 def status_line(verdict: Verdict | None, failure: Failure | None) -> str:
     """The verdict and its main number, or why there is none, in one line."""
     if failure or verdict is None:
@@ -49,7 +45,7 @@ def shortened(line: str, length: int = STATUS_DESCRIPTION_LENGTH) -> str:
 def announce(github: GitHub, sha: str, challenges: Sequence[str], link: str) -> None:
     """Before any gate starts: everything that is about to be judged is pending, whatever an earlier run said."""
     waiting = {CONTEXT: f"waiting for {', '.join(challenges)}"}
-    waiting |= dict.fromkeys(map(context_of, challenges), "waiting for the verdict")
+    waiting |= {f"{CONTEXT}/{challenge}": "waiting for the verdict" for challenge in challenges}
     for context, line in waiting.items():
         github.set_status(sha, state="pending", context=context, description=shortened(line), target_url=link)
 
@@ -68,7 +64,7 @@ def conclusion(statuses: Mapping[str, Status], challenges: Sequence[str], link: 
         return Status("error", "no verdict: this commit has no challenge to judge", link)
     found = {}
     for challenge in challenges:
-        status = statuses.get(context_of(challenge))
+        status = statuses.get(f"{CONTEXT}/{challenge}")
         if status is None or status.state == "pending":
             status = Status("error", "no verdict: its gate has not ended; see the workflow's log", link)
         found[challenge] = status

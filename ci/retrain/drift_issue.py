@@ -6,6 +6,7 @@ hidden, and read back from there; where somebody has changed them so that they c
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -227,16 +228,11 @@ def _next(answer: Answer) -> str:
 def _history(history: Sequence[Entry]) -> str:
     if not history:
         return ""
-    rows = [
-        [
-            link(wording.moment(entry.at), entry.url) if entry.url else wording.moment(entry.at),
-            text(entry.why),
-            entry.outcome,
-            text(entry.version) or "–",
-            text(entry.told),
-        ]
-        for entry in history
-    ]
+    rows = []
+    for entry in history:
+        when = wording.moment(entry.at)
+        row = [link(when, entry.url) if entry.url else when, text(entry.why), entry.outcome]
+        rows.append([*row, text(entry.version) or "–", text(entry.told)])
     return f"**The last retrainings**\n\n{table(['UTC', 'why', 'verdict', 'version', 'figure'], rows, 'lllll')}"
 
 
@@ -259,17 +255,13 @@ def _with(answer: Answer, history: Sequence[Entry]) -> tuple[Entry, ...]:
 
 def _read_history(body: str) -> tuple[Entry, ...]:
     found = _HISTORY.search(body)
-    if found is None:
-        return ()
-    try:
-        entries = msgspec.json.decode(found[1], type=list[Entry])
-    except msgspec.MsgspecError:
-        return ()
-    return tuple(_fitting(entry) for entry in entries[:HISTORY])
+    with contextlib.suppress(msgspec.MsgspecError):
+        entries = msgspec.json.decode(found[1] if found else "[]", type=list[Entry])
+        return tuple(_fitting(entry) for entry in entries[:HISTORY])
+    return ()
 
 
 def _fitting(entry: Entry) -> Entry:
     """Whatever somebody has made of it: on one line, and cut."""
-    return msgspec.structs.replace(
-        entry, event=clean(entry.event), why=clean(entry.why), told=clean(entry.told), version=clean(entry.version)
-    )
+    texts = {name: clean(getattr(entry, name)) for name in ("event", "why", "told", "version")}
+    return msgspec.structs.replace(entry, **texts)

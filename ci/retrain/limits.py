@@ -21,7 +21,6 @@ from records.stages import dag_id
 DAY = timedelta(days=1)
 AFTER_FAILURE = timedelta(hours=6)
 """What failed may be tried again sooner than a model that was trained would be trained anew."""
-_UNDER_WAY = ("queued", "running")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +49,10 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """cool_down: from the start of a retraining that did not fail to the next one's, and the most after one that did.
-
-    daily: at most so many starts within 24 hours.
-    """
-
     cool_down: timedelta
+    """From the start of a retraining to the next one's; at most AFTER_FAILURE after one that failed."""
     daily: int
+    """How many starts within 24 hours."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def look(airflow: Airflow, challenge: str, event: str, limits: Limits) -> Seen:
     now, stem = _now(airflow), stem_of(challenge)
     found = [
         *_listed(airflow, challenge, run_id_prefix_pattern=stem, run_after_gte=now - max(DAY, limits.cool_down)),
-        *_listed(airflow, challenge, run_id_prefix_pattern=stem, state=list(_UNDER_WAY)),
+        *_listed(airflow, challenge, run_id_prefix_pattern=stem, state=["queued", "running"]),
         *_listed(airflow, challenge, run_id_prefix_pattern=f"{stem}{event}__"),
     ]
     pattern = re.compile(re.escape(stem) + r"([a-z0-9-]{1,64})__([1-9]\d{0,5})")
@@ -132,10 +128,7 @@ def decide(seen: Seen, event: str, limits: Limits, *, by_hand: bool) -> Retraini
 
 
 def overtaken(seen: Seen, run_id: str) -> Retraining | None:
-    """The older retraining that is at work beside the one that was just started, which then has to go.
-
-    Of two that were started at the same time, both see the same one as the older.
-    """
+    """The older retraining at work beside the one just started, which has to go; both see the same one as the older."""
     return seen.at_work[0] if any(run.run_id == run_id for run in seen.at_work[1:]) else None
 
 

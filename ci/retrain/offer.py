@@ -31,8 +31,7 @@ class Offer:
 def offer(tracking: Tracking, releases: Releases, challenge: str, version: str, log: Log) -> Offer:
     """Start the release of a version, unless that was done. Raises RpsError; then it was not started."""
     client = tracking.client
-    found = tracking.ask(f"give version {version}", partial(client.get_model_version, challenge, version))
-    tags = dict(found.tags)
+    tags = tracking.ask(f"give version {version}", partial(client.get_model_version, challenge, version)).tags
     if VersionTag.WITHDRAWN in tags:
         return Offer("withdrawn", tags[VersionTag.WITHDRAWN])
     if VersionTag.RELEASED in tags:

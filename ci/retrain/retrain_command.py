@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +22,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "retrain", help="run the pipeline on fresh data, gate the candidate, keep the issue, offer it for release"
     )
-    parser.set_defaults(command=_run)
+    parser.set_defaults(command=_retrain)
     add = parser.add_argument
     add("--challenge", default="", help="the name of a file in challenges/ (with --plan: all of them by default)")
     add("--plan", action="store_true", help="only name the challenges, as the step's output `challenges`")
@@ -41,18 +42,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add_run(parser, "retrain")
 
 
-def _run(options: argparse.Namespace, log: Log) -> int:
+def _retrain(options: argparse.Namespace, log: Log) -> int:
     sha, challenges = chosen(options, required=not options.plan)
-    if not options.plan:
-        return _retrain(options, sha, log)
-    import msgspec
-
-    log.line(f"to be retrained: {', '.join(challenges) or 'nothing'}")
-    output("challenges", msgspec.json.encode(challenges).decode())
-    return 0
-
-
-def _retrain(options: argparse.Namespace, sha: str, log: Log) -> int:
+    if options.plan:
+        log.line(f"to be retrained: {', '.join(challenges) or 'nothing'}")
+        output("challenges", json.dumps(challenges, separators=(",", ":")))
+        return 0
     from ci.retrain.limits import Limits
     from ci.retrain.retraining import Request, retrain
     from ci.retrain.trigger import read_trigger

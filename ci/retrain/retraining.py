@@ -138,8 +138,7 @@ class _Retraining:
 
     def _withdraw_if_younger(self, run: DagRun) -> None:
         """Two events at the same moment both saw nobody at work: the younger run goes."""
-        other = None if run.attached else overtaken(self._seen(), run.run_id)
-        if other is not None:
+        if not run.attached and (other := overtaken(self._seen(), run.run_id)):
             raise NotStarted(other)
 
     def _judged(self) -> Judgement:
@@ -196,10 +195,7 @@ class _Retraining:
         )
 
     def _publish(self, answer: Answer) -> None:
-        """The workflow's summary, and the issue, open while a person must look. Raises RpsError.
-
-        A limit that holds back a routine run has no place in the issue; a routine that went well makes none.
-        """
+        """The summary, and the issue, open while a person must look; a routine without trouble makes none."""
         report = render(answer.judgement) if answer.judgement else ""
         summarise(f"{state_of(answer)}\n\n{report}")
         if not (answer.judgement or answer.is_of_drift):

@@ -36,10 +36,7 @@ class Trigger:
 def read_trigger(
     *, event: str, reason: str, drift: str, alert: str, summary: str, version: str, started: str, now: datetime
 ) -> Trigger:
-    """The options of the command as a trigger; without an event, one is made from the reason and the time.
-
-    Raises ConfigurationError for the first that is not what it must be.
-    """
+    """The options of the command; without an event, one is made of reason and time. Raises ConfigurationError."""
     if drift and drift not in KINDS:
         raise ConfigurationError(f"--drift: expected one of {', '.join(KINDS)}, or nothing; found {drift[:80]!r}")
     if event and not _EVENT.fullmatch(event):

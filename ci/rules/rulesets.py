@@ -11,14 +11,12 @@ import fnmatch
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import Any, Literal, Union
 
 import msgspec
 
 from clients.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from clients.github import GitHub
+from clients.github import GitHub
 
 _COMPARED = ("name", "target", "enforcement", "conditions", "bypass_actors", "rules")
 
@@ -153,9 +151,10 @@ def _difference(path: Path, wanted: Mapping[str, Any], found: Mapping[str, Any])
     if "bypass_actors" not in found:
         return f"{wanted['name']}: GitHub does not show who may bypass it; use a token with administration: write"
     ours, theirs = _comparable(wanted), _comparable(found)
-    theirs["rules"] = {
-        kind: _without_defaults(parameters, ours["rules"].get(kind, {})) for kind, parameters in theirs["rules"].items()
-    }
+    for kind, parameters in theirs["rules"].items():
+        # GitHub lists all parameters that it knows: those that are off, and that the file does not name, are left out.
+        named = ours["rules"].get(kind, {})
+        theirs["rules"][kind] = {key: each for key, each in parameters.items() if key in named or not _is_off(each)}
     before, after = (json.dumps(each, indent=2, sort_keys=True).splitlines() for each in (ours, theirs))
     place = f"the ruleset {wanted['name']} on GitHub"
     return "\n".join(difflib.unified_diff(before, after, fromfile=str(path), tofile=place, lineterm=""))
@@ -174,11 +173,6 @@ def _in_order(value: Any) -> Any:  # noqa: ANN401 - any JSON
     if isinstance(value, list):
         return sorted((_in_order(each) for each in value), key=lambda each: json.dumps(each, sort_keys=True))
     return value
-
-
-def _without_defaults(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """A rule's parameters less those that are off and that the file does not name: GitHub lists all that it knows."""
-    return {key: each for key, each in found.items() if key in wanted or not _is_off(each)}
 
 
 def _is_off(value: Any) -> bool:  # noqa: ANN401 - any JSON
