@@ -10,22 +10,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 
 from ci.gate import gate_command
 from ci.release import release_command
 from ci.retrain import retrain_command
 from ci.rules import rules_command
-from clients.progress import Log, run
+from clients.progress import run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace, Log], int] = options.command
-    return run(lambda log: command(options, log))
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ci", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -34,7 +27,8 @@ def _parser() -> argparse.ArgumentParser:
     release_command.add_commands(commands)
     rules_command.add_command(commands)
     retrain_command.add_command(commands)
-    return parser
+    options = parser.parse_args(arguments)
+    return run(lambda log: options.command(options, log))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote, urlsplit
 
+BODY_LIMIT = 65_536
+"""Characters that GitHub takes in a comment, or an issue."""
 TEXT_LIMIT = 300
 WORD_LIMIT = 80
 LOG_LINE_LIMIT = 300
@@ -131,13 +133,10 @@ def _ended(line: str, limit: int) -> str:
 def _visible(value: str) -> str:
     """Colour codes out, tabs as spaces, other control, direction and unpaired surrogate characters as �."""
     plain = _ANSI.sub("", value).expandtabs(4)
-    return plain if plain.isprintable() else "".join(map(_shown, plain))
-
-
-def _shown(character: str) -> str:
-    if character.isspace():
-        return " "
-    return "�" if unicodedata.category(character) in {"Cc", "Cf", "Cs"} else character
+    if plain.isprintable():
+        return plain
+    spaced = (" " if character.isspace() else character for character in plain)
+    return "".join("�" if unicodedata.category(one) in {"Cc", "Cf", "Cs"} else one for one in spaced)
 
 
 def _fitting(value: str, limit: int) -> str:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, by which a workflow ends a cancelled job, as an exception that can be tidied up after."""
+"""SIGINT and SIGTERM, by which a workflow ends a cancelled job, as the exception Cancelled."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from clients.errors import Cancelled
 
 
 class Signals:
-    """SIGINT and SIGTERM as the exception Cancelled; once they are ignored, the tidying up is left in peace."""
+    """The first signal raises Cancelled; later ones, and all after ``ignore``, leave the tidying up in peace."""
 
-    def __init__(self, hint: str) -> None:
-        self._hint = hint
-        self._ignored = False
+    ignored = False
 
     def ignore(self) -> None:
-        self._ignored = True
-
-    def received(self, number: int, _frame: FrameType | None) -> None:
-        if not self._ignored:
-            self._ignored = True
-            raise Cancelled(f"cancelled by {signal.Signals(number).name}; {self._hint}")
+        self.ignored = True
 
 
 @contextmanager
 def cancelled_by_signals(hint: str) -> Iterator[Signals]:
-    """While the block runs. hint: what to do after a cancellation, told with it."""
-    signals = Signals(hint)
-    before = {number: signal.signal(number, signals.received) for number in (signal.SIGINT, signal.SIGTERM)}
+    """While the block runs. hint: what to do after a cancellation."""
+    signals = Signals()
+
+    def received(number: int, _frame: FrameType | None) -> None:
+        if not signals.ignored:
+            signals.ignore()
+            raise Cancelled(f"cancelled by {signal.Signals(number).name}; {hint}")
+
+    before = {number: signal.signal(number, received) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield signals
     finally:

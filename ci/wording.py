@@ -1,4 +1,4 @@
-"""Numbers and times as the report says them: few digits, a unit, and better or worse in words."""
+"""Numbers and times as the report shows them: few digits, a unit, and better or worse in words."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def percent(share: float) -> str:
 def compared(change: float | None, opponent: str = "") -> str:
     """change: candidate / opponent - 1. `2.1 % better`, `0.3 % worse than production`, `0.0 % different`."""
     if change is None or math.isnan(change):
-        told, joint = "not comparable", "with"
+        words, joint = "not comparable", "with"
     elif (size := percent(abs(change))) == "0.0 %":
-        told, joint = "0.0 % different", "from"
+        words, joint = "0.0 % different", "from"
     else:
-        told, joint = f"{size} {'worse' if change > 0 else 'better'}", "than"
-    return f"{told} {joint} {opponent}" if opponent else told
+        words, joint = f"{size} {'worse' if change > 0 else 'better'}", "than"
+    return f"{words} {joint} {opponent}" if opponent else words
 
 
 def p_value(value: float) -> str:
@@ -65,9 +65,7 @@ def duration(seconds: float) -> str:
 
 def size(count: int) -> str:
     """Bytes as kB or MB, in thousands."""
-    if count < 1_000_000:
-        return f"{number(count / 1000)} kB"
-    return f"{number(count / 1_000_000)} MB"
+    return f"{number(count / 1000)} kB" if count < 1_000_000 else f"{number(count / 1_000_000)} MB"
 
 
 def counted(count: int, noun: str) -> str:

@@ -17,7 +17,7 @@ import msgspec
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ci.gate.gate_run import Request, Services, gate
+from ci.gate.gate_run import Request, gate
 from ci.gate.policy import challenges, commit_of
 from clients.git import Git
 from clients.progress import Log
@@ -51,12 +51,18 @@ def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
     os.environ.update({name: value for name, value in stack.addresses.items() if name.startswith("MLFLOW_")})
     output = stack.home / "demo"
     request = Request(
-        challenge=challenge, sha=commit, pull_request=None, repository=ROOT, base="", reason="demo", as_of=as_of,
-        context="", deadline=DEADLINE, max_age=timedelta(0), output=output,
-    )  # fmt: skip
-    services = Services(airflow_settings(stack.addresses), mlflow_settings(stack.addresses), None)
+        challenge=challenge,
+        sha=commit,
+        repository=ROOT,
+        reason="demo",
+        as_of=as_of,
+        deadline=DEADLINE,
+        max_age=timedelta(0),
+        output=output,
+    )
+    airflow, mlflow = airflow_settings(stack.addresses), mlflow_settings(stack.addresses)
     console.print(f"\nThe pipeline, and then the gate, on commit {commit[:12]}:")
-    code = gate(request, services, Log(sys.stdout, grouped=False))
+    code = gate(request, airflow, mlflow, None, Log(sys.stdout, grouped=False))
     console.print()
     console.print(Markdown((output / "report.md").read_text(encoding="utf-8")))
     console.print(f"\nThis report and verdict.json are in {output}.", soft_wrap=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
 
 from ci.markdown import clean
 from forecasting.judging.verdict import Verdict
@@ -22,56 +21,41 @@ def error_chart(verdict: Verdict) -> str:
     A line needs two horizons, and Mermaid's grammar has no NaN, no infinity and no exponent.
     """
     contests = verdict.horizons[:MOST_POINTS]
+    if len(contests) < 2:
+        return ""
     lines = {"candidate": [contest.candidate for contest in contests]}
     production = [contest.production for contest in contests if contest.production is not None]
     if len(production) == len(contests):
         lines["production"] = production
     lines["persistence"] = [contest.persistence for contest in contests]
     values = [value for line in lines.values() for value in line]
-    if len(contests) < 2:
-        return ""
     if not all(math.isfinite(value) and abs(value) < 1e12 for value in values):
         return "No chart: an error is not a number that can be drawn."
-    low, high = _range(values)
-    legend = ", ".join(f"{COLOURS[model][0]} is {model}" for model in lines)
-    cut = (
-        f" The first {MOST_POINTS} of {len(verdict.horizons)} horizons." if len(verdict.horizons) > MOST_POINTS else ""
-    )
+    lowest, highest = min(values), max(values)
+    spare = SPARE * (highest - lowest) or SPARE * abs(highest) or 1.0  # so that the axis is never empty
+    low, high = max(0.0, lowest - spare) if lowest >= 0 else lowest - spare, highest + spare
+    names, colours = zip(*(COLOURS[model] for model in lines), strict=True)
+    legend = ", ".join(f"{name} is {model}" for name, model in zip(names, lines, strict=True))
     start = "" if low == 0 else " The axis does not start at 0."
-    drawing = "\n".join(
-        [
-            "```mermaid",
-            _palette(lines),
-            "xychart-beta",
-            f'    x-axis "horizon, steps ahead" [{", ".join(map(_horizon, (item.slice for item in contests)))}]',
-            f"    y-axis {_quoted(f'{verdict.measure}, {verdict.unit}')} {_plain(low, high)} --> {_plain(high, high)}",
-            *(f"    line [{', '.join(_plain(value, high) for value in line)}]" for line in lines.values()),
-            "```",
-        ]
-    )
-    return f"Lower is better: {legend}.{start}{cut}\n\n{drawing}"
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """From below the smallest to above the largest error, never below 0, and never empty."""
-    low, high = min(values), max(values)
-    spare = SPARE * (high - low) or SPARE * abs(high) or 1.0
-    return max(0.0, low - spare) if low >= 0 else low - spare, high + spare
+    whole = len(verdict.horizons)
+    cut = f" The first {MOST_POINTS} of {whole} horizons." if whole > MOST_POINTS else ""
+    horizons = ", ".join(_quoted(contest.slice.removeprefix("horizon ")) for contest in contests)
+    drawing = [
+        "```mermaid",
+        f'%%{{init: {{"themeVariables": {{"xyChart": {{"plotColorPalette": "{", ".join(colours)}"}}}}}}}}%%',
+        "xychart-beta",
+        f'    x-axis "horizon, steps ahead" [{horizons}]',
+        f"    y-axis {_quoted(f'{verdict.measure}, {verdict.unit}')} {_plain(low, high)} --> {_plain(high, high)}",
+        *(f"    line [{', '.join(_plain(value, high) for value in line)}]" for line in lines.values()),
+        "```",
+    ]
+    return "\n".join([f"Lower is better: {legend}.{start}{cut}", "", *drawing])
 
 
 def _plain(value: float, largest: float) -> str:
     """Without an exponent, to four digits of the largest number in the chart."""
     exponent = math.floor(math.log10(abs(largest))) if largest else 0
     return f"{value:.{min(30, max(0, 3 - exponent))}f}"
-
-
-def _palette(lines: Iterable[str]) -> str:
-    colours = ", ".join(COLOURS[model][1] for model in lines)
-    return f'%%{{init: {{"themeVariables": {{"xyChart": {{"plotColorPalette": "{colours}"}}}}}}}}%%'
-
-
-def _horizon(name: str) -> str:
-    return _quoted(name.removeprefix("horizon "))
 
 
 def _quoted(value: str) -> str:

@@ -11,16 +11,14 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from clients.github import Comment, GitHub
+from ci.markdown import BODY_LIMIT
+from clients.github import GitHub
 from clients.settings import GitHubSettings
 
-COMMENT_LENGTH = 65_536
-"""Characters that GitHub takes in a comment."""
-_IMAGE = "https://cml.dev/watermark.png"
 _CML_SEES = 30
 """CML looks for its comment among the first ones only: one page of GitHub's answer."""
 _PASSED_ON = (
@@ -42,7 +40,7 @@ def post_report(
         raise ValueError(f"report: expected at most {report_length(challenge)} characters; found {len(report)}")
     cml = shutil.which("cml")
     if cml:
-        arguments = (f"--target=pr/{pull_request}", f"--watermark-title={_label(challenge)}")
+        arguments = (f"--target=pr/{pull_request}", f"--watermark-title=model-gate/{challenge}")
         why_not = _why_not_cml(github, pull_request, challenge) or _run_cml(
             (cml, "comment", "create", *arguments), report, github.settings, sha=sha, seconds=cml_seconds
         )
@@ -54,12 +52,13 @@ def post_report(
 
 def report_length(challenge: str) -> int:
     """How many characters of a comment are left for the report."""
-    return COMMENT_LENGTH - len(f"\n\n{watermark(challenge, 40 * '0')}")
+    return BODY_LIMIT - len(f"\n\n{watermark(challenge, 40 * '0')}")
 
 
 def watermark(challenge: str, sha: str) -> str:
     """The line by which CML 0.20 knows its comments, as its `src/watermark.js` writes it for `--watermark-title`."""
-    return f'![]({_IMAGE}#{sha} "{_title(challenge)}")'
+    title = re.sub(r"[_*\[<]", r"\\\g<0>", f"CML watermark model-gate/{challenge}")
+    return f'![](https://cml.dev/watermark.png#{sha} "{title}")'
 
 
 def is_report(text: str, challenge: str) -> bool:
@@ -68,16 +67,8 @@ def is_report(text: str, challenge: str) -> bool:
     return re.fullmatch(_watermark_pattern(challenge), last) is not None
 
 
-def _label(challenge: str) -> str:
-    return f"model-gate/{challenge}"
-
-
-def _title(challenge: str) -> str:
-    return re.sub(r"[_*\[<]", r"\\\g<0>", f"CML watermark {_label(challenge)}")
-
-
 def _watermark_pattern(challenge: str) -> str:
-    return rf'!\[\]\({re.escape(_IMAGE)}#[0-9a-fA-F]+ "{re.escape(_title(challenge))}"\)'
+    return re.escape(watermark(challenge, "SHA")).replace("SHA", "[0-9a-fA-F]+")
 
 
 def _why_not_cml(github: GitHub, pull_request: int, challenge: str) -> str:
@@ -86,17 +77,13 @@ def _why_not_cml(github: GitHub, pull_request: int, challenge: str) -> str:
         return f"CML does not know the API at {github.settings.api_url}"
     comments = github.comments(pull_request)
     ours = [comment for comment in comments if comment.own and is_report(comment.body, challenge)]
-    found = _found_by_cml(comments, challenge)
+    pattern = re.compile(_watermark_pattern(challenge))
+    found = next((comment for comment in reversed(comments[:_CML_SEES]) if pattern.search(comment.body)), None)
     if ours and found is None:
         return f"CML looks at the first {_CML_SEES} comments only, and would make a second one"
     if found is not None and found not in ours:
         return f"CML would overwrite a comment that is not ours: {found.url}"
     return ""
-
-
-def _found_by_cml(comments: Sequence[Comment], challenge: str) -> Comment | None:
-    pattern = re.compile(_watermark_pattern(challenge))
-    return next((comment for comment in reversed(comments[:_CML_SEES]) if pattern.search(comment.body)), None)
 
 
 def _is_where_cml_posts(settings: GitHubSettings) -> bool:
@@ -113,7 +100,16 @@ def _run_cml(command: Sequence[str], report: str, settings: GitHubSettings, *, s
     with tempfile.TemporaryDirectory(prefix="rps-report-") as scratch:
         Path(scratch, "report.md").write_text(report, encoding="utf-8")
         whole = [*command, "--driver=github", repository, "--update", "--publish=false", "report.md"]
-        environment = _cml_environment(os.environ, settings, sha, scratch)
+        environment = {
+            **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+            # CML writes into Git's global configuration, and a file for its telemetry: into a home that is thrown away.
+            "HOME": scratch,
+            "ITERATIVE_DO_NOT_TRACK": "1",
+            "REPO_TOKEN": settings.token,
+            "GITHUB_REPOSITORY": settings.repository,
+            # The commit in its watermark; without the event's name, CML does not look for another in the event.
+            "GITHUB_SHA": sha,
+        }
         try:
             done = subprocess.run(
                 whole, cwd=scratch, env=environment, capture_output=True, text=True, errors="replace",
@@ -127,16 +123,3 @@ def _run_cml(command: Sequence[str], report: str, settings: GitHubSettings, *, s
         return ""
     said = " ".join((done.stderr or done.stdout).split())[-300:].replace(settings.token, "***")
     return f"cml failed with exit code {done.returncode} ({said})"
-
-
-def _cml_environment(ours: Mapping[str, str], settings: GitHubSettings, sha: str, home: str) -> dict[str, str]:
-    return {
-        **{name: ours[name] for name in _PASSED_ON if name in ours},
-        # CML writes into Git's global configuration, and a file for its telemetry: into a home that is thrown away.
-        "HOME": home,
-        "ITERATIVE_DO_NOT_TRACK": "1",
-        "REPO_TOKEN": settings.token,
-        "GITHUB_REPOSITORY": settings.repository,
-        # The commit in its watermark; without the event's name, CML does not look for another in the event.
-        "GITHUB_SHA": sha,
-    }

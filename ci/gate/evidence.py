@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from clients.errors import NoVerdict, RpsError
 from clients.settings import MlflowSettings
 from clients.tracking import Missing, Tracking, artifacts_gone, connect
-from forecasting.judging.evaluation import Evaluation, Model, ModelErrors, errors_of
+from forecasting.judging.evaluation import Evaluation, Model, ModelErrors, Window, errors_of
 from forecasting.judging.panel import COLUMNS, Panel, PanelError, read_panel
 from forecasting.models.manifest import MANIFEST, BundleError, Manifest, decoded_manifest
 from records.judgement import Data, Judgement, Links
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 T = TypeVar("T")
+Require = Callable[[str, object, object], None]
+"""Of two things that must be the same, what they are, the expected one and the found one. Raises NoVerdict."""
 
 TOLERANCE = 1e-9
 """How far, relative, an error may lie from the one that its predictions give."""
@@ -65,43 +67,42 @@ def fetch_evidence(
     """
     tracking = connect(settings, patience_seconds)
     run = _tracked_run(tracking, challenge, run_id)
-    same = _Same(f"MLflow run {run.info.run_id} (of run {run_id})")
-    same.require("its status", "FINISHED", run.info.status)
-    same.require(f"its tag {RunTag.GIT_SHA}", git_sha, run.data.tags.get(RunTag.GIT_SHA))
+    require = partial(_require, f"MLflow run {run.info.run_id} (of run {run_id})")
+    require("its status", "FINISHED", run.info.status)
+    require(f"its tag {RunTag.GIT_SHA}", git_sha, run.data.tags.get(RunTag.GIT_SHA))
     folder = str(run.info.artifact_uri)
     evaluation = _decoded(tracking.artifact(folder, Artifact.EVALUATION_RECORD), Evaluation, "evaluation.json")
     panel = _panel(tracking.artifact(folder, Artifact.LOSSES))
     quality = _decoded(tracking.artifact(folder, Artifact.QUALITY), QualityReport, "quality.json")
     version = _candidate_version(tracking, challenge, run)
-    same.require("the version's tag git_sha", git_sha, version.tags.get(VersionTag.GIT_SHA))
-    same.require("the version's tag run_id", run_id, version.tags.get(VersionTag.RUN_ID))
-    same.require("evaluation.json: challenge", challenge, evaluation.challenge)
-    same.require("evaluation.json: run_id", run_id, evaluation.run_id)
-    _check_candidate(same, _manifest(tracking, challenge, version.version), evaluation, run, git_sha)
-    _check_window(same, panel, evaluation)
+    require("the version's tag git_sha", git_sha, version.tags.get(VersionTag.GIT_SHA))
+    require("the version's tag run_id", run_id, version.tags.get(VersionTag.RUN_ID))
+    require("evaluation.json: challenge", challenge, evaluation.challenge)
+    require("evaluation.json: run_id", run_id, evaluation.run_id)
+    _check_candidate(require, _manifest(tracking, challenge, version.version), evaluation, run, git_sha)
+    _check_window(require, panel, evaluation)
     errors = errors_of(panel, evaluation.loss)
-    _check_errors(same, errors, evaluation)
-    _check_metrics(same, errors, evaluation, run)
-    _check_production(same, tracking, challenge, evaluation)
+    _check_errors(require, errors, evaluation, run)
+    _check_production(require, tracking, challenge, evaluation)
+    run_url = f"{tracking.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     return Evidence(
         panel=panel,
         errors=errors,
         evaluation=evaluation,
-        data=_data(same, quality, evaluation, run),
+        data=_data(require, quality, evaluation, run),
         model_version=str(version.version),
-        links=_links(tracking, challenge, run, str(version.version)),
+        links=Links(
+            mlflow_run=run_url,
+            profile=f"{run_url}/artifacts/{Artifact.PROFILE}",
+            model_version=f"{tracking.uri}/#/models/{challenge}/versions/{version.version}",
+        ),
     )
-
-
-def production_version(settings: MlflowSettings, challenge: str, *, patience_seconds: float = 60.0) -> str:
-    """The version behind the alias `production` now; empty when nothing was released. Raises as ``fetch_evidence``."""
-    return connect(settings, patience_seconds).production(challenge)
 
 
 def record_verdict(settings: MlflowSettings, judgement: Judgement, *, patience_seconds: float = 60.0) -> None:
     """Tag the candidate's version with its verdict; without one, or without a version, it stays `pending`.
 
-    Again, it does the same. Raises as ``fetch_evidence`` does.
+    A second call does the same. Raises as ``fetch_evidence`` does.
     """
     if judgement.outcome == "error" or judgement.verdict is None or not judgement.model_version:
         return
@@ -124,7 +125,7 @@ def rejected_data(
 ) -> tuple[Violation, ...]:
     """What the data gate of a run found, if it rejected the data and could say so to MLflow.
 
-    It adds to a report about a run that failed anyway: where MLflow does not tell, that is printed, and there is none.
+    It adds to a report about a run that failed anyway: where MLflow has no answer, the reason is printed.
     """
     try:
         tracking = connect(settings, patience_seconds)
@@ -137,21 +138,14 @@ def rejected_data(
     return () if quality.passed else quality.violations
 
 
-@dataclass(frozen=True)
-class _Same:
-    """Requires that two things that must be the same are."""
-
-    subject: str
-
-    def require(self, what: str, expected: object, found: object) -> None:
-        """Raises NoVerdict when they differ."""
-        if expected != found:
-            self.differ(what, expected, found)
-
-    def differ(self, what: str, expected: object, found: object) -> NoReturn:
-        """Raises NoVerdict."""
-        told = f"{self.subject} cannot be judged: {what}: expected {expected}; found {found}"
-        raise NoVerdict(f"{told}. Look for what changed it, and run the pipeline again.")
+def _require(subject: str, what: str, expected: object, found: object) -> None:
+    """Floats may differ by TOLERANCE; NaN equals nothing."""
+    same = expected == found
+    if isinstance(expected, float) and isinstance(found, float):
+        same = math.isclose(expected, found, rel_tol=TOLERANCE, abs_tol=1e-12)
+    if not same:
+        difference = f"{subject} cannot be judged: {what}: expected {expected}; found {found}"
+        raise NoVerdict(f"{difference}. Look for what changed it, and run the pipeline again.")
 
 
 def _tracked_run(tracking: Tracking, challenge: str, run_id: str) -> Run:
@@ -167,17 +161,16 @@ def _tracked_run(tracking: Tracking, challenge: str, run_id: str) -> Run:
         lambda: tracking.client.search_runs(
             [experiment.experiment_id],
             filter_string=f"tags.`{RunTag.RUN_ID}` = {quote}{run_id}{quote}",
-            run_view_type=ViewType.ALL,  # so that a deleted run is told as such
+            run_view_type=ViewType.ALL,  # so that a deleted run is reported as such
         ),
     )
     active = [run for run in found if run.info.lifecycle_stage == "active"]
     if len(active) == 1:
         return active[0]
-    told = f"MLflow at {tracking.uri}: expected one run of {challenge} tagged {RunTag.RUN_ID}={run_id}; found"
+    expected = f"MLflow at {tracking.uri}: expected one run of {challenge} tagged {RunTag.RUN_ID}={run_id}"
     if active:
-        raise NoVerdict(f"{told} {len(active)}. Delete those that are not its, and judge again.")
-    deleted = "only deleted ones" if found else "none"
-    raise Missing(f"{told} {deleted}. Run the pipeline again.")
+        raise NoVerdict(f"{expected}; found {len(active)}. Delete those that are not its, and judge again.")
+    raise Missing(f"{expected}; found {'only deleted ones' if found else 'none'}. Run the pipeline again.")
 
 
 def _candidate_version(tracking: Tracking, challenge: str, run: Run) -> ModelVersion:
@@ -185,8 +178,8 @@ def _candidate_version(tracking: Tracking, challenge: str, run: Run) -> ModelVer
     filtered = f"name = '{challenge}' and run_id = '{run.info.run_id}'"
     found = tracking.ask("search the versions", lambda: list(tracking.client.search_model_versions(filtered)))
     if not found:
-        told = f"MLflow at {tracking.uri} has no version of {challenge} from run {run.info.run_id}"
-        raise Missing(f"{told}: it was not registered, or deleted. Run the pipeline again.")
+        absent = f"MLflow at {tracking.uri} has no version of {challenge} from run {run.info.run_id}"
+        raise Missing(f"{absent}: it was not registered, or deleted. Run the pipeline again.")
     return min(found, key=lambda version: int(version.version))
 
 
@@ -219,90 +212,76 @@ def _panel(content: bytes) -> Panel:
         raise NoVerdict(f"losses.parquet cannot be judged on: {error}. Run the pipeline again.") from error
 
 
-def _check_candidate(same: _Same, manifest: Manifest, evaluation: Evaluation, run: Run, git_sha: str) -> None:
+def _check_candidate(require: Require, manifest: Manifest, evaluation: Evaluation, run: Run, git_sha: str) -> None:
     candidate, tags = evaluation.candidate, run.data.tags
-    same.require("the bundle's challenge", evaluation.challenge, manifest.challenge)
-    for told, of in (("the bundle", manifest), ("evaluation.json: candidate", candidate)):
-        same.require(f"{told}: MLflow run", run.info.run_id, of.mlflow_run)
-        same.require(f"{told}: commit", git_sha, of.git_sha)
-        same.require(f"{told}: dataset", tags.get(RunTag.DATASET_MD5), of.dataset_md5)
-    same.require("evaluation.json: candidate.train_end", manifest.train_end, candidate.train_end)
+    require("the bundle's challenge", evaluation.challenge, manifest.challenge)
+    for name, of in (("the bundle", manifest), ("evaluation.json: candidate", candidate)):
+        require(f"{name}: MLflow run", run.info.run_id, of.mlflow_run)
+        require(f"{name}: commit", git_sha, of.git_sha)
+        require(f"{name}: dataset", tags.get(RunTag.DATASET_MD5), of.dataset_md5)
+    require("evaluation.json: candidate.train_end", manifest.train_end, candidate.train_end)
 
 
-def _check_window(same: _Same, panel: Panel, evaluation: Evaluation) -> None:
-    window = evaluation.window
-    same.require("evaluation.json: window.rows", len(panel.truth), window.rows)
-    same.require("evaluation.json: window.origins", len(np.unique(panel.origin)), window.origins)
-    same.require("evaluation.json: window.start", _moment(panel.origin.min()), window.start)
-    same.require("evaluation.json: window.end", _moment(panel.origin.max()), window.end)
+def _check_window(require: Require, panel: Panel, evaluation: Evaluation) -> None:
+    origins = np.unique(panel.origin)
+    start, end = (origins[place].astype("datetime64[us]").item().replace(tzinfo=UTC) for place in (0, -1))
+    own = Window(start=start, end=end, origins=len(origins), rows=len(panel.truth))
+    for name in ("rows", "origins", "start", "end"):
+        require(f"evaluation.json: window.{name}", getattr(own, name), getattr(evaluation.window, name))
 
 
-def _moment(value: np.datetime64) -> datetime:
-    moment: datetime = value.astype("datetime64[us]").item()
-    return moment.replace(tzinfo=UTC)
-
-
-def _check_errors(same: _Same, own: Mapping[Model, ModelErrors], evaluation: Evaluation) -> None:
-    """That `evaluation.json` tells of every model what its predictions give."""
+def _check_errors(require: Require, own: Mapping[Model, ModelErrors], evaluation: Evaluation, run: Run) -> None:
+    """That `evaluation.json`, and MLflow's metrics, which people look at, hold what each model's predictions give."""
     reported = {"candidate": evaluation.candidate.measured, "persistence": evaluation.persistence}
     if evaluation.production:
         reported["production"] = evaluation.production.measured
-    same.require("evaluation.json: the compared models", sorted(own), sorted(reported))
+    require("evaluation.json: the compared models", sorted(own), sorted(reported))
     for model, measured in own.items():
-        same.require(f"evaluation.json: series of {model}", sorted(measured.series), sorted(reported[model].series))
+        require(f"evaluation.json: series of {model}", sorted(measured.series), sorted(reported[model].series))
         found = dict(reported[model].slices())
         for one, errors in measured.slices():
             where = f"evaluation.json: {model}, {one}"
             if one not in found:
-                same.differ(where, "its errors", "none")
+                require(where, "its errors", "none")
             for figure, value in msgspec.structs.asdict(errors).items():
                 if value is not None:
-                    _require_close(same, f"{where}: {figure}", value, getattr(found[one], figure))
-
-
-def _check_metrics(same: _Same, own: Mapping[Model, ModelErrors], evaluation: Evaluation, run: Run) -> None:
-    """That MLflow's metrics, which people look at, are those of the predictions."""
+                    require(f"{where}: {figure}", value, getattr(found[one], figure))
     for model, measured in own.items():
         for name, value in error_metrics(model, measured, evaluation.interval):
-            _require_close(same, f"its metric {name}", value, run.data.metrics.get(name))
+            require(f"its metric {name}", value, run.data.metrics.get(name, "none"))
 
 
-def _require_close(same: _Same, what: str, expected: float, found: float | None) -> None:
-    if found is None or not math.isclose(expected, found, rel_tol=TOLERANCE, abs_tol=1e-12):
-        same.differ(what, expected, "none" if found is None else found)
-
-
-def _check_production(same: _Same, tracking: Tracking, challenge: str, evaluation: Evaluation) -> None:
+def _check_production(require: Require, tracking: Tracking, challenge: str, evaluation: Evaluation) -> None:
     """That the candidate met the model that is released now, and that what is said of that model is so."""
     now, met = tracking.production(challenge), evaluation.production_version
     if now != met:
-        told = f"the production model of {challenge} was {met or 'none'} when the candidate was measured, and is"
-        raise ProductionMoved(f"{told} {now or 'none'} now. Run the pipeline again.")
+        moved = f"the production model of {challenge} was {met or 'none'} when the candidate was measured, and is"
+        raise ProductionMoved(f"{moved} {now or 'none'} now. Run the pipeline again.")
     production = evaluation.production
     if production is None:
         if now and not evaluation.reasons:
-            same.differ(f"evaluation.json: version {now}, which is in production", "measured, or why not", "neither")
+            require(f"evaluation.json: version {now}, which is in production", "measured, or why not", "neither")
         return
     try:
         manifest = _manifest(tracking, challenge, now)
     except Missing as error:
         uri = tracking.ask("find the bundle", partial(tracking.client.get_model_version_download_uri, challenge, now))
         raise artifacts_gone(challenge, now, f"{uri}/{MANIFEST}") from error
-    same.require("evaluation.json: production.version", now, production.version)
+    require("evaluation.json: production.version", now, production.version)
     for name in ("train_end", "dataset_md5", "git_sha", "mlflow_run"):
-        same.require(f"evaluation.json: production.{name}", getattr(manifest, name), getattr(production, name))
+        require(f"evaluation.json: production.{name}", getattr(manifest, name), getattr(production, name))
 
 
-def _data(same: _Same, quality: QualityReport, evaluation: Evaluation, run: Run) -> Data:
-    same.require("quality.json: challenge", evaluation.challenge, quality.challenge)
-    same.require("quality.json: as_of", evaluation.as_of, quality.as_of)
-    same.require("quality.json: passed", expected=True, found=quality.passed)
+def _data(require: Require, quality: QualityReport, evaluation: Evaluation, run: Run) -> Data:
+    require("quality.json: challenge", evaluation.challenge, quality.challenge)
+    require("quality.json: as_of", evaluation.as_of, quality.as_of)
+    require("quality.json: passed", "True", str(quality.passed))
     if quality.first is None or quality.last is None:
         raise NoVerdict("quality.json cannot be judged on: it does not say from when to when the data are.")
     errors = len(quality.errors)
     tags = run.data.tags
     if not tags.get(RunTag.DATASET_REV):
-        same.differ(f"its tag {RunTag.DATASET_REV}", "the commit that records the dataset", "none")
+        require(f"its tag {RunTag.DATASET_REV}", "the commit that records the dataset", "none")
     return Data(
         rows=quality.rows,
         first=quality.first,
@@ -313,13 +292,4 @@ def _data(same: _Same, quality: QualityReport, evaluation: Evaluation, run: Run)
         warnings=len(quality.violations) - errors,
         drift=evaluation.drift,
         drift_from=evaluation.drift_from,
-    )
-
-
-def _links(tracking: Tracking, challenge: str, run: Run, version: str) -> Links:
-    run_url = f"{tracking.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    return Links(
-        mlflow_run=run_url,
-        profile=f"{run_url}/artifacts/{Artifact.PROFILE}",
-        model_version=f"{tracking.uri}/#/models/{challenge}/versions/{version}",
     )

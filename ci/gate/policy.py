@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -23,17 +24,14 @@ _REGULAR_FILES = (b"100644", b"100755")
 
 @dataclass(frozen=True)
 class Policy:
-    """The policy that judges.
-
-    origin: the branch and commit that it was read from, or why it is another; changes: what the judged commit would
-    make of it, which has no part in the verdict.
-    """
+    """The policy that judges, and the challenge's title in the judged commit."""
 
     title: str
-    """The challenge's own, in the judged commit."""
     gate: Gate
     origin: str
+    """The branch and commit that it was read from, or why it is another."""
     changes: tuple[PolicyChange, ...]
+    """What the judged commit would make of it, which has no part in the verdict."""
 
 
 def read_policy(repository: Path, challenge: str, *, head: str, base: str, base_name: str) -> Policy:
@@ -45,22 +43,23 @@ def read_policy(repository: Path, challenge: str, *, head: str, base: str, base_
     cannot be read.
     """
     head_commit, base_commit = commit_of(repository, head), commit_of(repository, base)
-    if challenge not in challenges(repository, head_commit):
-        known = ", ".join(challenges(repository, head_commit)) or "none"
-        raise ConfigurationError(f"{_FOLDER}/{challenge}.toml is not in commit {head_commit[:7]}; found: {known}")
+    known, file = challenges(repository, head_commit), f"{_FOLDER}/{challenge}.toml"
+    if challenge not in known:
+        found = ", ".join(known) or "none"
+        raise ConfigurationError(f"{file} is not in commit {head_commit[:7]}; found: {found}")
     title, proposed = _read(repository, challenge, head_commit)
     source = f"{base_name} at {base_commit[:7]}"
+    gate, origin = Gate(), source
     if challenge not in challenges(repository, base_commit):
-        origin = f"the defaults: {source} has no {_FOLDER}/{challenge}.toml"
-        return Policy(title, Gate(), origin, _changes(Gate(), proposed))
-    _, table = _read(repository, challenge, base_commit)
-    if not table:
-        return Policy(title, Gate(), f"the defaults: {source} has no table [gate]", _changes(Gate(), proposed))
-    try:
-        gate = parse_part({"gate": table}, "gate", Gate, f"{_FOLDER}/{challenge}.toml of {source}", default=Gate())
-    except ChallengeError as error:
-        raise ConfigurationError(f"{error}. Mend the policy in {base_name} first: it is what judges.") from error
-    return Policy(title, gate, source, _changes(gate, proposed))
+        origin = f"the defaults: {source} has no {file}"
+    elif table := _read(repository, challenge, base_commit)[1]:
+        try:
+            gate = parse_part({"gate": table}, "gate", Gate, f"{file} of {source}", default=gate)
+        except ChallengeError as error:
+            raise ConfigurationError(f"{error}. Mend the policy in {base_name} first: it is what judges.") from error
+    else:
+        origin = f"the defaults: {source} has no table [gate]"
+    return Policy(title, gate, origin, _changes(gate, proposed))
 
 
 def challenges(repository: Path, commit: str) -> tuple[str, ...]:
@@ -105,22 +104,15 @@ def _read(repository: Path, challenge: str, commit: str) -> tuple[str, dict[str,
 def _changes(judging: Gate, proposed: dict[str, Any]) -> tuple[PolicyChange, ...]:
     """Every key with another meaning in ``proposed``; one that is left out has its default's."""
     before = msgspec.to_builtins(judging)
-    after = {**msgspec.to_builtins(Gate()), **proposed}
-    written = ((key, _toml(before[key]) if key in before else "", _toml(after[key])) for key in after)
-    return tuple(
-        PolicyChange(key=f"gate.{key}", base=base, head=head)
-        for key, base, head in written
-        if base != head and not _same(key, before, after)
-    )
-
-
-def _same(key: str, before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """Whether a value that is written in another way, such as 1 for 1.0, is read as the same."""
-    try:
-        read = msgspec.convert({key: after[key]}, Gate)
-    except msgspec.ValidationError:
-        return False
-    return bool(msgspec.to_builtins(read)[key] == before[key])
+    changes = []
+    for key, value in {**msgspec.to_builtins(Gate()), **proposed}.items():
+        with contextlib.suppress(msgspec.ValidationError):
+            read = msgspec.to_builtins(msgspec.convert({key: value}, Gate))
+            if read[key] == before[key]:  # though perhaps written in another way, such as 1 for 1.0
+                continue
+        base = _toml(before[key]) if key in before else ""
+        changes.append(PolicyChange(key=f"gate.{key}", base=base, head=_toml(value)))
+    return tuple(changes)
 
 
 def _toml(value: object) -> str:

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 
 from ci import wording
 from ci.gate.chart import error_chart
-from ci.markdown import bullets, code, details, fence, length, link, table, text
+from ci.gate.statuses import change_of
+from ci.markdown import BODY_LIMIT, bullets, code, details, fence, length, link, table, text
 from forecasting.judging.contests import Contest
 from forecasting.judging.evaluation import Evaluation
 from forecasting.judging.verdict import Rule, Verdict
-from records.judgement import Data, Failure, Judgement, Outcome
+from records.judgement import Data, Failure, Judgement, Links, Outcome
 from records.quality import Violation
 
-COMMENT_LIMIT = 65_536
-"""What GitHub takes as a comment."""
 RESERVE = 512
-"""Of that, for the watermark that `ci.gate.comment` appends."""
+"""Characters of a comment for the watermark that `ci.gate.comment` appends."""
 STABLE, SHIFTED = 0.1, 0.25
 """The usual reading of a population stability index (Siddiqi, 2006): stable below, a shift above."""
 
@@ -38,31 +37,30 @@ _NAME, _SENTENCE = 100, 500
 
 @dataclass(frozen=True)
 class _Rows:
-    """How many entries of each list are shown; the rest is counted. chart: whether there is one."""
+    """How many entries of each list are shown; the rest is counted. Without slices, there is no chart."""
 
     reasons: int
     slices: int
     violations: int
     log_lines: int
     drift: int
-    chart: bool = True
 
 
 _SHRINKING = (
     _Rows(reasons=30, slices=30, violations=50, log_lines=60, drift=5),
     _Rows(reasons=30, slices=10, violations=20, log_lines=20, drift=3),
     _Rows(reasons=10, slices=3, violations=10, log_lines=5, drift=0),
-    _Rows(reasons=3, slices=0, violations=3, log_lines=0, drift=0, chart=False),
+    _Rows(reasons=3, slices=0, violations=3, log_lines=0, drift=0),
 )
 """Tried in turn until the report is short enough. The last always is, as every text in it is cut."""
 
 
 def render(judgement: Judgement) -> str:
-    """The report: at most COMMENT_LIMIT - RESERVE characters, whatever is in the judgement; without the watermark."""
+    """The report: at most BODY_LIMIT - RESERVE characters, whatever is in the judgement; without the watermark."""
     report = ""
     for rows in _SHRINKING:
         report = _report(judgement, rows)
-        if length(report) <= COMMENT_LIMIT - RESERVE:
+        if length(report) <= BODY_LIMIT - RESERVE:
             break
     return report
 
@@ -82,13 +80,13 @@ def _report(judgement: Judgement, rows: _Rows) -> str:
         parts += [
             _models(verdict, evaluation),
             *_horizons(verdict, rows),
-            error_chart(verdict) if rows.chart else "",
+            error_chart(verdict) if rows.slices else "",
             _series(verdict, rows),
             _rules(verdict, judgement.policy_from),
         ]
     if judgement.data:
         parts += [_data(judgement.data, evaluation, rows)]
-    parts += [_links(judgement), _footer(judgement)]
+    parts += [_links(judgement.links), _footer(judgement)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -101,23 +99,16 @@ def _cut(shown: str, entries: Sequence[object], limit: int, place: str = "in `ve
 def _sentence(verdict: Verdict, evaluation: Evaluation | None) -> str:
     """The main number, and against whom."""
     overall, opponent = verdict.overall, verdict.opponent
-    told = f"**{verdict.measure} {wording.number(overall.candidate)} {text(verdict.unit, 20)}**"
-    told += f", **{wording.compared(_change(overall, opponent), opponent)}**"
+    number = f"**{verdict.measure} {wording.number(overall.candidate)} {text(verdict.unit, 20)}**"
+    number += f", **{wording.compared(change_of(overall, opponent), opponent)}**"
     if interval := _interval(overall, opponent):
-        told += f" ({verdict.confidence * 100:g} % interval {interval})"
+        number += f" ({verdict.confidence * 100:g} % interval {interval})"
     if opponent == "production":
-        return f"{told}."
+        return f"{number}."
     if evaluation and evaluation.production_version:
         version = text(evaluation.production_version, _NAME)
-        return f"{told}. The production model (version {version}) could not be compared."
-    return f"{told}; no production model yet: persistence is the only opponent."
-
-
-def _change(contest: Contest, opponent: str) -> float | None:
-    """The candidate's error over the opponent's, minus 1; None where there is none."""
-    if opponent == "production":
-        return contest.change
-    return contest.candidate / contest.persistence - 1 if contest.persistence else None
+        return f"{number}. The production model (version {version}) could not be compared."
+    return f"{number}; no production model yet: persistence is the only opponent."
 
 
 def _interval(contest: Contest, opponent: str) -> str:
@@ -127,12 +118,13 @@ def _interval(contest: Contest, opponent: str) -> str:
     return f"{wording.percent(contest.low)} to {wording.percent(contest.high)}"
 
 
-def _difference(contest: Contest, opponent: str) -> str:
-    """A cell: how much better or worse, whether that breaks the policy, and within which interval."""
+def _cells(contest: Contest, opponent: str) -> list[str]:
+    """The opponent's error; how much better or worse ours is, whether that breaks the policy, and the interval."""
+    against = contest.production if opponent == "production" else contest.persistence
     broken = contest.worse if opponent == "production" else not contest.candidate < contest.persistence
-    told = wording.compared(_change(contest, opponent)) + (" ❌" if broken else "")
+    difference = wording.compared(change_of(contest, opponent)) + (" ❌" if broken else "")
     interval = _interval(contest, opponent)
-    return f"{told}<br>{interval}" if interval else told
+    return ["–" if against is None else wording.number(against), difference + (f"<br>{interval}" if interval else "")]
 
 
 def _models(verdict: Verdict, evaluation: Evaluation | None) -> str:
@@ -142,10 +134,8 @@ def _models(verdict: Verdict, evaluation: Evaluation | None) -> str:
         known = compared.measured.overall.coverage if compared else None
         covered = "–" if known is None else wording.percent(known)
         version = f" {text(compared.version, 20)}" if compared else ""
-        rows += [
-            [f"production{version}", wording.number(overall.production), _difference(overall, "production"), covered]
-        ]
-    rows += [["persistence", wording.number(overall.persistence), _difference(overall, "persistence"), "–"]]
+        rows += [[f"production{version}", *_cells(overall, "production"), covered]]
+    rows += [["persistence", *_cells(overall, "persistence"), "–"]]
     headers = ["model", f"{verdict.measure}, {text(verdict.unit, 20)}", "candidate is", "covered"]
     note = f"Covered: share of truths inside the {verdict.interval * 100:g} % interval."
     if _interval(overall, "production"):
@@ -154,24 +144,18 @@ def _models(verdict: Verdict, evaluation: Evaluation | None) -> str:
     return f"{table(headers, rows, 'lrlr')}\n\n{note}"
 
 
-def _slices(kind: str, contests: Sequence[Contest], verdict: Verdict) -> str:
-    """A table of contests, one a row, against the opponent."""
-    opponent = verdict.opponent
+def _slices(kind: str, contests: Sequence[Contest], verdict: Verdict, limit: int) -> list[str]:
+    """A table of the first contests, one a row, against the opponent."""
     rows = []
-    for contest in contests:
-        name = contest.slice.removeprefix(f"{kind} ")
-        other = contest.production if opponent == "production" else contest.persistence
-        shown = "–" if other is None else wording.number(other)
-        rows += [[text(name, _NAME), wording.number(contest.candidate), shown, _difference(contest, opponent)]]
-    return table([kind, "candidate", opponent, "candidate is"], rows, "lrrl")
+    for contest in contests[:limit]:
+        name = text(contest.slice.removeprefix(f"{kind} "), _NAME)
+        rows += [[name, wording.number(contest.candidate), *_cells(contest, verdict.opponent)]]
+    return _cut(table([kind, "candidate", verdict.opponent, "candidate is"], rows, "lrrl"), contests, limit)
 
 
 def _horizons(verdict: Verdict, rows: _Rows) -> list[str]:
-    if not verdict.horizons:
-        return []
     heading = f"**{verdict.measure} by horizon**, {text(verdict.unit, 20)}"
-    shown = _slices("horizon", verdict.horizons[: rows.slices], verdict)
-    return [heading, *_cut(shown, verdict.horizons, rows.slices)]
+    return [heading, *_slices("horizon", verdict.horizons, verdict, rows.slices)] if verdict.horizons else []
 
 
 def _series(verdict: Verdict, rows: _Rows) -> str:
@@ -179,47 +163,41 @@ def _series(verdict: Verdict, rows: _Rows) -> str:
         return ""
 
     def best_last(contest: Contest) -> tuple[bool, float]:
-        change = _change(contest, verdict.opponent)
+        change = change_of(contest, verdict.opponent)
         return not contest.worse, -math.inf if change is None or math.isnan(change) else -change
 
-    worst = sorted(verdict.series, key=best_last)[: rows.slices]
     broken = sum(contest.worse for contest in verdict.series)
     summary = f"By series: {len(verdict.series):,}, worst first; {broken or 'none'} too much worse"
-    return details(summary, *_cut(_slices("series", worst, verdict), verdict.series, rows.slices))
+    return details(summary, *_slices("series", sorted(verdict.series, key=best_last), verdict, rows.slices))
 
 
 def _rules(verdict: Verdict, policy_from: str) -> str:
     """Every rule of the policy with what was found, so that a reader can check the verdict."""
     policy, overall = verdict.policy, verdict.overall
-    low, high = policy.coverage
+    low, high = map(wording.percent, policy.coverage)
     covered = wording.percent(verdict.coverage)
     if verdict.coverage_low is not None and verdict.coverage_high is not None:
         covered += f"<br>{wording.percent(verdict.coverage_low)} to {wording.percent(verdict.coverage_high)}"
     unfair = sum(reason.rule == "evidence" for reason in verdict.reasons)
+    baseline = wording.compared(change_of(overall, "persistence"))
     rows: list[tuple[Rule, str, str, str]] = [
         ("evidence", "fair hold-out", "yes", f"{unfair:,} against it" if unfair else "yes"),
-        ("baseline", "against persistence", "better", wording.compared(_change(overall, "persistence"))),
+        ("baseline", "against persistence", "better", baseline),
     ]
     if verdict.opponent == "production":
         slices = [*verdict.horizons, *verdict.series]
-        broken_slices = sum(contest.worse for contest in slices)
+        beyond = f"{sum(contest.worse for contest in slices):,} of {len(slices):,} beyond"
         by_chance = f"if p ≥ {policy.significance:g}"
         slightly, much = wording.percent(policy.negligible_regression), wording.percent(policy.max_regression)
         allowed = "not worse" if policy.strict else f"up to {slightly} worse; up to {much} {by_chance}"
         most = f"up to {wording.percent(policy.max_slice_regression)} worse; more {by_chance}"
+        p_value = "p unknown" if overall.p_value is None else wording.p_value(overall.p_value)
         rows += [
-            ("regression", "against production", allowed, f"{wording.compared(overall.change)}, {_p_value(overall)}"),
-            ("slice", "each horizon, series", most, f"{broken_slices:,} of {len(slices):,} beyond"),
+            ("regression", "against production", allowed, f"{wording.compared(overall.change)}, {p_value}"),
+            ("slice", "each horizon, series", most, beyond),
         ]
-    rows += [
-        ("coverage", "covered", f"{wording.percent(low)} to {wording.percent(high)}", covered),
-        (
-            "bundle_size",
-            "bundle",
-            f"at most {wording.size(policy.max_bundle_bytes)}",
-            wording.size(verdict.bundle_bytes),
-        ),
-    ]
+    budget, bundle = f"at most {wording.size(policy.max_bundle_bytes)}", wording.size(verdict.bundle_bytes)
+    rows += [("coverage", "covered", f"{low} to {high}", covered), ("bundle_size", "bundle", budget, bundle)]
     if verdict.prediction_time_ratio is not None:
         limit = f"at most {policy.max_prediction_time_ratio:g} × production's"
         rows += [("prediction_time", "prediction time", limit, f"{wording.number(verdict.prediction_time_ratio)} ×")]
@@ -227,10 +205,6 @@ def _rules(verdict: Verdict, policy_from: str) -> str:
     cells = [[f"{'❌' if rule in broken else '✅'} {name}", allowed, found] for rule, name, allowed, found in rows]
     whose = f"Policy: {text(policy_from, _SENTENCE)}." if policy_from else ""
     return details("Rules, and what was found", table(["rule", "allowed", "found"], cells, "lll"), whose, _P_NOTE)
-
-
-def _p_value(contest: Contest) -> str:
-    return "p unknown" if contest.p_value is None else wording.p_value(contest.p_value)
 
 
 def _policy_changes(judgement: Judgement, rows: _Rows) -> list[str]:
@@ -291,10 +265,10 @@ def _drift(data: Data, rows: _Rows) -> list[str]:
     if not data.drift or not rows.drift:
         return []
 
-    def stability(entry: tuple[str, float]) -> float:
+    def largest_first(entry: tuple[str, float]) -> float:
         return -math.inf if math.isnan(entry[1]) else -entry[1]
 
-    largest = sorted(data.drift.items(), key=stability)[: rows.drift]
+    largest = sorted(data.drift.items(), key=largest_first)[: rows.drift]
     cells = [[code(name, _NAME), wording.number(value, digits=2), _reading(value)] for name, value in largest]
     heading = (
         f"Drift of the features from what {_TRAINED[data.drift_from]} saw in training to that window: "
@@ -309,23 +283,16 @@ def _reading(index: float) -> str:
     return "stable" if index < STABLE else "moderate" if index <= SHIFTED else "shift"
 
 
-def _links(judgement: Judgement) -> str:
-    links = judgement.links
-    places = {
-        "Airflow run": links.dag_run,
-        "MLflow run": links.mlflow_run,
-        "data profile": links.profile,
-        "model version": links.model_version,
-        "workflow run": links.workflow,
-    }
-    return " · ".join(link(label, url) for label, url in places.items() if url)
+def _links(links: Links) -> str:
+    pages = {"Airflow run": links.dag_run, "MLflow run": links.mlflow_run, "data profile": links.profile}
+    pages |= {"model version": links.model_version, "workflow run": links.workflow}
+    return " · ".join(link(label, url) for label, url in pages.items() if url)
 
 
 def _footer(judgement: Judgement) -> str:
     """What was judged, and how long it took."""
-    pull = judgement.pull_request
     facts = []
-    if pull:
+    if pull := judgement.pull_request:
         branches = f"{code(pull.head_ref, _NAME)} into {code(pull.base_ref, _NAME)}"
         facts += [f"pull request {pull.number}, {branches}: {text(pull.title)}"]
     facts += [f"commit {code(judgement.git_sha[:12], _NAME)}"]

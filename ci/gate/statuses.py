@@ -8,26 +8,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from clients.github import STATUS_DESCRIPTION_LENGTH, GitHub, Status
-from forecasting.judging.verdict import Verdict
+from forecasting.judging.verdict import Contest, Verdict
 from records.judgement import Failure
 
 CONTEXT = "model-gate"
 _WORST_FIRST = ("error", "failure", "pending", "success")
 
 
-def context_of(challenge: str) -> str:
-    return f"{CONTEXT}/{challenge}"
-
-
 def status_line(verdict: Verdict | None, failure: Failure | None) -> str:
     """The verdict and its main number, or why there is none, in one line."""
     if failure or verdict is None:
         return shortened(f"no verdict: {failure.reason if failure else 'nothing was judged'}")
-    numbers = f"{verdict.measure} {verdict.overall.candidate:.3g} {verdict.unit}, {_against(verdict)}"
+    opponent = "persistence" if verdict.overall.change is None else "production"
+    change = change_of(verdict.overall, opponent) or 0.0
+    against = f"{abs(change):.1%} {'worse' if change > 0 else 'better'} than {opponent}"
+    numbers = f"{verdict.measure} {verdict.overall.candidate:.3g} {verdict.unit}, {against}"
     if verdict.outcome == "pass":
         return shortened(f"passed: {numbers}")
     more = f" (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else ""
     return shortened(f"blocked by {verdict.reasons[0].rule.replace('_', ' ')}{more}: {numbers}")
+
+
+def change_of(contest: Contest, opponent: str) -> float | None:
+    """The candidate's error over the opponent's, minus 1; None where there is none."""
+    if opponent == "production":
+        return contest.change
+    return contest.candidate / contest.persistence - 1 if contest.persistence else None
 
 
 def shortened(line: str, length: int = STATUS_DESCRIPTION_LENGTH) -> str:
@@ -38,21 +44,17 @@ def shortened(line: str, length: int = STATUS_DESCRIPTION_LENGTH) -> str:
 
 def announce(github: GitHub, sha: str, challenges: Sequence[str], link: str) -> None:
     """Before any gate starts: everything that is about to be judged is pending, whatever an earlier run said."""
-    for context in (CONTEXT, *map(context_of, challenges)):
-        waiting = "waiting for the verdict" if context != CONTEXT else f"waiting for {', '.join(challenges)}"
-        github.set_status(sha, state="pending", context=context, description=shortened(waiting), target_url=link)
+    waiting = {CONTEXT: f"waiting for {', '.join(challenges)}"}
+    waiting |= {f"{CONTEXT}/{challenge}": "waiting for the verdict" for challenge in challenges}
+    for context, line in waiting.items():
+        github.set_status(sha, state="pending", context=context, description=shortened(line), target_url=link)
 
 
 def conclude(github: GitHub, sha: str, challenges: Sequence[str], link: str) -> Status:
     """Set `model-gate` to the worst of the challenges' statuses; one that is missing or still pending is an error."""
     concluded = conclusion(github.statuses(sha), challenges, link)
-    github.set_status(
-        sha,
-        state=concluded.state,
-        context=CONTEXT,
-        description=concluded.description,
-        target_url=concluded.target_url,
-    )
+    state, description, page = concluded.state, concluded.description, concluded.target_url
+    github.set_status(sha, state=state, context=CONTEXT, description=description, target_url=page)
     return concluded
 
 
@@ -62,7 +64,7 @@ def conclusion(statuses: Mapping[str, Status], challenges: Sequence[str], link: 
         return Status("error", "no verdict: this commit has no challenge to judge", link)
     found = {}
     for challenge in challenges:
-        status = statuses.get(context_of(challenge))
+        status = statuses.get(f"{CONTEXT}/{challenge}")
         if status is None or status.state == "pending":
             status = Status("error", "no verdict: its gate has not ended; see the workflow's log", link)
         found[challenge] = status
@@ -74,11 +76,3 @@ def conclusion(statuses: Mapping[str, Status], challenges: Sequence[str], link: 
     else:
         line = f"{worst}: {found[worst].description}"
     return Status(found[worst].state, shortened(line), found[worst].target_url or link)
-
-
-def _against(verdict: Verdict) -> str:
-    contest = verdict.overall
-    if contest.change is not None:
-        return f"{abs(contest.change):.1%} {'worse' if contest.change > 0 else 'better'} than production"
-    change = contest.candidate / contest.persistence - 1 if contest.persistence else 0.0
-    return f"{abs(change):.1%} {'worse' if change > 0 else 'better'} than persistence"

@@ -6,6 +6,7 @@ hidden, and read back from there; where somebody has changed them so that they c
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from ci import wording
-from ci.markdown import bullets, clean, code, details, length, link, table, text
+from ci.markdown import BODY_LIMIT, bullets, clean, code, details, length, link, table, text
 from ci.retrain.limits import Wait
 from ci.retrain.offer import BRANCH, WORKFLOW, Offer
 from ci.retrain.trigger import Trigger
@@ -23,10 +24,9 @@ from clients.github_issues import Written
 from records.drift_kinds import DriftKind
 from records.judgement import Judgement
 from records.mlflow_names import Reason
+from records.quality import Violation
 
 LABEL = "model-drift"
-BODY_LIMIT = 65_536
-"""Characters that GitHub takes."""
 HISTORY = 10
 HOW_TO = "docs/how-to/answer-drift.md"
 Outcome = Literal["passed", "blocked", "rejected", "no verdict"]
@@ -39,13 +39,20 @@ _DRIFTED: Mapping[DriftKind | None, str] = {
     "inputs": "the inputs: rows with features outside what the model was trained on",
     "features": "the features: they are distributed otherwise than in training",
     "concept": "the concept: the live error is above what the hold-out promised",
-    None: "not told",
+    None: "unknown",
 }
-_HEADINGS: dict[Outcome, str] = {
+_HEADINGS: Mapping[Outcome | None, str] = {
     "passed": "✅ Retrained, and passed",
     "blocked": "❌ Retrained, and blocked: a person must look",
     "rejected": "⛔ Not retrained, as the data was rejected: a person must look",
     "no verdict": "⚠️ Retrained without a verdict: a person must look",
+    None: "⏸️ Not retrained: a limit is reached",
+}
+_NEXT: Mapping[Outcome | None, str] = {
+    "rejected": "the source has to be fixed, because retraining cannot fix the data; production stays as it is, and a "
+    "person must look",
+    "blocked": "production stays as it is, as the new model would be worse: a person must look",
+    "no verdict": "production stays as it is; a person must look at the run, and start it again",
 }
 
 
@@ -79,15 +86,17 @@ class Answer:
     @property
     def outcome(self) -> Outcome | None:
         """None when there was no retraining."""
-        judgement = self.judgement
-        if judgement is None:
+        if self.judgement is None:
             return None
-        if judgement.outcome == "pass":
-            return "passed"
-        if judgement.outcome == "block":
-            return "blocked"
-        failure = judgement.failure
-        return "rejected" if failure and any(one.severity == "error" for one in failure.violations) else "no verdict"
+        if self.judgement.outcome == "error":
+            return "rejected" if self.broken_rules else "no verdict"
+        return "passed" if self.judgement.outcome == "pass" else "blocked"
+
+    @property
+    def broken_rules(self) -> list[Violation]:
+        """Why the data was rejected, if it was."""
+        failure = self.judgement.failure if self.judgement else None
+        return [one for one in failure.violations if one.severity == "error"] if failure else []
 
     @property
     def needs_a_person(self) -> bool:
@@ -97,22 +106,6 @@ class Answer:
     def is_of_drift(self) -> bool:
         return self.trigger.reason == Reason.DRIFT or self.trigger.drift is not None
 
-    @property
-    def entry(self) -> Entry | None:
-        outcome, judgement = self.outcome, self.judgement
-        if outcome is None or judgement is None:
-            return None
-        made = Entry(
-            event=self.trigger.event,
-            at=self.at,
-            why=" ".join(part for part in (self.trigger.reason, self.trigger.drift or "", self.trigger.alert) if part),
-            outcome=outcome,
-            told=judgement.summary,
-            version=judgement.model_version,
-            url=judgement.links.dag_run,
-        )
-        return _fitting(made)
-
 
 @dataclass(frozen=True)
 class Kept:
@@ -121,10 +114,6 @@ class Kept:
     above: str = ""
     notes: str = ""
     history: tuple[Entry, ...] = ()
-
-
-def title_of(challenge: str) -> str:
-    return f"Model drift: {challenge}"
 
 
 def marker_of(challenge: str) -> str:
@@ -145,35 +134,46 @@ def read_body(body: str, challenge: str) -> Kept:
 
 def write_body(answer: Answer, kept: Kept, report: str) -> Written:
     """The issue's body: at most BODY_LIMIT characters, whatever is in it. report: the gate's, as Markdown."""
-    history = _with(answer.entry, kept.history)
-    above = f"{kept.above}\n\n" if kept.above else ""
-    left_out = f"The gate's report is too long for an issue: it is in {_workflow(answer)}."
-    for shown in (details("The gate's report", report) if report else "", left_out):
-        body = f"{above}{_own(answer, history, shown)}\n\n{kept.notes}".rstrip() + "\n"
+    history = _with(answer, kept.history)
+    place = link("the workflow's summary", answer.workflow_url) if answer.workflow_url else "the command's output"
+    more = f"Of {wording.moment(answer.at)} UTC; more in {place}."
+
+    # As JSON that does not end the comment in which it stands, and calls nobody.
+    hidden = f"<!-- rps:history {msgspec.json.encode(history).decode().translate(_ESCAPES)} -->"
+
+    def own(report: str) -> str:
+        parts = [marker_of(answer.challenge), state_of(answer, history), _history(history), report, more]
+        parts += [hidden, "*Above is written anew each time; below is yours.*", _NOTES]
+        return "\n\n".join(part for part in parts if part)
+
+    left_out = own(f"The gate's report is too long for an issue: it is in {place}.")
+    for ours in (own(details("The gate's report", report) if report else ""), left_out):
+        body = "\n\n".join(part for part in (kept.above, ours, kept.notes) if part) + "\n"
         if length(body) <= BODY_LIMIT:
             return Written(body)
-    moved = "\n\n".join(part for part in (kept.above, kept.notes) if part)
-    return Written(f"{_own(answer, history, left_out)}\n", moved)
+    return Written(f"{left_out}\n", "\n\n".join(part for part in (kept.above, kept.notes) if part))
 
 
-def told_of(answer: Answer, history: Sequence[Entry] = ()) -> str:
-    """The state: what drifted, what was done, what happens next."""
-    parts = [f"## {_heading(answer)}", bullets(_facts(answer, history))]
+def state_of(answer: Answer, history: Sequence[Entry] = ()) -> str:
+    """What drifted, what was done, what happens next."""
+    heading = _HEADINGS[answer.outcome]
+    if answer.outcome == "passed" and answer.needs_a_person:
+        heading = "⚠️ Retrained, and passed, but not offered for release: a person must look"
+    parts = [f"## {heading}", bullets(_facts(answer, history))]
     judgement = answer.judgement
     if judgement and judgement.verdict and judgement.verdict.reasons:
         reasons = judgement.verdict.reasons[:_REASONS]
         parts += ["Blocked because", bullets(text(reason.message, _SENTENCE) for reason in reasons)]
     if answer.outcome == "rejected":
-        parts.append(_violations(judgement))
+        broken = answer.broken_rules
+        cells = []
+        for one in broken[:_VIOLATIONS]:
+            where = ", ".join(code(name) for name in (one.series, one.column) if name) or "all"
+            cells.append([code(one.rule), where, text(one.message)])
+        parts.append(table(["rule", "where", "what"], cells, "lll"))
+        if len(broken) > _VIOLATIONS:
+            parts.append(f"… and {len(broken) - _VIOLATIONS:,} more.")
     return "\n\n".join(parts)
-
-
-def _heading(answer: Answer) -> str:
-    if answer.outcome is None:
-        return "⏸️ Not retrained: a limit is reached"
-    if answer.outcome == "passed" and answer.needs_a_person:
-        return "⚠️ Retrained, and passed, but not offered for release: a person must look"
-    return _HEADINGS[answer.outcome]
 
 
 def _facts(answer: Answer, history: Sequence[Entry]) -> list[str]:
@@ -208,101 +208,60 @@ def _next(answer: Answer) -> str:
             f"{text(answer.wait.limit)} holds. The next alert, or a person, can start a retraining at {when} UTC. "
             f"If the drift goes on, a release waits, or retraining does not mend it: a person must look ({how_to})."
         )
-    if answer.outcome == "passed":
-        return _release(answer, how_to)
-    if answer.outcome == "rejected":
-        return (
-            "the source has to be fixed, because retraining cannot fix the data; production stays as it is, and a "
-            f"person must look ({how_to})."
-        )
-    if answer.outcome == "blocked":
-        return f"production stays as it is, as the new model would be worse: a person must look ({how_to})."
-    return f"production stays as it is; a person must look at the run, and start it again ({how_to})."
-
-
-def _release(answer: Answer, how_to: str) -> str:
+    if answer.outcome != "passed":
+        return f"{_NEXT[answer.outcome]} ({how_to})."
     version = text(answer.judgement.model_version) if answer.judgement else ""
     where = link(WORKFLOW, f"{answer.repository_url}/actions/workflows/{WORKFLOW}")
     match answer.offer:
-        case Offer("asked", told):
-            asked = f"the release of version {version} was asked for at {text(told)}"
+        case Offer("asked", when):
+            asked = f"the release of version {version} was asked for at {text(when)}"
             return f"{asked}: {where} waits for approval in the environment `production`."
-        case Offer("released", told):
-            return f"nothing: version {version} was released as {text(told)}."
-        case Offer("withdrawn", told):
-            return f"version {version} was withdrawn ({text(told)}): a person must decide ({how_to})."
+        case Offer("released", release):
+            return f"nothing: version {version} was released as {text(release)}."
+        case Offer("withdrawn", reason):
+            return f"version {version} was withdrawn ({text(reason)}): a person must decide ({how_to})."
         case offer:
-            why = f": {text(offer.told, _SENTENCE)}" if offer else ""
+            why = f": {text(offer.detail, _SENTENCE)}" if offer else ""
             return f"{where} could not be started{why}. Start it by hand, for version {version} ({how_to})."
-
-
-def _violations(judgement: Judgement | None) -> str:
-    found = judgement.failure.violations if judgement and judgement.failure else ()
-    broken = [one for one in found if one.severity == "error"]
-    cells = [
-        [code(one.rule), ", ".join(code(name) for name in (one.series, one.column) if name) or "all", text(one.message)]
-        for one in broken[:_VIOLATIONS]
-    ]
-    more = f"\n\n… and {len(broken) - _VIOLATIONS:,} more." if len(broken) > _VIOLATIONS else ""
-    return f"{table(['rule', 'where', 'what'], cells, 'lll')}{more}"
-
-
-def _own(answer: Answer, history: Sequence[Entry], report: str) -> str:
-    """All of the body that is ours."""
-    parts = [marker_of(answer.challenge), told_of(answer, history), _history(history), report, _workflow_line(answer)]
-    parts += [f"<!-- rps:history {_hidden(history)} -->", "*Above is written anew each time; below is yours.*", _NOTES]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _workflow(answer: Answer) -> str:
-    return link("the workflow's summary", answer.workflow_url) if answer.workflow_url else "the command's output"
-
-
-def _workflow_line(answer: Answer) -> str:
-    return f"Of {wording.moment(answer.at)} UTC; more in {_workflow(answer)}."
 
 
 def _history(history: Sequence[Entry]) -> str:
     if not history:
         return ""
-    rows = [
-        [
-            link(wording.moment(entry.at), entry.url) if entry.url else wording.moment(entry.at),
-            text(entry.why),
-            entry.outcome,
-            text(entry.version) or "–",
-            text(entry.told),
-        ]
-        for entry in history
-    ]
+    rows = []
+    for entry in history:
+        when = wording.moment(entry.at)
+        row = [link(when, entry.url) if entry.url else when, text(entry.why), entry.outcome]
+        rows.append([*row, text(entry.version) or "–", text(entry.told)])
     return f"**The last retrainings**\n\n{table(['UTC', 'why', 'verdict', 'version', 'figure'], rows, 'lllll')}"
 
 
-def _with(entry: Entry | None, history: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The newest first; one for each event."""
-    if entry is None:
+def _with(answer: Answer, history: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The newest first, with this answer's retraining if there was one; one for each event."""
+    trigger, judgement = answer.trigger, answer.judgement
+    if answer.outcome is None or judgement is None:
         return tuple(history[:HISTORY])
-    return (entry, *(one for one in history if one.event != entry.event))[:HISTORY]
-
-
-def _hidden(history: Sequence[Entry]) -> str:
-    """As JSON that does not end the comment in which it stands, and calls nobody."""
-    return msgspec.json.encode(list(history)).decode().translate(_ESCAPES)
+    made = Entry(
+        event=trigger.event,
+        at=answer.at,
+        why=" ".join(part for part in (trigger.reason, trigger.drift or "", trigger.alert) if part),
+        outcome=answer.outcome,
+        told=judgement.summary,
+        version=judgement.model_version,
+        url=judgement.links.dag_run,
+    )
+    return (_fitting(made), *(one for one in history if one.event != trigger.event))[:HISTORY]
 
 
 def _read_history(body: str) -> tuple[Entry, ...]:
     found = _HISTORY.search(body)
-    if found is None:
-        return ()
-    try:
-        entries = msgspec.json.decode(found[1], type=list[Entry])
-    except msgspec.MsgspecError:
-        return ()
-    return tuple(_fitting(entry) for entry in entries[:HISTORY])
+    with contextlib.suppress(msgspec.MsgspecError):
+        entries = msgspec.json.decode(found[1] if found else "[]", type=list[Entry])
+        return tuple(_fitting(entry) for entry in entries[:HISTORY])
+    return ()
 
 
 def _fitting(entry: Entry) -> Entry:
     """Whatever somebody has made of it: on one line, and cut."""
-    return msgspec.structs.replace(
-        entry, event=clean(entry.event), why=clean(entry.why), told=clean(entry.told), version=clean(entry.version)
-    )
+    texts = {name: clean(getattr(entry, name)) for name in ("event", "why", "told", "version")}
+    return msgspec.structs.replace(entry, **texts)

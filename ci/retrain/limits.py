@@ -1,12 +1,11 @@
 """May a model be retrained now? One at a time, a pause after each, so many in a day: what Airflow's own list says.
 
-Nothing else is remembered, and times are Airflow's, by Airflow's own clock, so that a runner's clock has no part in it.
+Nothing else is remembered. Times are Airflow's, by Airflow's own clock: a runner's clock has no part in it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -16,30 +15,24 @@ from airflow_client.client.exceptions import NotFoundException
 
 from ci import wording
 from clients.dag_run import ENDED_RUN, PAGE, Airflow, all_pages
+from clients.errors import RpsError
 from records.stages import dag_id
 
 DAY = timedelta(days=1)
 AFTER_FAILURE = timedelta(hours=6)
 """What failed may be tried again sooner than a model that was trained would be trained anew."""
-_UNDER_WAY = ("queued", "running")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retraining:
-    """A DAG run `retrain__<challenge>__<event>__<attempt>`."""
+    """A DAG run `retrain__<challenge>__<event>__<attempt>`. started: when it was requested; sha: its commit."""
 
     run_id: str
     event: str
     attempt: int
     state: str
     started: datetime
-    """When it was asked for."""
     sha: str
-    """The commit that it runs."""
-
-    @property
-    def is_at_work(self) -> bool:
-        return self.state not in ENDED_RUN
 
 
 @dataclass(frozen=True)
@@ -49,30 +42,17 @@ class Seen:
     runs: tuple[Retraining, ...]
     now: datetime
 
+    @property
+    def at_work(self) -> list[Retraining]:
+        return [run for run in self.runs if run.state not in ENDED_RUN]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """cool_down: from the start of a retraining that did not fail to the next one's, and the most after one that did.
-
-    daily: at most so many starts within 24 hours.
-    """
-
     cool_down: timedelta
+    """From the start of a retraining to the next one's; at most AFTER_FAILURE after one that failed."""
     daily: int
-
-
-@dataclass(frozen=True)
-class GoOn:
-    """Start, or attach to the run that this event has already. run: that one."""
-
-    run: Retraining | None = None
-
-
-@dataclass(frozen=True)
-class AtWork:
-    """Another retraining of this challenge is under way."""
-
-    run: Retraining
+    """How many starts within 24 hours."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +63,19 @@ class Wait:
     next: datetime
 
 
-def stem_of(challenge: str, event: str) -> str:
-    """The DAG run's id without the attempt."""
-    return f"{_prefix(challenge)}{event}"
+class NotStarted(RpsError):
+    """Another retraining of the challenge is at work: rightly, nothing is done."""
+
+    exit_code = 0
+
+    def __init__(self, other: Retraining) -> None:
+        since = f"{other.started:%Y-%m-%d %H:%M} UTC"
+        super().__init__(f"{other.run_id} has been running since {since}, and only one runs at a time")
+
+
+def stem_of(challenge: str, event: str = "") -> str:
+    """The DAG run's id without the attempt; without an event, what all ids of the challenge begin with."""
+    return f"retrain__{challenge}__{event}"
 
 
 def look(airflow: Airflow, challenge: str, event: str, limits: Limits) -> Seen:
@@ -93,68 +83,53 @@ def look(airflow: Airflow, challenge: str, event: str, limits: Limits) -> Seen:
 
     Raises NoVerdict and ConfigurationError as `Airflow.persist` does.
     """
-    now = _now(airflow)
-    dag, since = dag_id(challenge), now - max(DAY, limits.cool_down)
-    asked: tuple[dict[str, Any], ...] = (
-        {"run_id_prefix_pattern": _prefix(challenge), "run_after_gte": since},
-        {"run_id_prefix_pattern": _prefix(challenge), "state": list(_UNDER_WAY)},
-        {"run_id_prefix_pattern": f"{stem_of(challenge, event)}__"},
-    )
-    found = [run for filters in asked for run in _listed(airflow, dag, filters)]
-    known = {run.run_id: run for run in _retrainings(found, challenge)}
-    return Seen(tuple(sorted(known.values(), key=_age)), now)
+    now, stem = _now(airflow), stem_of(challenge)
+    found = [
+        *_listed(airflow, challenge, run_id_prefix_pattern=stem, run_after_gte=now - max(DAY, limits.cool_down)),
+        *_listed(airflow, challenge, run_id_prefix_pattern=stem, state=["queued", "running"]),
+        *_listed(airflow, challenge, run_id_prefix_pattern=f"{stem}{event}__"),
+    ]
+    pattern = re.compile(re.escape(stem) + r"([a-z0-9-]{1,64})__([1-9]\d{0,5})")
+    runs = [
+        Retraining(
+            run_id=run.dag_run_id,
+            event=match[1],
+            attempt=int(match[2]),
+            state=str(run.state.value),
+            started=run.run_after,
+            sha=str((run.conf or {}).get("git_sha", "")),
+        )
+        for run in {run.dag_run_id: run for run in found}.values()
+        if (match := pattern.fullmatch(run.dag_run_id))
+    ]
+    return Seen(tuple(sorted(runs, key=lambda run: (run.started, run.run_id))), now)
 
 
-def decide(seen: Seen, event: str, limits: Limits, *, by_hand: bool) -> GoOn | AtWork | Wait:
-    """What is to be done about an event. by_hand: a person asks, for whom there is no cool-down."""
+def decide(seen: Seen, event: str, limits: Limits, *, by_hand: bool) -> Retraining | Wait | None:
+    """What holds an event back; or its own run, to attach to; None: start one. by_hand: there is no cool-down.
+
+    Raises NotStarted while another one is at work.
+    """
     own = max((run for run in seen.runs if run.event == event), key=lambda run: run.attempt, default=None)
     if own is not None and own.state != "failed":
-        return GoOn(own)
-    if at_work := [run for run in seen.runs if run.is_at_work]:
-        return AtWork(at_work[0])
-    waits = [_daily(seen, limits)]
-    if not by_hand:
-        waits.append(_cool_down(seen, limits))
-    reached = [wait for wait in waits if wait is not None and wait.next > seen.now]
-    return max(reached, key=lambda wait: wait.next, default=GoOn())
-
-
-def overtaken(seen: Seen, run_id: str) -> Retraining | None:
-    """The older retraining that is at work beside the one that was just started, which then has to go.
-
-    Of two that were started at the same time, both see the same one as the older.
-    """
-    at_work = [run for run in seen.runs if run.is_at_work]
-    own = next((run for run in at_work if run.run_id == run_id), None)
-    older = [run for run in at_work if own is not None and _age(run) < _age(own)]
-    return older[0] if older else None
-
-
-def _cool_down(seen: Seen, limits: Limits) -> Wait | None:
+        return own
+    if seen.at_work:
+        raise NotStarted(seen.at_work[0])
     waits = []
-    for run in seen.runs:
+    if len(seen.runs) >= limits.daily:
+        limit = f"a limit of {wording.counted(limits.daily, 'retraining')} in 24 h"
+        waits.append(Wait(limit, seen.runs[-limits.daily].started + DAY))
+    for run in () if by_hand else seen.runs:
         failed = run.state == "failed"
         pause = min(limits.cool_down, AFTER_FAILURE) if failed else limits.cool_down
         what = "a retraining that failed" if failed else "each retraining"
         waits.append(Wait(f"a cool-down of {pause.total_seconds() / 3600:g} h after {what}", run.started + pause))
-    return max(waits, key=lambda wait: wait.next, default=None)
+    return max((wait for wait in waits if wait.next > seen.now), key=lambda wait: wait.next, default=None)
 
 
-def _daily(seen: Seen, limits: Limits) -> Wait | None:
-    """When the oldest of the last so many is a day old."""
-    if len(seen.runs) < limits.daily:
-        return None
-    return Wait(
-        f"a limit of {wording.counted(limits.daily, 'retraining')} in 24 h", seen.runs[-limits.daily].started + DAY
-    )
-
-
-def _age(run: Retraining) -> tuple[datetime, str]:
-    return run.started, run.run_id
-
-
-def _prefix(challenge: str) -> str:
-    return f"retrain__{challenge}__"
+def overtaken(seen: Seen, run_id: str) -> Retraining | None:
+    """The older retraining at work beside the one just started, which has to go; both see the same one as the older."""
+    return seen.at_work[0] if any(run.run_id == run_id for run in seen.at_work[1:]) else None
 
 
 def _now(airflow: Airflow) -> datetime:
@@ -167,28 +142,14 @@ def _now(airflow: Airflow) -> datetime:
         return datetime.now(UTC)
 
 
-def _listed(airflow: Airflow, dag_id: str, filters: dict[str, Any]) -> list[Any]:
+def _listed(airflow: Airflow, challenge: str, **filters: Any) -> list[Any]:  # noqa: ANN401 - the client's own
     def page(offset: int) -> tuple[list[Any], int]:
         try:
-            listed = airflow.api.call(airflow.api.runs.get_dag_runs, dag_id, limit=PAGE, offset=offset, **filters)
+            listed = airflow.api.call(
+                airflow.api.runs.get_dag_runs, dag_id(challenge), limit=PAGE, offset=offset, **filters
+            )
         except NotFoundException:  # Airflow does not know the DAG (yet)
             return [], 0
         return listed.dag_runs, listed.total_entries
 
     return all_pages(lambda offset: airflow.persist(lambda: page(offset)))
-
-
-def _retrainings(found: Sequence[Any], challenge: str) -> list[Retraining]:
-    pattern = re.compile(re.escape(_prefix(challenge)) + r"([a-z0-9-]{1,64})__([1-9]\d{0,5})")
-    return [
-        Retraining(
-            run_id=run.dag_run_id,
-            event=match[1],
-            attempt=int(match[2]),
-            state=str(run.state.value),
-            started=run.run_after,
-            sha=str((run.conf or {}).get("git_sha", "")),
-        )
-        for run in found
-        if (match := pattern.fullmatch(run.dag_run_id))
-    ]

@@ -1,6 +1,6 @@
-"""Offer a version for release: `release.yml` is started once for it, and waits there for somebody to agree.
+"""Offer a version for release: start `release.yml` once for it, which waits there for somebody to agree.
 
-What was offered is a tag of the version, set after GitHub has taken the request. A command that is killed in the moment
+A tag of the version records the offer, set after GitHub has taken the request. A command that is killed in the moment
 between asks a second time, which changes nothing: a release that is done finds itself done.
 """
 
@@ -22,17 +22,16 @@ WORKFLOW, BRANCH = "release.yml", "master"
 
 @dataclass(frozen=True)
 class Offer:
-    """What has become of a version that has passed. told: when it was asked for, its release, or why there is none."""
+    """What has become of a version that has passed. detail: when its release was asked for, its number, or why none."""
 
     state: Literal["asked", "released", "withdrawn", "failed"]
-    told: str
+    detail: str
 
 
 def offer(tracking: Tracking, releases: Releases, challenge: str, version: str, log: Log) -> Offer:
     """Start the release of a version, unless that was done. Raises RpsError; then it was not started."""
     client = tracking.client
-    found = tracking.ask(f"give version {version}", partial(client.get_model_version, challenge, version))
-    tags = dict(found.tags)
+    tags = tracking.ask(f"give version {version}", partial(client.get_model_version, challenge, version)).tags
     if VersionTag.WITHDRAWN in tags:
         return Offer("withdrawn", tags[VersionTag.WITHDRAWN])
     if VersionTag.RELEASED in tags:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +13,6 @@ from records.drift_kinds import KINDS, DriftKind
 from records.mlflow_names import Reason
 
 _EVENT = re.compile(r"[a-z0-9-]{1,64}")
-_NOT_IN_AN_EVENT = re.compile(r"[^a-z0-9]+")
 _REASON_LENGTH, _NAME_LENGTH, _SUMMARY_LENGTH = 100, 80, 500
 
 
@@ -28,7 +28,7 @@ class Trigger:
     alert: str = ""
     summary: str = ""
     version: str = ""
-    """The version of the model that has drifted, as its service tells it."""
+    """The version of the model that has drifted, as its service reports it."""
     started: datetime | None = None
     """Since when the alert fires, UTC."""
 
@@ -36,10 +36,7 @@ class Trigger:
 def read_trigger(
     *, event: str, reason: str, drift: str, alert: str, summary: str, version: str, started: str, now: datetime
 ) -> Trigger:
-    """The options of the command as a trigger; without an event, one is made from the reason and the time.
-
-    Raises ConfigurationError for the first that is not what it must be.
-    """
+    """The options of the command; without an event, one is made of reason and time. Raises ConfigurationError."""
     if drift and drift not in KINDS:
         raise ConfigurationError(f"--drift: expected one of {', '.join(KINDS)}, or nothing; found {drift[:80]!r}")
     if event and not _EVENT.fullmatch(event):
@@ -49,8 +46,9 @@ def read_trigger(
     if len(reason) > _REASON_LENGTH or not reason.isprintable() or not reason.strip():
         expected = f"one line of at most {_REASON_LENGTH} characters"
         raise ConfigurationError(f"--reason: expected {expected}; found {reason[:120]!r}")
+    word = re.sub(r"[^a-z0-9]+", "-", reason.lower()).strip("-")[:40].strip("-")
     return Trigger(
-        event=event or _made_up(reason, now),
+        event=event or f"{word or 'run'}-{now.astimezone(UTC):%Y%m%dt%H%M%Sz}",
         reason=reason.strip(),
         drift=next((kind for kind in KINDS if kind == drift), None),
         alert=markdown.clean(alert, _NAME_LENGTH),
@@ -60,18 +58,11 @@ def read_trigger(
     )
 
 
-def _made_up(reason: str, now: datetime) -> str:
-    word = _NOT_IN_AN_EVENT.sub("-", reason.lower()).strip("-")[:40].strip("-")
-    return f"{word or 'run'}-{now.astimezone(UTC):%Y%m%dt%H%M%Sz}"
-
-
 def _moment(text: str) -> datetime | None:
     if not text:
         return None
-    try:
+    with contextlib.suppress(ValueError, OverflowError):
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is not None:
             return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
     raise ConfigurationError(f"--started: expected ISO 8601 with a zone, as 2026-01-31T06:00:00Z; found {text[:80]!r}")

@@ -1,8 +1,7 @@
 """The rules of branches and tags: `.github/rulesets/*.json`, in the format of GitHub's rulesets API.
 
-They are brought to GitHub, and compared with what is there.
-
-The files are the truth. What GitHub adds to an answer by itself (ids, times, parameters that are off) is no difference.
+The files are the truth: `apply` brings them to GitHub, and `check` compares them with what is there. What GitHub adds
+to an answer by itself (ids, times, parameters that are off) is no difference.
 """
 
 from __future__ import annotations
@@ -12,21 +11,18 @@ import fnmatch
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Union
 
 import msgspec
-from msgspec import Struct
 
 from clients.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from clients.github import GitHub
+from clients.github import GitHub
 
 _COMPARED = ("name", "target", "enforcement", "conditions", "bypass_actors", "rules")
 
 
 def apply(github: GitHub, directory: Path) -> Iterator[str]:
-    """Make GitHub's rulesets as the files are; tells of each what was done. Others are left alone.
+    """Set GitHub's rulesets to the files'; yields what was done with each. Others are left alone.
 
     Raises ConfigurationError when a file is wrong, before anything is changed; and what `GitHub` raises.
     """
@@ -60,8 +56,8 @@ def check(github: GitHub, directory: Path) -> list[str]:
     for name, ruleset in found.items():
         touched = [] if name in named else _touched(ruleset, wanted.values())
         if touched:
-            told = f"{name}: GitHub has this ruleset for {', '.join(touched)}, and {directory} has not"
-            differences.append(f"{told}: delete it there, or write its file")
+            stray = f"{name}: GitHub has this ruleset for {', '.join(touched)}, and {directory} has not"
+            differences.append(f"{stray}: delete it there, or write its file")
     return differences
 
 
@@ -88,42 +84,26 @@ def read_rulesets(directory: Path) -> dict[Path, dict[str, Any]]:
     return rulesets
 
 
-class _RefName(Struct, forbid_unknown_fields=True):
+class _Exact(msgspec.Struct, forbid_unknown_fields=True):
+    """What a file may hold, of all that GitHub's format has: the rest is refused rather than left uncompared."""
+
+
+class _RefName(_Exact):
     include: list[str]
     exclude: list[str]
 
 
-class _Conditions(Struct, forbid_unknown_fields=True):
+class _Conditions(_Exact):
     ref_name: _RefName
 
 
-class _BypassActor(Struct, forbid_unknown_fields=True):
+class _BypassActor(_Exact):
     actor_type: Literal["Integration", "OrganizationAdmin", "RepositoryRole", "Team", "DeployKey", "User"]
     bypass_mode: Literal["always", "pull_request", "exempt"]
     actor_id: int | None = None
 
 
-class _Deletion(Struct, forbid_unknown_fields=True, tag="deletion"):
-    pass
-
-
-class _NonFastForward(Struct, forbid_unknown_fields=True, tag="non_fast_forward"):
-    pass
-
-
-class _LinearHistory(Struct, forbid_unknown_fields=True, tag="required_linear_history"):
-    pass
-
-
-class _Update(Struct, forbid_unknown_fields=True, tag="update"):
-    pass
-
-
-class _Signatures(Struct, forbid_unknown_fields=True, tag="required_signatures"):
-    pass
-
-
-class _Reviews(Struct, forbid_unknown_fields=True):
+class _Reviews(_Exact):
     required_approving_review_count: int
     dismiss_stale_reviews_on_push: bool
     require_code_owner_review: bool
@@ -132,34 +112,38 @@ class _Reviews(Struct, forbid_unknown_fields=True):
     allowed_merge_methods: list[Literal["merge", "squash", "rebase"]]
 
 
-class _PullRequest(Struct, forbid_unknown_fields=True, tag="pull_request"):
+class _PullRequest(_Exact, tag="pull_request"):
     parameters: _Reviews
 
 
-class _Check(Struct, forbid_unknown_fields=True):
+class _Check(_Exact):
     context: str
     integration_id: int | None = None
 
 
-class _Checks(Struct, forbid_unknown_fields=True):
+class _Checks(_Exact):
     required_status_checks: list[_Check]
     strict_required_status_checks_policy: bool
     do_not_enforce_on_create: bool = False
 
 
-class _StatusChecks(Struct, forbid_unknown_fields=True, tag="required_status_checks"):
+class _StatusChecks(_Exact, tag="required_status_checks"):
     parameters: _Checks
 
 
-class _Ruleset(Struct, forbid_unknown_fields=True):
-    """What a file may hold, of all that GitHub's format has: the rest is refused rather than left uncompared."""
+_BARE = ("deletion", "non_fast_forward", "update", "required_linear_history", "required_signatures")
+_Rule: Any = Union[
+    (_PullRequest, _StatusChecks, *(msgspec.defstruct(kind, [], bases=(_Exact,), tag=kind) for kind in _BARE))
+]
 
+
+class _Ruleset(_Exact):
     name: str
     target: Literal["branch", "tag"]
     enforcement: Literal["active", "evaluate", "disabled"]
     conditions: _Conditions
     bypass_actors: list[_BypassActor]
-    rules: list[_Deletion | _NonFastForward | _Update | _LinearHistory | _Signatures | _PullRequest | _StatusChecks]
+    rules: list[_Rule]
 
 
 def _difference(path: Path, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -167,12 +151,13 @@ def _difference(path: Path, wanted: Mapping[str, Any], found: Mapping[str, Any])
     if "bypass_actors" not in found:
         return f"{wanted['name']}: GitHub does not show who may bypass it; use a token with administration: write"
     ours, theirs = _comparable(wanted), _comparable(found)
-    theirs["rules"] = {
-        kind: _without_defaults(parameters, ours["rules"].get(kind, {})) for kind, parameters in theirs["rules"].items()
-    }
+    for kind, parameters in theirs["rules"].items():
+        # GitHub lists all parameters that it knows: those that are off, and that the file does not name, are left out.
+        named = ours["rules"].get(kind, {})
+        theirs["rules"][kind] = {key: each for key, each in parameters.items() if key in named or not _is_off(each)}
     before, after = (json.dumps(each, indent=2, sort_keys=True).splitlines() for each in (ours, theirs))
-    told = f"the ruleset {wanted['name']} on GitHub"
-    return "\n".join(difflib.unified_diff(before, after, fromfile=str(path), tofile=told, lineterm=""))
+    place = f"the ruleset {wanted['name']} on GitHub"
+    return "\n".join(difflib.unified_diff(before, after, fromfile=str(path), tofile=place, lineterm=""))
 
 
 def _comparable(ruleset: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,11 +175,6 @@ def _in_order(value: Any) -> Any:  # noqa: ANN401 - any JSON
     return value
 
 
-def _without_defaults(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """A rule's parameters less those that are off and that the file does not name: GitHub lists all that it knows."""
-    return {key: each for key, each in found.items() if key in wanted or not _is_off(each)}
-
-
 def _is_off(value: Any) -> bool:  # noqa: ANN401 - any JSON
     return all(_is_off(each) for each in value.values()) if isinstance(value, dict) else not value
 
@@ -204,12 +184,9 @@ def _touched(ruleset: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]]) ->
     if ruleset.get("enforcement") == "disabled":
         return []
     same = [each["conditions"]["ref_name"] for each in wanted if each["target"] == ruleset.get("target")]
+    ours = {reference for each in same for reference in each["include"]}
     names = (ruleset.get("conditions") or {}).get("ref_name") or {}
     # Rather one too many: the default branch may be any of them, and a pattern's `*` is taken to match a slash.
-    everywhere = {"~ALL", "~DEFAULT_BRANCH"} & set(names.get("include", ()))
-    return [
-        reference
-        for reference in sorted({reference for each in same for reference in each["include"]})
-        if reference not in names.get("exclude", ())
-        and (everywhere or any(fnmatch.fnmatchcase(reference, pattern) for pattern in names.get("include", ())))
-    ]
+    patterns = ["*" if name in {"~ALL", "~DEFAULT_BRANCH"} else name for name in names.get("include", ())]
+    left = ours - set(names.get("exclude", ()))
+    return sorted(one for one in left if any(fnmatch.fnmatchcase(one, pattern) for pattern in patterns))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ci.gate.comment import COMMENT_LENGTH, is_report, post_report, report_length, watermark
+from ci.gate.comment import is_report, post_report, report_length, watermark
+from ci.markdown import BODY_LIMIT
 from clients.errors import ConfigurationError
 from clients.github import GitHub
 from clients.settings import GitHubSettings
@@ -281,7 +282,7 @@ def test_the_longest_report_fits_and_a_longer_one_is_refused(
     longest = "é" * report_length("weather")
     post(github, number, longest)
 
-    assert len(posted(github_double, number)[0]) == COMMENT_LENGTH
+    assert len(posted(github_double, number)[0]) == BODY_LIMIT
     with pytest.raises(ValueError, match="expected at most"):
         post(github, number, f"{longest}é")
 

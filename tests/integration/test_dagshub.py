@@ -18,11 +18,12 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from ci.gate.evidence import Evidence, fetch_evidence, production_version, rejected_data
+from ci.gate.evidence import Evidence, fetch_evidence, rejected_data
 from ci.release.registered import open_models
 from clients.errors import NoVerdict
 from clients.settings import mlflow_settings
 from clients.store import open_store
+from clients.tracking import connect
 from doubles import dagshub
 from doubles.releasing import register
 from forecasting.models.bundle import read_bundle
@@ -128,7 +129,7 @@ def judged_on(clone: PipelineHere) -> Evidence:
     sha = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
     settings, run_id = mlflow_settings(clone.environment), clone.environment["RPS_RUN_ID"]
     evidence = fetch_evidence(settings, "weather", run_id, sha)
-    assert evidence.evaluation.production_version == production_version(settings, "weather")
+    assert evidence.evaluation.production_version == connect(settings, 60.0).production("weather")
     observations = pd.read_parquet(clone.data / "observations.parquet")
     assert (evidence.data.first, evidence.data.last) == (observations["ds"].min(), observations["ds"].max())
     assert (evidence.data.rows, evidence.data.errors) == (len(observations), 0)

@@ -26,17 +26,11 @@ from mlflow.tracking import MlflowClient
 from msgspec.structs import replace
 from pyarrow import parquet
 
-from ci.gate.evidence import (
-    Evidence,
-    ProductionMoved,
-    fetch_evidence,
-    production_version,
-    record_verdict,
-    rejected_data,
-)
+from ci.gate.evidence import Evidence, ProductionMoved, fetch_evidence, record_verdict, rejected_data
 from ci.release.registered import open_models
 from clients.errors import ConfigurationError, NoVerdict
 from clients.settings import MlflowSettings, mlflow_settings
+from clients.tracking import connect
 from doubles.airflow_faults import AirflowFaults, airflow_behind_faults
 from doubles.connection import answering
 from forecasting.challenge.schema import Gate
@@ -250,14 +244,14 @@ def test_without_a_production_model_there_is_evidence_too(real, settings, client
     evidence = fetched(settings, name)
     assert evidence.panel.production is None
     assert evidence.model_version == left.version
-    assert production_version(settings, name) == ""
+    assert connect(settings, 60.0).production(name) == ""
 
 
 def test_a_candidate_that_met_the_released_model_is_evidence(real, settings, client, name):
     production, parts = released(client, name, real)
     leave(client, name, parts)
     assert fetched(settings, name).evaluation.production.mlflow_run == production.mlflow_run
-    assert production_version(settings, name) == production.version
+    assert connect(settings, 60.0).production(name) == production.version
 
 
 @pytest.mark.parametrize("to", ["another", "none"])
@@ -534,7 +528,7 @@ def test_a_page_that_is_not_found_is_no_missing_production_model(real, behind, f
     faults.switch_on(status=404, path=path)
     refused(behind, name, behind.url)
     with pytest.raises(NoVerdict):
-        production_version(behind, name, patience_seconds=1.0)
+        connect(behind, 1.0).production(name)
 
 
 def test_a_server_that_is_down_is_told_with_its_address(monkeypatch):

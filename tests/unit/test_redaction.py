@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ci.gate.gate_run import Request, Services, gate
+from ci.gate.gate_run import Request, gate
 from clients.dag_run import Airflow, DagRun, TaskState
 from clients.errors import ConfigurationError
 from clients.git import Git
@@ -124,11 +124,8 @@ class BrokenOnce(io.StringIO):
 
 
 def test_a_gate_with_a_fault_of_its_own_reports_it_without_secrets(tmp_path: Path) -> None:
-    services = Services(
-        AirflowSettings(f"http://127.0.0.1:{free_ports(1)}", "token", "", ""),
-        MlflowSettings("http://127.0.0.1:9"),
-        None,
-    )
+    airflow = AirflowSettings(f"http://127.0.0.1:{free_ports(1)}", "token", "", "")
+    mlflow = MlflowSettings("http://127.0.0.1:9")
     sha = Git(ROOT).text("rev-parse", "HEAD")
     request = Request(
         challenge="weather", sha=sha, pull_request=None, repository=ROOT, base="", reason="test", context="model-gate",
@@ -136,7 +133,7 @@ def test_a_gate_with_a_fault_of_its_own_reports_it_without_secrets(tmp_path: Pat
     )  # fmt: skip
     out = BrokenOnce()
     with pytest.raises(OSError, match="lost"):
-        gate(request, services, Log(out, grouped=False))
+        gate(request, airflow, mlflow, None, Log(out, grouped=False))
     verdict = json.loads((tmp_path / "gate" / "verdict.json").read_bytes())
     assert "lost https://host/terminal" in verdict["failure"]["reason"]
     assert "hunter2" not in out.getvalue() + "".join(

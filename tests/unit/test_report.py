@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from ci.gate.comment import report_length
-from ci.gate.report import COMMENT_LIMIT, RESERVE, render
+from ci.gate.report import RESERVE, render
+from ci.markdown import BODY_LIMIT
 from forecasting.judging.contests import Contest
 from forecasting.judging.verdict import Reason
 from records.judgement import Judgement, Links, PolicyChange
@@ -101,7 +102,7 @@ def require_sound(report: str, addresses: set[str] | None = None) -> Page:
         assert page.addresses == addresses
     require_even_tables(report)
     require_no_calls(report, page)
-    assert len(report.encode("utf-16-le")) // 2 <= COMMENT_LIMIT - RESERVE
+    assert len(report.encode("utf-16-le")) // 2 <= BODY_LIMIT - RESERVE
     return page
 
 

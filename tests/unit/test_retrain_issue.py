@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from ci.markdown import length
-from ci.retrain.drift_issue import BODY_LIMIT, HISTORY, Answer, Entry, read_body, write_body
+from ci.markdown import BODY_LIMIT, length
+from ci.retrain.drift_issue import HISTORY, Answer, Entry, read_body, write_body
 from ci.retrain.limits import Wait
 from ci.retrain.offer import Offer
 from ci.retrain.trigger import Trigger
