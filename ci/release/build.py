@@ -259,7 +259,6 @@ def followed(events: Iterable[Mapping[str, Any]], log: Log) -> str:
 
 
 def _history(client: docker.DockerClient, image: str) -> list[dict[str, Any]]:
-    """The lines that made an image, the oldest first."""
     newest_first: list[dict[str, Any]] = client.api.history(image)  # type: ignore[no-untyped-call]
     return newest_first[::-1]
 
@@ -273,5 +272,4 @@ def _short(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without the colours of pip and the engine."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()

@@ -64,7 +64,6 @@ class Running:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
         return time.monotonic() - self._started
 
     def wait_until_healthy(self, deadline_seconds: float) -> float:

@@ -52,7 +52,6 @@ class Verification:
 
     @property
     def report(self) -> str:
-        """Markdown."""
         rows = [(each.name, markdown.text(each.found)) for each in self.checks]
         title = f"## The image works: {markdown.code(self.image)}"
         return "\n\n".join([title, markdown.table(("check", "found"), rows, "ll")])
