@@ -39,13 +39,11 @@ class Check:
     found: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Verification:
     """An image that passed."""
 
     image: str
-    challenge: str
-    model_version: str
     seconds_to_healthy: float
     """From the container's start."""
     checks: tuple[Check, ...]
@@ -89,18 +87,11 @@ def verify(
         passed("confinement", _confinement(container))
         manifest = _manifest(container, bundle)
         check_identity(image.labels, container.request("GET", "/health"), manifest)
-        version = image.labels[Label.MODEL_VERSION]
-        model = f"model {version} of commit {manifest.git_sha[:12]}"
+        model = f"model {image.labels[Label.MODEL_VERSION]} of commit {manifest.git_sha[:12]}"
         passed("identity", f"{manifest.challenge}, {model}, dataset {manifest.dataset_md5}")
         passed("worked example", _check_example(container, manifest))
         passed("stop", f"exit code 0 {container.stop():.1f} s after SIGTERM")
-    return Verification(
-        image=reference,
-        challenge=manifest.challenge,
-        model_version=version,
-        seconds_to_healthy=healthy,
-        checks=tuple(checks),
-    )
+    return Verification(reference, healthy, tuple(checks))
 
 
 def verify_command(options: argparse.Namespace, log: Log) -> int:
