@@ -228,7 +228,7 @@ class Engine:
             yield event
 
     def _patiently(self, doing: str, reference: str, operation: Callable[[], T]) -> T:
-        """Do it; again after a fault that may pass, and once more after an answer that nobody knows."""
+        """Do it; again after a fault that may pass, and once more after an unknown answer."""
         faults: list[RpsError] = []
 
         def passes(error: Exception) -> bool:

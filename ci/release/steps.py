@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from clients.progress import Log
 
@@ -20,17 +20,17 @@ class Step(Struct, kw_only=True):
     name: Name
     found: bool = False
     """Whether an earlier attempt had done it already."""
-    told: str = ""
+    result: str = field(default="", name="told")
     seconds: float = 0.0
     refused: bool = False
     """Whether the registry did not allow it; the release works without."""
 
     def done(self, result: str, *, found: bool = False) -> None:
-        self.told, self.found = result, found
+        self.result, self.found = result, found
 
     def leave_out(self, why: str) -> None:
         """The step cannot be done, and the release works without it."""
-        self.told, self.refused = why, True
+        self.result, self.refused = why, True
 
 
 class Steps:
@@ -52,13 +52,13 @@ class Steps:
 
     def skip(self, name: Name, result: str) -> None:
         """A step that an earlier attempt has done."""
-        self._end(Step(name=name, found=True, told=result))
+        self._end(Step(name=name, found=True, result=result))
 
     def _end(self, step: Step) -> None:
         self.ended.append(step)
         if step.refused:
-            self.log.notice(f"{step.name:<8} left out: {step.told}")
+            self.log.notice(f"{step.name:<8} left out: {step.result}")
         else:
             how = "done already" if step.found else f"done in {step.seconds:.1f} s"
-            self.log.line(f"{step.name:<8} {how}: {step.told}")
+            self.log.line(f"{step.name:<8} {how}: {step.result}")
         self._on_change()

@@ -145,7 +145,7 @@ def _bundle_path(reference: str, image: Image) -> PurePosixPath:
     if not path.is_absolute():
         known = ", ".join(sorted(image.labels)) or "none"
         expected = f"expected the label {Label.BUNDLE}, the path of the model bundle in it"
-        raise NotReleased(f"{reference} is no image of this system: {expected}; found the labels: {known}")
+        raise NotReleased(f"{reference} is not an image of this system: {expected}; found the labels: {known}")
     return path
 
 

@@ -204,7 +204,6 @@ def test_a_tag_is_made_once_for_a_commit_with_its_annotation(
     again = releases_for(github_double).create_tag("v1.0.0", sha, message)
 
     assert first == again == Tag("refs/tags/v1.0.0", sha, message.rstrip())
-    assert first.name == "v1.0.0"
     assert git(github_double, "cat-file", "-t", "v1.0.0") == "tag"
     assert git(github_double, "for-each-ref", "--format=%(contents)", "refs/tags/v1.0.0") == message.rstrip()
     assert git(github_double, "for-each-ref", "--format=%(contents:trailers:key=Image,valueonly)", "refs/tags/v1.0.0")

@@ -272,7 +272,7 @@ def test_an_image_that_cannot_be_started(engine: Engine, small: Small) -> None:
 
 def test_an_image_of_something_else(engine: Engine, images: Images) -> None:
     name = images.build({"/one": random_bytes(0.01)}, base="scratch")
-    refused(engine, name, f"{name} is no image of this system: expected the label io.rps.bundle")
+    refused(engine, name, f"{name} is not an image of this system: expected the label io.rps.bundle")
 
 
 def test_an_image_without_its_bundle(engine: Engine, small: Small) -> None:
