@@ -1,13 +1,13 @@
 """The container engine as `ci` uses it: images to and from a registry, faults waited out, credentials kept to the call.
 
-It is Docker's API through its SDK, so whatever speaks that (Docker from 20.10 on, with either image store) will do.
+It speaks Docker's API through its SDK: Docker from 20.10 on, with either image store.
 """
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -17,31 +17,28 @@ import requests
 from docker.errors import APIError, ImageNotFound
 from docker.utils import kwargs_from_env, parse_repository_tag
 
-from clients.engine_faults import (
-    ENGINE_ERRORS,
-    MissingImage,
-    UnknownAnswer,
-    connection_fault,
-    engine_fault,
-    registry_fault,
-)
+from clients import engine_faults
+from clients.engine_faults import ENGINE_ERRORS, MissingImage, UnknownAnswer, connection_fault, registry_fault
 from clients.errors import ConfigurationError, PassingFault, RpsError
+from clients.patience import Patience
 from clients.progress import Log
 
 T = TypeVar("T")
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 PATIENCE_SECONDS = 120.0
-"""How long a fault is waited out, on top of the waits that the engine itself makes."""
+"""How long a fault is waited out, on top of the engine's own waits."""
 SILENCE_SECONDS = 300.0
-"""How long the engine may say nothing in an answer: a registry may be that long at work on a large layer."""
-_LONGEST_PAUSE_SECONDS = 15.0
+"""How long the engine may be silent in an answer: a registry may work that long on a large layer."""
 _DIGEST = re.compile(r"\bsha256:[0-9a-f]{64}\b")
 _MEGABYTE = 1e6
+_MOVED = {"Pushed", "Pull complete", "Download complete"}
+_KEPT = {"Layer already exists", "Already exists"}
+"""What the engine says of a layer that went over the network, and of one that need not."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """A login at the registry; it goes to the engine with each call that needs it, and is written nowhere."""
+    """A login at the registry; the engine gets it with each call that needs it, and nothing stores it."""
 
     username: str
     password: str = field(repr=False)
@@ -53,12 +50,12 @@ class Image:
 
     id: str
     digest: str
-    """Under which the registry gave it; empty when it was not pulled now."""
+    """Its digest in the registry; empty when it was not pulled now."""
     labels: Mapping[str, str]
 
 
 class Engine:
-    """One container engine, and a login at the registries it is sent to.
+    """One container engine, and a login at the registries.
 
     Every method raises ConfigurationError when a login is refused or a name is wrong, and PassingFault, with the
     registry's own words, when a fault does not pass within ``patience_seconds``.
@@ -70,7 +67,7 @@ class Engine:
         address: str,
         credentials: Credentials | None,
         log: Log,
-        patience_seconds: float = PATIENCE_SECONDS,
+        patience_seconds: float,
     ) -> None:
         self.client = client
         self.address = address
@@ -92,15 +89,15 @@ class Engine:
     ) -> Self:
         """The engine that the environment names: `DOCKER_HOST`, `DOCKER_TLS_VERIFY`, `DOCKER_CERT_PATH`.
 
-        credentials: None, or empty ones, leave the login to what `docker login` has left on this machine.
+        credentials: without them, the login that `docker login` has left on this machine applies.
         Raises ConfigurationError when no engine answers there, or we may not use it.
         """
         address = environment.get("DOCKER_HOST") or DEFAULT_ADDRESS
         arguments: dict[str, Any] = {
             **kwargs_from_env({**environment, "DOCKER_HOST": address}),
             "timeout": silence_seconds,
+            "use_ssh_client": address.startswith("ssh://"),
         }
-        arguments["use_ssh_client"] = address.startswith("ssh://")
         try:
             client = docker.DockerClient(**arguments)
             client.api.close()
@@ -129,25 +126,20 @@ class Engine:
         )
 
     def image(self, reference: str) -> Image | None:
-        """An image that the engine has; None when it has not."""
-        try:
-            found = self.client.images.get(reference)
-        except ImageNotFound:
-            return None
-        except ENGINE_ERRORS as error:
-            raise self.fault(error, f"looking at {reference}") from error
-        return Image(str(found.id), "", dict(found.labels))
+        """An image of the engine; None when it has no such image."""
+        with self.faults(f"looking at {reference}"):
+            try:
+                return self._image(reference)
+            except ImageNotFound:
+                return None
 
     def tag(self, reference: str, name: str) -> None:
-        """Give an image of the engine another name, ``repository:tag``; one that had this name loses it."""
-        repository, tag = parse_repository_tag(name)
-        try:
-            self.client.images.get(reference).tag(repository, tag)
-        except ENGINE_ERRORS as error:
-            raise self.fault(error, f"naming {reference} {name}") from error
+        """Give an image of the engine another name, ``repository:tag``; an image that had this name loses it."""
+        with self.faults(f"naming {reference} {name}"):
+            self.client.images.get(reference).tag(*parse_repository_tag(name))
 
     def push(self, reference: str) -> str:
-        """Send an image, ``repository:tag``, to the registry of its name; the digest that it has there."""
+        """Send an image, ``repository:tag``, to the registry of its name; its digest there."""
         if self.image(reference) is None:
             raise ConfigurationError(f"pushing {reference}: the container engine has no such image")
         return self._patiently(f"pushing {reference}", reference, lambda: self._push(reference))
@@ -155,7 +147,7 @@ class Engine:
     def pull(self, reference: str) -> Image:
         """Get an image, ``repository:tag`` or ``repository@digest``, from its registry, even when the engine has one.
 
-        Layers that the engine has are not sent again: ``remove`` the image first where that matters.
+        The engine's layers are not fetched again: ``remove`` the image first where that matters.
         Raises ConfigurationError when the registry has no such image.
         """
         return self._patiently(f"pulling {reference}", reference, lambda: self._pull(reference))
@@ -163,7 +155,7 @@ class Engine:
     def digest_in_registry(self, reference: str) -> str | None:
         """The digest of ``repository:tag`` or ``repository@digest`` in its registry; None when it has no such image.
 
-        Only the registry's word that it does not know the image counts as none: a refusal or a fault is raised.
+        Only the registry's own answer that it does not know the image counts: a refusal or a fault is raised.
         """
 
         def look() -> str:
@@ -178,37 +170,37 @@ class Engine:
             return None
 
     def remove(self, reference: str) -> bool:
-        """Remove an image under all its names, so that a pull has to fetch it from the registry.
+        """Remove an image under all its names, so that a pull has to fetch it from the registry; whether it is gone.
 
-        Its configuration and the layers that are its own leave the engine. A layer that another image has, such as
-        those of the base, stays, and is not fetched again; so does what the cache of BuildKit holds. Engines check
-        both against the digests in the manifest, so a pull by digest gives the same image either way.
-        Whether it is gone: an image that a container runs stays, which is noted.
+        An image that a container runs stays. So do layers that another image or BuildKit's cache holds: engines check
+        them against the digests in the manifest, so a pull by digest gives the same image either way.
         """
         found = self.image(reference)
-        if found is None:
-            return True
-        try:
-            self.client.images.remove(found.id, force=True)
-        except ImageNotFound:
-            return True
-        except APIError as error:
-            if error.status_code != 409:
-                raise self.fault(error, f"removing {reference}") from error
-            self.note(f"{reference} stays in the engine: a container runs it")
-            return False
-        except ENGINE_ERRORS as error:
-            raise self.fault(error, f"removing {reference}") from error
+        with self.faults(f"removing {reference}"):
+            try:
+                if found:
+                    self.client.images.remove(found.id, force=True)
+            except ImageNotFound:
+                pass
+            except APIError as error:
+                if error.status_code != 409:
+                    raise
+                self.note(f"{reference} stays in the engine: a container runs it")
+                return False
         return True
 
+    def faults(self, doing: str) -> AbstractContextManager[None]:
+        """While the block runs: an error of this engine alone becomes what it means."""
+        return engine_faults.faults(doing, engine=f"the container engine at {self.address}")
+
+    def _image(self, reference: str, digest: str = "") -> Image:
+        found = self.client.images.get(reference)
+        return Image(str(found.id), digest, dict(found.labels))
+
     def _push(self, reference: str) -> str:
-        repository, tag = parse_repository_tag(reference)
-        layers = _Layers(self.note, "sent", "were there", done={"Pushed"}, kept={"Layer already exists"})
+        layers = _Layers(self.note, "sent", "were there")
         digest = ""
-        for event in self.client.api.push(
-            repository, tag=tag or "latest", stream=True, decode=True, auth_config=self._login
-        ):
-            layers.follow(_sound(event))
+        for event in self._events(self.client.api.push, reference, layers):
             digest = str((event.get("aux") or {}).get("Digest") or digest)
         if not _DIGEST.fullmatch(digest):
             raise APIError("the push ended without a digest of what the registry has taken")
@@ -216,46 +208,49 @@ class Engine:
         return digest
 
     def _pull(self, reference: str) -> Image:
+        layers = _Layers(self.note, "fetched", "were here")
         repository, tag = parse_repository_tag(reference)
-        layers = _Layers(
-            self.note, "fetched", "were here", done={"Pull complete", "Download complete"}, kept={"Already exists"}
-        )
         digest = tag if tag and _DIGEST.fullmatch(tag) else ""
-        for event in self.client.api.pull(
-            repository, tag=tag or "latest", stream=True, decode=True, auth_config=self._login
-        ):
-            layers.follow(_sound(event))
+        for event in self._events(self.client.api.pull, reference, layers):
             if str(event.get("status", "")).startswith("Digest: "):
                 digest = event["status"].removeprefix("Digest: ").strip()
-        name = reference if tag else f"{repository}:latest"
-        found = self.client.images.get(name)
+        found = self._image(reference if tag else f"{repository}:latest", digest)
         self.note(f"pulled {reference}: {layers.summary}")
-        return Image(str(found.id), digest, dict(found.labels))
+        return found
+
+    def _events(self, transfer: Callable[..., Any], reference: str, layers: _Layers) -> Iterator[Mapping[str, Any]]:
+        """What the engine says of a push or pull. Raises APIError for an error in the midst of a good answer."""
+        repository, tag = parse_repository_tag(reference)
+        for event in transfer(repository, tag=tag or "latest", stream=True, decode=True, auth_config=self._login):
+            if message := event.get("error") or (event.get("errorDetail") or {}).get("message"):
+                raise APIError(str(message))
+            layers.follow(event)
+            yield event
 
     def _patiently(self, doing: str, reference: str, operation: Callable[[], T]) -> T:
-        """Do it; again after a fault that may pass, and once more after an answer that nobody knows."""
-        deadline = time.monotonic() + self._patience_seconds
-        pause = 1.0
-        unknown = False
-        while True:
-            try:
-                return operation()
-            except ENGINE_ERRORS as error:
-                found = registry_fault(error, reference=reference, login=bool(self._login))
-            if not isinstance(found, PassingFault):
-                raise found
-            if isinstance(found, UnknownAnswer) and unknown:
-                raise PassingFault(f"{doing}: {found}. It says so again; look at what it says, then run it again")
-            unknown = unknown or isinstance(found, UnknownAnswer)
-            if time.monotonic() + pause > deadline:
-                raise PassingFault(f"{doing}: {found}. Tried for {self._patience_seconds:g} s; run it again later")
-            self.note(f"{doing}: {found}; trying again in {pause:.0f} s")
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        """Do it; again after a fault that may pass, and once more after an unknown answer."""
+        faults: list[RpsError] = []
 
-    def fault(self, error: Exception, doing: str) -> RpsError:
-        """What an error of this engine alone means."""
-        return engine_fault(error, doing, engine=f"the container engine at {self.address}")
+        def passes(error: Exception) -> bool:
+            if not isinstance(error, ENGINE_ERRORS):
+                return False
+            fault = registry_fault(error, reference=reference, login=bool(self._login))
+            if not isinstance(fault, PassingFault):
+                raise fault
+            if isinstance(fault, UnknownAnswer) and any(isinstance(each, UnknownAnswer) for each in faults):
+                raise PassingFault(f"{doing}: {fault}. It says so again; look at what it says, then run it again")
+            faults.append(fault)
+            return True
+
+        def waiting(seconds: float) -> None:
+            self.note(f"{doing}: {faults[-1]}; trying again in {seconds:.0f} s")
+
+        patience = Patience(self._patience_seconds, first_pause=1.0, longest_pause=15.0)
+        try:
+            return patience.ask(operation, passes, waiting)
+        except ENGINE_ERRORS as error:
+            tried = f"Tried for {self._patience_seconds:g} s; run it again later"
+            raise PassingFault(f"{doing}: {faults[-1]}. {tried}") from error
 
 
 class _Bounded(docker.APIClient):
@@ -269,10 +264,9 @@ class _Bounded(docker.APIClient):
 class _Layers:
     """The layers of one push or pull: a line when one is through, and a count of all."""
 
-    def __init__(self, note: Callable[[str], None], went: str, stayed: str, *, done: set[str], kept: set[str]) -> None:
+    def __init__(self, note: Callable[[str], None], went: str, stayed: str) -> None:
         self._note = note
         self._went, self._stayed = went, stayed
-        self._done, self._kept = done, kept
         self._bytes: dict[str, int] = {}
         self._through: dict[str, bool] = {}
         """By layer, whether it went over the network."""
@@ -296,17 +290,8 @@ class _Layers:
         elif status.startswith("Retrying in") and layer not in self._retried:
             self._retried.add(layer)
             self._note(f"  layer {layer}: did not get through; the engine tries again by itself")
-        elif status in self._kept or status.startswith("Mounted from"):
+        elif status in _KEPT or status.startswith("Mounted from"):
             self._through[layer] = False
-        elif status in self._done and layer not in self._through:
+        elif status in _MOVED and layer not in self._through:
             self._through[layer] = True
             self._note(f"  layer {layer}: {self._bytes.get(layer, 0) / _MEGABYTE:.1f} MB {self._went}")
-
-
-def _sound(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The event, unless it is an error in the midst of a good answer. Raises APIError."""
-    detail = event.get("errorDetail") or {}
-    message = event.get("error") or detail.get("message")
-    if message:
-        raise APIError(str(message))
-    return event

@@ -1,13 +1,14 @@
 """What an answer of the container engine, or of a registry through it, means.
 
 Each table is read from the top; the first row whose pattern is in the answer counts, and the last row takes the rest.
-A PassingFault is worth waiting for, an UnknownAnswer one more try; all else stays as it is however often one asks.
+A PassingFault is worth waiting for, an UnknownAnswer one more try; all else is final.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import requests
@@ -28,16 +29,16 @@ class MissingImage(ConfigurationError):
 
 
 class TagTaken(ConfigurationError):
-    """The registry keeps the tag on the image that it names already."""
+    """The registry does not move the tag to another image."""
 
 
 class UnknownAnswer(PassingFault):
-    """An answer that no row tells of: asked once more, then reported."""
+    """An answer that no row explains: asked once more, then reported."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One answer. message: of `words` (the answer), and of what else the table's function puts in."""
+    """One answer. message: a template with `words` (the answer), `config` and what the table's function adds."""
 
     pattern: str
     kind: type[RpsError]
@@ -112,9 +113,7 @@ ENGINE = (
 )
 CONNECTION = (
     Row(
-        "PermissionError|Permission denied",
-        ConfigurationError,
-        "{engine} is not for this user: join the group docker",
+        "PermissionError|Permission denied", ConfigurationError, "{engine} is not for this user: join the group docker"
     ),
     Row("Invalid configuration for registry", ConfigurationError, "{config} cannot be used: {words}. Correct it there"),
     Row(r"\bTLS\b", ConfigurationError, "{engine}: {words}"),
@@ -128,16 +127,16 @@ CONNECTION = (
 
 
 def words(error: Exception | str) -> str:
-    """What an error says, on one line, without the SDK's frame around it."""
+    """An error's message on one line, without the SDK's frame around it."""
     said = error.explanation if isinstance(error, APIError) else None
     line = " ".join(str(said or error).split()) or ("" if isinstance(error, str) else type(error).__name__)
     return line if len(line) <= WORDS_LIMIT else f"{line[: WORDS_LIMIT - 1]}…"
 
 
 def meaning(table: Sequence[Row], answer: str, **said: str) -> RpsError:
-    """Of an answer: the error of the first row of the table that is in it."""
+    """The error of the table's first row that matches the answer."""
     row = next(row for row in table if re.search(row.pattern, answer, re.IGNORECASE))
-    return row.kind(row.message.format(**said))
+    return row.kind(row.message.format(config=find_config_file() or "~/.docker/config.json", **said))
 
 
 def registry_fault(error: Exception, *, reference: str, login: bool) -> RpsError:
@@ -146,18 +145,22 @@ def registry_fault(error: Exception, *, reference: str, login: bool) -> RpsError
     if login:
         advice = "Are REGISTRY_USERNAME and REGISTRY_PASSWORD right, and may that user do this there?"
     said = {"subject": reference, "registry": registry_of(reference), "advice": advice}
-    return meaning(REGISTRY, _answer(error), words=words(error), config=_config(), **said)
+    return meaning(REGISTRY, _answer(error), words=words(error), **said)
 
 
-def engine_fault(error: Exception, doing: str, *, engine: str = "the container engine") -> RpsError:
-    """What an error of the engine alone means. engine: its name in the message."""
-    return meaning(ENGINE, _answer(error), words=words(error), config=_config(), subject=doing, engine=engine)
+@contextmanager
+def faults(doing: str, *, engine: str = "the container engine") -> Iterator[None]:
+    """While the block runs: an error of the engine alone becomes what it means. engine: its name in the message."""
+    try:
+        yield
+    except ENGINE_ERRORS as error:
+        raise meaning(ENGINE, _answer(error), words=words(error), subject=doing, engine=engine) from error
 
 
 def connection_fault(error: Exception, address: str) -> RpsError:
     """Why we cannot use the engine at the address."""
     engine = f"the container engine at {address}"
-    return meaning(CONNECTION, words(error), words=words(error), config=_config(), subject=address, engine=engine)
+    return meaning(CONNECTION, words(error), words=words(error), subject=address, engine=engine)
 
 
 def registry_of(reference: str) -> str:
@@ -167,12 +170,8 @@ def registry_of(reference: str) -> str:
 
 
 def _answer(error: Exception) -> str:
-    """What the tables are asked for. The engine says 500 of whatever a registry says, which means nothing."""
+    """What the tables match. The engine's own status 500 means nothing: it stands for any answer of a registry."""
     if not isinstance(error, APIError):
         return f"no answer: {words(error)}"
     refused = error.status_code is not None and error.status_code < 500
     return f"HTTP {error.status_code}: {words(error)}" if refused else words(error)
-
-
-def _config() -> str:
-    return str(find_config_file() or "~/.docker/config.json")

@@ -1,32 +1,29 @@
 """GitHub as `ci` needs it: pull requests, statuses, one comment kept up to date, rulesets; faults are waited out.
 
-What a release needs is in `clients.github_releases`, which builds on this.
-
-Requests go through githubkit; of each answer only the fields that are used are looked at, so that GitHub Enterprise
-and later versions of the API, which answer a little differently, do as well.
+`clients.github_releases` builds on this. Requests go through githubkit; only the fields in use are read of each answer,
+so that GitHub Enterprise and later versions of the API work as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import msgspec
 
-from clients.github_faults import Task, Unreadable, is_rate_limit, patiently, told_in_seconds
+from clients.github_faults import Task, Unreadable, is_rate_limit, patiently, retry_after_in_seconds, unless_gone
 from clients.settings import GitHubSettings
 
 if TYPE_CHECKING:
     from githubkit.response import Response
 
 T = TypeVar("T")
-API_VERSION = "2022-11-28"
-"""What GitHub takes for its default, and every supported GitHub Enterprise Server understands."""
-HEADERS = {"X-GitHub-Api-Version": API_VERSION}
+HEADERS = {"X-GitHub-Api-Version": "2022-11-28"}
+"""GitHub's default version, which every supported GitHub Enterprise Server understands."""
 STATUS_DESCRIPTION_LENGTH = 140
 PER_PAGE = 100
-_REQUEST_SECONDS = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +37,9 @@ class PullRequestState:
     head_sha: str
     head_ref: str
     head_repository: str
-    """`owner/name`; empty when the fork it came from is gone."""
+    """`owner/name`; empty when the fork is gone."""
     base_sha: str
     base_ref: str
-    url: str
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Comment:
-    """A comment on a pull request. own: whether it was written with the credentials that we have."""
+    """A comment on a pull request. own: whether it was written with our credentials."""
 
     id: int
     body: str
@@ -75,24 +71,25 @@ class GitHub:
     def __init__(
         self, settings: GitHubSettings, *, patience_seconds: float = 300.0, note: Callable[[str], None] = print
     ) -> None:
-        """patience_seconds: how long each call waits for faults to pass; note: told, in a line, when that is long."""
+        """patience_seconds: how long each call waits for faults to pass; note: gets a line about a long wait."""
         import githubkit
         import httpx
 
         self.settings = settings
         self.note = note
         self._patience_seconds = patience_seconds
-        self._owner, _, self._name = settings.repository.partition("/")
+        owner, _, name = settings.repository.partition("/")
+        self.repository = (owner, name)
         self.client = githubkit.GitHub(
             settings.token,
             base_url=settings.api_url,
             user_agent="rps-ci",
-            timeout=min(_REQUEST_SECONDS, patience_seconds),
-            auto_retry=False,  # its waits know no limit of time
+            timeout=min(20.0, patience_seconds),
+            auto_retry=False,  # its waits have no time limit
             http_cache=False,
             ssl_verify=httpx.create_ssl_context(),  # once: making it takes longer than a request
-            event_hooks={"response": [told_in_seconds]},
-            rest_api_validate_body=False,  # GitHub itself checks what it is sent, by the version that it runs
+            event_hooks={"response": [retry_after_in_seconds]},
+            rest_api_validate_body=False,  # GitHub checks bodies itself, by its own version
         )
         # The namespace holds the client by a weak reference only.
         self.rest = self.client.rest
@@ -113,21 +110,12 @@ class GitHub:
             head_repository=pull.head.repo.full_name if pull.head.repo else "",
             base_sha=pull.base.sha,
             base_ref=pull.base.ref,
-            url=pull.html_url,
         )
 
-    def set_status(
-        self,
-        sha: str,
-        *,
-        state: str,
-        context: str,
-        description: str,
-        target_url: str,
-    ) -> None:
-        """Set a commit status. A description that is longer than GitHub takes is cut; target_url may be empty.
+    def set_status(self, sha: str, *, state: str, context: str, description: str, target_url: str) -> None:
+        """Set a commit status: error, failure, pending or success; at most 1,000 for one commit and context.
 
-        state: error, failure, pending or success. GitHub takes 1,000 statuses for one commit and context.
+        A description that is too long for GitHub is cut; target_url may be empty.
         """
         if len(description) > STATUS_DESCRIPTION_LENGTH:
             description = f"{description[: STATUS_DESCRIPTION_LENGTH - 1]}…"
@@ -140,8 +128,6 @@ class GitHub:
         )  # fmt: skip
 
     def statuses(self, sha: str) -> dict[str, Status]:
-        """The newest status of each context."""
-
         def page(number: int) -> list[_Status]:
             answer = self.rest.repos.get_combined_status_for_ref(
                 *self.repository, sha, headers=HEADERS, per_page=PER_PAGE, page=number
@@ -160,30 +146,34 @@ class GitHub:
     def upsert_comment(self, number: int, body: str, find: Callable[[str], bool]) -> str:
         """Bring our comment whose body ``find`` accepts up to date, or make it; its URL.
 
-        There is one afterwards: if there are more of ours, the oldest is kept. Others' comments are never touched,
-        whatever they say. After a fault it looks again before it makes one, as the answer that was lost may have been
-        that the comment is there; and again once it has made one, as another gate may just have done the same.
+        One remains: the oldest of ours; others' comments are never touched. After a fault it looks again before it
+        makes one, as the lost answer may have been that the comment is there; and again once it has made one, as
+        another gate may just have done the same.
         """
 
+        def ours() -> list[Comment]:
+            return [comment for comment in self._comments(number) if comment.own and find(comment.body)]
+
         def bring_up_to_date() -> str:
-            ours = [comment for comment in self._comments(number) if comment.own and find(comment.body)]
-            if not ours:
-                created = self._create_comment(number, body)
-                again = [comment for comment in self._comments(number) if comment.own and find(comment.body)]
-                ours = sorted({comment.id: comment for comment in (created, *again)}.values(), key=lambda one: one.id)
-            kept, *others = ours
+            found = ours()
+            if not found:
+                answer = self.rest.issues.create_comment(*self.repository, number, headers=HEADERS, body=body)
+                made = read(answer, _Comment)
+                created = Comment(made.id, made.body or "", made.html_url, own=True)
+                found = sorted({one.id: one for one in (created, *ours())}.values(), key=lambda one: one.id)
+            kept, *others = found
             if kept.body != body:
                 self.rest.issues.update_comment(*self.repository, kept.id, headers=HEADERS, body=body)
             for other in others:
-                self._delete_comment(other.id)
+                with unless_gone():
+                    self.rest.issues.delete_comment(*self.repository, other.id, headers=HEADERS)
             return kept.url
 
-        return self.patiently(
-            f"posting the comment on pull request #{number}", "pull-requests: write", bring_up_to_date
-        )
+        doing = f"posting the comment on pull request #{number}"
+        return self.patiently(doing, "pull-requests: write", bring_up_to_date)
 
     def rulesets(self) -> list[dict[str, Any]]:
-        """The repository's own rulesets, whole, as GitHub's API has them; not those of its organization."""
+        """The repository's own rulesets, whole, in the API's form; not those of its organization."""
 
         def whole() -> list[dict[str, Any]]:
             return [
@@ -198,7 +188,7 @@ class GitHub:
         data = cast(Any, dict(definition))
 
         def put() -> None:
-            # Names are unique in a repository: this is how a second try finds what the first one made.
+            # Names are unique in a repository: so a second try finds what the first one made.
             known = {each.name: each.id for each in self._rulesets()}
             if (identity := known.get(str(definition["name"]))) is None:
                 self.rest.repos.create_repo_ruleset(*self.repository, headers=HEADERS, data=data)
@@ -208,49 +198,27 @@ class GitHub:
         self.patiently(f"setting the ruleset {definition['name']}", "administration: write", put)
 
     def wrote(self, author: Author | None) -> bool:
-        """Whether this is who we are with the credentials that we have."""
-        # An app's token (a workflow's is one) cannot ask who it is; that it is no person is known.
+        """Whether our credentials are this author's."""
+        # An app's token (a workflow's is one) cannot ask for its user; it is a bot in any case.
         return author is not None and (author.login == self._who() if self._who() else author.type == "Bot")
-
-    @property
-    def repository(self) -> tuple[str, str]:
-        """Its owner and its name."""
-        return self._owner, self._name
 
     def patiently(self, doing: str, permission: str, operation: Callable[[], T]) -> T:
         """Do it, again after a fault that may pass: it must be harmless to do it twice.
 
-        doing, permission: what an error tells.
+        doing, permission: for error messages.
         """
-        return patiently(
-            Task(doing, permission, self.settings), operation, seconds=self._patience_seconds, note=self.note
-        )
+        task = Task(doing, permission, self.settings)
+        return patiently(task, operation, seconds=self._patience_seconds, note=self.note)
 
     def _rulesets(self) -> list[_Ruleset]:
         return read_all(self.rest.repos.get_repo_rulesets, *self.repository, kind=_Ruleset, includes_parents=False)
 
     def _comments(self, number: int) -> list[Comment]:
         found = read_all(self.rest.issues.list_comments, *self.repository, number, kind=_Comment)
-        return [self._told(comment) for comment in found]
-
-    def _create_comment(self, number: int, body: str) -> Comment:
-        answer = self.rest.issues.create_comment(*self.repository, number, headers=HEADERS, body=body)
-        return self._told(read(answer, _Comment))
-
-    def _delete_comment(self, identity: int) -> None:
-        from githubkit.exception import RequestFailed
-
-        try:
-            self.rest.issues.delete_comment(*self.repository, identity, headers=HEADERS)
-        except RequestFailed as error:
-            if error.response.status_code != 404:  # another gate was quicker
-                raise
-
-    def _told(self, comment: _Comment) -> Comment:
-        return Comment(comment.id, comment.body or "", comment.html_url, self.wrote(comment.user))
+        return [Comment(one.id, one.body or "", one.html_url, self.wrote(one.user)) for one in found]
 
     def _who(self) -> str:
-        """The user that the token stands for; empty for an app."""
+        """The token's user; empty for an app."""
         if self._login is None:
             from githubkit.exception import RequestFailed
 
@@ -280,7 +248,6 @@ class _Pull(msgspec.Struct):
     merged: bool
     head: _Branch
     base: _Branch
-    html_url: str
 
 
 class _Status(msgspec.Struct):
@@ -314,7 +281,7 @@ class _Ruleset(msgspec.Struct):
 
 
 def read(answer: Response[Any], kind: type[T]) -> T:
-    """The fields of an answer that are used. Raises Unreadable."""
+    """The fields in use of an answer. Raises Unreadable."""
     try:
         return msgspec.json.decode(answer.content, type=kind)
     except msgspec.MsgspecError as error:
@@ -322,22 +289,21 @@ def read(answer: Response[Any], kind: type[T]) -> T:
 
 
 def read_all(ask: Callable[..., Response[Any]], *arguments: object, kind: type[T], **options: object) -> list[T]:
-    """Every page of a list that ``ask`` gives."""
-    return _all_pages(
-        lambda number: read(
-            ask(*arguments, headers=HEADERS, per_page=PER_PAGE, page=number, **options),
-            list[kind],  # type: ignore[valid-type]
-        )
-    )
+    """Every page of the list from ``ask``."""
+
+    def page(number: int) -> list[T]:
+        answer = ask(*arguments, headers=HEADERS, per_page=PER_PAGE, page=number, **options)
+        return read(answer, list[kind])  # type: ignore[valid-type]
+
+    return _all_pages(page)
 
 
 def _all_pages(page: Callable[[int], Sequence[T]]) -> list[T]:
-    """What ``page(1)``, ``page(2)`` … hold, up to the first that is not full."""
+    """The items of ``page(1)``, ``page(2)`` …, up to the first that is not full."""
     found: list[T] = []
-    number = 1
-    while True:
+    for number in count(1):
         some = page(number)
         found += some
         if len(some) < PER_PAGE:
-            return found
-        number += 1
+            break
+    return found

@@ -1,16 +1,17 @@
-"""What to do when GitHub does not give what it was asked for: wait and try again, or end with the reason."""
+"""Faults of GitHub: wait and try again, or end with the reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from clients.errors import ConfigurationError, GitHubFault, RpsError
+from clients.errors import ConfigurationError, GitHubFault
 from clients.patience import Patience
 from clients.settings import GitHubSettings
 
@@ -19,15 +20,14 @@ if TYPE_CHECKING:
     from githubkit.exception import GitHubException, RequestFailed
 
 T = TypeVar("T")
-_LONGEST_PAUSE_SECONDS = 30.0
-_UNTOLD_LIMIT_SECONDS = 60.0
-"""How long GitHub asks to wait when it limits the rate without saying for how long."""
+_UNSTATED_LIMIT_SECONDS = 60.0
+"""How long to wait when GitHub limits the rate without saying for how long."""
 _WORTH_A_NOTE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is being done, as an error tells it; the permission that it needs; where."""
+    """What is being done, for messages; the permission that it needs; where."""
 
     doing: str
     permission: str
@@ -35,17 +35,17 @@ class Task:
 
 
 class Unreadable(Exception):
-    """A good status with a body that is not what was asked for: a proxy's page, half an answer."""
+    """A good status with the wrong body: a proxy's page, half an answer."""
 
 
 class Overtaken(Exception):
-    """Somebody else has changed at the same time what was being worked on; looking again settles it."""
+    """Another client has changed the same thing at the same time; looking again settles it."""
 
 
 def patiently(task: Task, operation: Callable[[], T], *, seconds: float, note: Callable[[str], None]) -> T:
     """Do it; again, from its start, after a fault that may pass. It must be harmless to do it twice.
 
-    seconds: how long, in all; a limit of the rate that holds for longer is not waited for at all.
+    seconds: how long, in all; a rate limit that holds for longer ends it at once.
     Raises ConfigurationError or GitHubFault.
     """
     from githubkit.exception import GitHubException
@@ -58,23 +58,36 @@ def patiently(task: Task, operation: Callable[[], T], *, seconds: float, note: C
         passing = None
         if not isinstance(error, faults):
             return False
-        found = _fault(error, task)
-        if isinstance(found, RpsError):
-            raise found from None
-        passing = found
-        return True if found.wait is None else found.wait
+        passing = _passing(error, task)
+        return True if passing.wait is None else passing.wait
 
     def waiting(wait: float) -> None:
         if passing and wait >= _WORTH_A_NOTE_SECONDS:
             note(f"{task.doing}: {passing.what}; trying again in {wait:.0f} s")
 
-    patience = Patience(seconds, first_pause=1.0, longest_pause=_LONGEST_PAUSE_SECONDS)
+    patience = Patience(seconds, first_pause=1.0, longest_pause=30.0)
     try:
         return patience.ask(operation, passes, waiting)
     except faults:
         if passing is None:  # a bug, not a fault
             raise
-        _give_up(passing, task, seconds)
+        what = passing.what
+        if passing.wait is not None:
+            what += f" until {datetime.now(UTC) + timedelta(seconds=passing.wait):%Y-%m-%d %H:%M:%S} UTC"
+        limit = f"longer than the {seconds:.0f} s of patience; run it again later"
+        raise GitHubFault(f"{task.doing}: {what}, {limit}") from None
+
+
+@contextmanager
+def unless_gone() -> Iterator[None]:
+    """While the block deletes something: another client may have been quicker."""
+    from githubkit.exception import RequestFailed
+
+    try:
+        yield
+    except RequestFailed as error:
+        if error.response.status_code != 404:
+            raise
 
 
 def is_rate_limit(error: RequestFailed) -> bool:
@@ -89,14 +102,14 @@ def is_rate_limit(error: RequestFailed) -> bool:
     )
 
 
-def told_in_seconds(response: httpx.Response) -> None:
-    """Make a `Retry-After` that is a date, as proxies write it, the seconds that githubkit expects."""
-    told = response.headers.get("retry-after", "0")
-    if not told.isdecimal():
+def retry_after_in_seconds(response: httpx.Response) -> None:
+    """Turn a `Retry-After` that is a date, as proxies write it, into the seconds that githubkit expects."""
+    after = response.headers.get("retry-after", "0")
+    if not after.isdecimal():
         try:
-            left = parsedate_to_datetime(told) - datetime.now(UTC)
+            left = parsedate_to_datetime(after) - datetime.now(UTC)
         except (ValueError, TypeError):  # no date, or one without a time zone
-            left = timedelta(seconds=_UNTOLD_LIMIT_SECONDS)
+            left = timedelta(seconds=_UNSTATED_LIMIT_SECONDS)
         response.headers["retry-after"] = str(max(round(left.total_seconds()), 0))
 
 
@@ -108,16 +121,8 @@ class _Passing:
     wait: float | None = None
 
 
-def _give_up(fault: _Passing, task: Task, seconds: float) -> NoReturn:
-    told = f"{task.doing}: {fault.what}"
-    if fault.wait is not None:
-        until = datetime.now(UTC) + timedelta(seconds=fault.wait)
-        told += f" until {until:%Y-%m-%d %H:%M:%S} UTC"
-    raise GitHubFault(f"{told}, longer than the {seconds:.0f} s that are waited; run it again later")
-
-
-def _fault(error: GitHubException | Unreadable | Overtaken, task: Task) -> _Passing | RpsError:
-    """What may pass, or the error to end with. Raises ``error`` itself when it is neither, but a bug."""
+def _passing(error: GitHubException | Unreadable | Overtaken, task: Task) -> _Passing:
+    """What may pass. Raises the RpsError to end with, or ``error`` itself when it is a bug."""
     import httpx
     from githubkit.exception import PrimaryRateLimitExceeded, RateLimitExceeded, RequestError, RequestFailed
 
@@ -125,40 +130,39 @@ def _fault(error: GitHubException | Unreadable | Overtaken, task: Task) -> _Pass
         return _Passing(str(error))
     if isinstance(error, RateLimitExceeded):
         kind = "primary" if isinstance(error, PrimaryRateLimitExceeded) else "secondary"
-        # GitHub tells whole seconds; one more, so as not to come too early.
+        # GitHub gives whole seconds; one more, so as not to come too early.
         return _Passing(f"GitHub's {kind} rate limit holds", error.retry_after.total_seconds() + 1)
     if isinstance(error, RequestFailed):
         return _refusal(error, task)
     if isinstance(error, RequestError):
         address = task.settings.api_url
         if isinstance(error.exc, httpx.UnsupportedProtocol | httpx.InvalidURL):
-            return ConfigurationError(
-                f"GITHUB_API_URL: expected an address such as https://api.github.com; found {address!r}"
-            )
+            expected = "expected an address such as https://api.github.com"
+            raise ConfigurationError(f"GITHUB_API_URL: {expected}; found {address!r}") from None
         if isinstance(error.exc, httpx.HTTPError):
             return _Passing(f"GitHub does not answer at {address} ({str(error.exc) or type(error.exc).__name__})")
     raise error
 
 
-def _refusal(error: RequestFailed, task: Task) -> _Passing | RpsError:
+def _refusal(error: RequestFailed, task: Task) -> _Passing:
     status, headers, repository = error.response.status_code, error.response.headers, task.settings.repository
     if status >= 500:
         after = headers.get("retry-after")
         return _Passing(f"GitHub answers {status}", float(after) if after else None)
     if is_rate_limit(error):
-        return _Passing("GitHub limits our rate", _UNTOLD_LIMIT_SECONDS)
-    told = f"{task.doing}: GitHub answers {status} ({_message(error.response.raw_response.content)})"
+        return _Passing("GitHub limits our rate", _UNSTATED_LIMIT_SECONDS)
+    answer = f"{task.doing}: GitHub answers {status} ({_message(error.response.raw_response.content)})"
     if status == 401:
-        return ConfigurationError(f"{told}: GITHUB_TOKEN is wrong or has expired; make a new one")
+        raise ConfigurationError(f"{answer}: GITHUB_TOKEN is wrong or has expired; make a new one") from None
     if status == 403:
         needed = headers.get("x-accepted-github-permissions") or task.permission
-        return ConfigurationError(f"{told}: GITHUB_TOKEN lacks a permission on {repository}; it needs {needed}")
+        lacks = f"GITHUB_TOKEN lacks a permission on {repository}; it needs {needed}"
+        raise ConfigurationError(f"{answer}: {lacks}") from None
     if status == 404:
-        return ConfigurationError(
-            f"{told}: it is not in {repository}, or GITHUB_TOKEN may not see it; "
-            f"look at GITHUB_REPOSITORY, and that the token has {task.permission}"
-        )
-    return GitHubFault(told)
+        unseen = f"it is not in {repository}, or GITHUB_TOKEN may not see it"
+        check = f"look at GITHUB_REPOSITORY, and that the token has {task.permission}"
+        raise ConfigurationError(f"{answer}: {unseen}; {check}") from None
+    raise GitHubFault(answer) from None
 
 
 class _Error(msgspec.Struct):
@@ -173,8 +177,8 @@ def _message(body: bytes) -> str:
     except msgspec.MsgspecError:
         return "without a message"
     details = [error.errors] if isinstance(error.errors, str) else error.errors or []
-    told = [error.message, *(_detail(detail) for detail in details)]
-    return " ".join("; ".join(each for each in told if each).split())
+    parts = [error.message, *(_detail(detail) for detail in details)]
+    return " ".join("; ".join(each for each in parts if each).split())
 
 
 def _detail(detail: object) -> str:

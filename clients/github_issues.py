@@ -1,4 +1,4 @@
-"""One issue that is kept up to date, found by a mark in its body, whatever people have made of its title and labels."""
+"""One issue that is kept up to date, found by a mark in its body even when people change its title and labels."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from clients.github import HEADERS, Author, GitHub, read, read_all
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Issue:
-    """An issue of ours, as it is now."""
+class _Label(msgspec.Struct):
+    name: str = ""
+
+
+class Issue(msgspec.Struct, frozen=True, rename={"url": "html_url"}):
+    """An issue as it is now."""
 
     number: int
     title: str
-    body: str
     state: Literal["open", "closed"]
-    labels: tuple[str, ...]
     url: str
+    user: Author | None
+    labels: list[_Label | str]
+    body: str | None = None
+    pull_request: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Written:
-    """A body that GitHub takes. aside: what had no room in it, and is kept as a comment."""
+    """A body that GitHub takes. aside: what does not fit, for a comment."""
 
     body: str
     aside: str = ""
@@ -36,15 +41,15 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the issue is to be. Its title is set once, and then people's to change; labels of theirs stay."""
+    """The issue as it should be. Its title is set once, then people may change it; their labels stay."""
 
     marker: str
-    """A line of the body; of several issues with it, which are ours, the oldest is the one."""
+    """A line of the body; of several issues of ours with it, the oldest counts."""
     title: str
     label: str
     is_open: bool
     write: Callable[[str], Written]
-    """The body, from the one before it; from its own result, the same again."""
+    """The body, from the one before it; idempotent."""
 
 
 class Issues:
@@ -56,12 +61,13 @@ class Issues:
 
     def __init__(self, github: GitHub) -> None:
         self._github = github
+        self._rest, self._repository = github.rest, github.repository
 
     def put(self, wanted: Wanted, *, create: bool = True) -> Issue | None:
         """Bring our issue up to date, open or close it, or make it; None when there is none and ``create`` is false.
 
-        There is one afterwards: another that was made at the same time gets a word that names the older one, and is
-        closed. Issues of others are never touched, whatever they say.
+        One remains: another that was made at the same time gets a link to the older one, and is closed. Issues of
+        others are never touched.
         """
 
         def bring_up_to_date() -> Issue | None:
@@ -71,7 +77,8 @@ class Issues:
             if not found:
                 made = self._create(wanted)
                 # Another command may just have done the same: both keep the older one.
-                found = sorted({one.number: one for one in (made, *self._find(wanted))}.values(), key=_number)
+                every = {one.number: one for one in (made, *self._find(wanted))}
+                found = [every[number] for number in sorted(every)]
             kept, *others = found
             for other in others:
                 self._give_up(other, kept, wanted)
@@ -80,64 +87,59 @@ class Issues:
         return self._patiently(f"updating the issue {wanted.title!r}", bring_up_to_date)
 
     def _find(self, wanted: Wanted) -> list[Issue]:
-        """Ours, the oldest first. All issues are looked through only when none has the label (any more)."""
+        """Ours, the oldest first. Searches all issues only when none has the label (any more)."""
         return self._ours(wanted, label=wanted.label) or self._ours(wanted, label="")
 
     def _ours(self, wanted: Wanted, label: str) -> list[Issue]:
         from githubkit.utils import UNSET
 
         every = read_all(
-            self._github.rest.issues.list_for_repo, *self._github.repository, kind=_Issue,
+            self._rest.issues.list_for_repo, *self._repository, kind=Issue,
             state="all", sort="created", direction="asc", labels=label or UNSET,
         )  # fmt: skip
         found = [
-            _told(one)
+            one
             for one in every
             if one.pull_request is None
-            # By its title, too: somebody may have rewritten the whole body.
+            # By its title, too: people may have rewritten the whole body.
             and (wanted.marker in (one.body or "") or one.title == wanted.title)
             and self._github.wrote(one.user)
         ]
-        return sorted(found, key=_number)
+        return sorted(found, key=lambda one: one.number)
 
     def _create(self, wanted: Wanted) -> Issue:
-        answer = self._github.rest.issues.create(
-            *self._github.repository,
-            headers=HEADERS,
-            title=wanted.title,
-            body=wanted.write("").body,
-            labels=[wanted.label],
+        body, labels = wanted.write("").body, [wanted.label]
+        answer = self._rest.issues.create(
+            *self._repository, headers=HEADERS, title=wanted.title, body=body, labels=labels
         )
-        return _told(read(answer, _Issue))
+        return read(answer, Issue)
 
     def _update(self, issue: Issue, wanted: Wanted) -> Issue:
         changes: dict[str, Any] = {}
-        written = wanted.write(issue.body)
+        before = issue.body or ""
+        written = wanted.write(before)
         if written.aside:
-            self._comment(issue, written.aside)
-        if written.body != issue.body:
+            self._rest.issues.create_comment(*self._repository, issue.number, headers=HEADERS, body=written.aside)
+        if written.body != before:
             changes["body"] = written.body
         state = "open" if wanted.is_open else "closed"
         if state != issue.state:
             changes |= {"state": state, "state_reason": "reopened" if wanted.is_open else "completed"}
-        if wanted.label not in issue.labels:
-            changes["labels"] = [*issue.labels, wanted.label]
+        labels = [label if isinstance(label, str) else label.name for label in issue.labels]
+        if wanted.label not in labels:
+            changes["labels"] = [*labels, wanted.label]
         return self._change(issue, changes) if changes else issue
 
     def _give_up(self, issue: Issue, kept: Issue, wanted: Wanted) -> None:
         """Close a second one, under another title and without the mark, so that it is never found again."""
-        told = f"This goes on in #{kept.number}."
-        body = f"{told}\n\n{issue.body.replace(wanted.marker, '')}"
+        body = f"This goes on in #{kept.number}.\n\n{(issue.body or '').replace(wanted.marker, '')}"
         changes = {"title": f"{issue.title} (see #{kept.number})", "body": body, "state": "closed"}
         self._change(issue, {**changes, "state_reason": "not_planned"})
 
-    def _comment(self, issue: Issue, body: str) -> None:
-        self._github.rest.issues.create_comment(*self._github.repository, issue.number, headers=HEADERS, body=body)
-
     def _change(self, issue: Issue, changes: dict[str, Any]) -> Issue:
         data = cast(Any, changes)
-        answer = self._github.rest.issues.update(*self._github.repository, issue.number, headers=HEADERS, data=data)
-        return _told(read(answer, _Issue))
+        answer = self._rest.issues.update(*self._repository, issue.number, headers=HEADERS, data=data)
+        return read(answer, Issue)
 
     def _patiently(self, doing: str, operation: Callable[[], T]) -> T:
         from githubkit.exception import RequestFailed
@@ -152,27 +154,3 @@ class Issues:
                 raise ConfigurationError(f"{doing}: the repository's issues are switched off: {hint}") from None
 
         return self._github.patiently(doing, "issues: write", unless_switched_off)
-
-
-class _Label(msgspec.Struct):
-    name: str = ""
-
-
-class _Issue(msgspec.Struct):
-    number: int
-    title: str
-    state: Literal["open", "closed"]
-    html_url: str
-    user: Author | None
-    labels: list[_Label | str]
-    body: str | None = None
-    pull_request: dict[str, Any] | None = None
-
-
-def _told(issue: _Issue) -> Issue:
-    labels = tuple(label if isinstance(label, str) else label.name for label in issue.labels)
-    return Issue(issue.number, issue.title, issue.body or "", issue.state, labels, issue.html_url)
-
-
-def _number(issue: Issue) -> int:
-    return issue.number

@@ -1,7 +1,7 @@
-"""The image of a release: what it says of itself, and its build by a container engine.
+"""The image of a release: its labels, and its build by a container engine.
 
-The same commit, bundle and base give the same layers (see `scripts/image_tree.py`), and, by the same engine, the same
-image: what the engine's builder adds of its own, such as the time of the build, is taken out again.
+The same commit, bundle and base give the same layers (see `scripts/image_tree.py`), and on the same engine the same
+image: what the engine's builder adds, such as the time of the build, is taken out again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from docker.errors import APIError, ImageLoadError, ImageNotFound
 
-from clients.engine_faults import ENGINE_ERRORS, PLATFORM, Row, engine_fault, meaning, registry_fault, words
+from clients.engine_faults import ENGINE_ERRORS, PLATFORM, Row, faults, meaning, registry_fault, words
 from clients.errors import ConfigurationError, NotReleased, PassingFault
 from records.image_labels import Label
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 SILENCE_SECONDS = 900
 """How long a step of the build may say nothing; pip is silent while it unpacks."""
-TOLD_LINES = 25
-TOLD_CHARACTERS = 100
+SHOWN_LINES = 25
+SHOWN_CHARACTERS = 100
 _INDEX = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
-"""Given to the build where the environment has them; no layer of the image and no line of its history holds them."""
+"""Passed to the build where the environment has them; no layer and no history line of the image holds them."""
 _STEP = re.compile(r"Step (\d+)/(\d+) : (.*)", re.DOTALL)
 _BUILD = (
     Row(
@@ -63,34 +63,33 @@ _BUILD = (
         PassingFault,
         "the image is not built: the engine's disk is full; free some (docker system df)\n{end}",
     ),
-    Row("", NotReleased, "the image cannot be built; the end of what was said:\n{end}"),
+    Row("", NotReleased, "the image cannot be built; the end of its output:\n{end}"),
 )
-"""What a build that failed means, by what was said in it; a table as those of `engine_faults`."""
+"""What a failed build means, by its output; see `engine_faults`."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """The image that ours is built on, as the engine has it."""
+    """The image that ours is built on."""
 
     name: str
     id: str
     digest: str
-    """Its manifest's in the registry that it came from; empty when it came from none."""
+    """Of its manifest in its registry; empty when it has none."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """An image in the engine, with its tag."""
+    """An image in the engine. found: whether it was there already."""
 
     id: str
     found: bool
-    """Whether it was there already."""
 
 
 def find_base(client: docker.DockerClient, name: str, log: Log) -> Base:
     """The base image, pulled when the engine does not have it.
 
-    Raises ConfigurationError when there is no such image, PassingFault when it cannot be had now.
+    Raises ConfigurationError when there is no such image, PassingFault when it cannot be pulled now.
     """
     try:
         try:
@@ -104,12 +103,12 @@ def find_base(client: docker.DockerClient, name: str, log: Log) -> Base:
             hint = "name another in RPS_BASE_IMAGE, or log in where it is"
             raise ConfigurationError(f"there is no base image {name}, or not for us: {fault}; {hint}") from error
         raise PassingFault(f"the base image {name} cannot be had: {fault}; run it again") from error
-    digests = [digest for each in image.attrs.get("RepoDigests") or [] for _, _, digest in [each.partition("@")]]
-    return Base(name, str(image.id), digests[0] if digests else "")
+    names = image.attrs.get("RepoDigests") or [""]
+    return Base(name, str(image.id), names[0].partition("@")[2])
 
 
 def labels(plan: Plan, context: Context, base: Base, source_url: str) -> dict[str, str]:
-    """What the image says of itself, by name; what is not known is left out. source_url: the repository's page."""
+    """The image's labels; what is not known is left out. source_url: the repository's page."""
     known = {
         Label.TITLE: plan.title,
         Label.DESCRIPTION: f"Serves version {plan.model.version} of the model {plan.model.name}",
@@ -137,10 +136,12 @@ def build(
 ) -> Built:
     """Build the image, unless the engine has one of the same context, base and labels, and tag it.
 
-    network: of the build's steps; empty is the engine's default. cached: whether steps done before are used again.
+    network: of the build's steps; empty is the engine's default. cached: whether to reuse steps of earlier builds.
     Raises PassingFault (the engine, the network, the package index), NotReleased (the commit cannot be built).
     """
-    whole = {**labels, Label.BUILD.value: _content(context, base, labels)}
+    content = {"context": context.sha256, "base": base.id, "labels": dict(labels)}
+    key = f"sha256:{hashlib.sha256(msgspec.json.encode(content, order='deterministic')).hexdigest()}"
+    whole = {**labels, Label.BUILD.value: key}
     arguments = {
         "BASE": base.name,
         "SOURCE_DATE_EPOCH": str(context.epoch_seconds),
@@ -148,27 +149,17 @@ def build(
         **{name: environment[name] for name in _INDEX if environment.get(name)},
     }
     building = _Build(client, context, base, log, arguments, network, cached)
-    try:
-        listed = client.images.list(filters={"label": f"{Label.BUILD}={whole[Label.BUILD]}"}) if cached else []
-        there = [image for image in listed if whole.items() <= image.labels.items()]
-        if there:
-            there[0].tag(tag)
-            return Built(str(there[0].id), found=True)
-        image = building.settled(whole) or building.run(whole)
-        client.images.get(image).tag(tag)
-    except ENGINE_ERRORS as error:
-        raise engine_fault(error, f"building {tag}") from error
-    return Built(image, found=False)
-
-
-def _content(context: Context, base: Base, labels: Mapping[str, str]) -> str:
-    content = {"context": context.sha256, "base": base.id, "labels": dict(labels)}
-    return f"sha256:{hashlib.sha256(msgspec.json.encode(content, order='deterministic')).hexdigest()}"
+    with faults(f"building {tag}"):
+        listed = client.images.list(filters={"label": f"{Label.BUILD}={key}"}) if cached else []
+        there = next((image for image in listed if whole.items() <= image.labels.items()), None)
+        image = there or client.images.get(building.settled(whole) or building.run(whole))
+        image.tag(tag)
+        return Built(str(image.id), found=there is not None)
 
 
 @dataclass(frozen=True)
 class _Build:
-    """One build, as the engine's classic builder does it."""
+    """One build by the engine's classic builder."""
 
     client: docker.DockerClient
     context: Context
@@ -179,7 +170,7 @@ class _Build:
     cached: bool
 
     def run(self, labels: Mapping[str, str]) -> str:
-        """The new image's id; a line is told for each step."""
+        """The new image's id; logs a line for each step."""
         events = self.client.api.build(
             fileobj=io.BytesIO(self.context.tar),
             custom_context=True,
@@ -197,8 +188,8 @@ class _Build:
     def settled(self, labels: Mapping[str, str]) -> str | None:
         """The id of an image without what the builder adds: when, in which container, from which step.
 
-        Its configuration is written anew, with the labels, and given to the engine without the layers, which the engine
-        has. None where it does not take that: containerd's store of images does not.
+        The engine gets a new configuration, with the labels, without the layers, which it has. None where it does not
+        accept that, as containerd's image store.
         """
         stores = [str(value) for pair in self.client.info().get("DriverStatus") or [] for value in pair]
         if any("containerd" in store for store in stores):
@@ -227,11 +218,11 @@ class _Build:
         history = []
         for place, entry in enumerate(_history(self.client, attributes["Id"])):
             created = entry["Created"] if place < older else self.context.epoch_seconds
-            told = {"created": _written(created), "created_by": entry["CreatedBy"], "comment": entry["Comment"]}
-            history.append({**told, "empty_layer": not entry["Size"]})
+            line = {"created": _written(created), "created_by": entry["CreatedBy"], "comment": entry["Comment"]}
+            history.append({**line, "empty_layer": not entry["Size"]})
         layers = attributes["RootFS"]["Layers"]
         if sum(not entry["empty_layer"] for entry in history) != len(layers):
-            history = []  # a layer without a byte in it: which line made it cannot be told
+            history = []  # an empty layer: which line made it is unknown
         settings = {name: value for name, value in attributes["Config"].items() if value and name != "Image"}
         return msgspec.json.encode(
             {
@@ -248,16 +239,16 @@ class _Build:
 
 
 def followed(events: Iterable[Mapping[str, Any]], log: Log) -> str:
-    """Tell each step in a line; the image's id. Raises as `build` does, with the end of what was said."""
-    image, said = "", deque[str](maxlen=TOLD_LINES)
+    """Log a line for each step; the image's id. Raises as `build` does, with the end of the output."""
+    image, said = "", deque[str](maxlen=SHOWN_LINES)
     for event in events:
         text = str(event.get("stream", "")).strip()
         if step := _STEP.fullmatch(text):
             log.line(f"  step {step[1]}/{step[2]}  {_short(' '.join(step[3].split()))}")
         elif text:
             said += [_plain(line) for line in text.splitlines()]
-        if told := event.get("error"):
-            last = _plain(str(told))
+        if error := event.get("error"):
+            last = _plain(str(error))
             end = "\n".join(f"  | {line}" for line in [*said, _short(last)])
             whole = "\n".join([*said, f"error: {last}"])
             raise meaning(_BUILD, f"\n{whole}", end=end, subject="the base image", words=last)
@@ -268,7 +259,6 @@ def followed(events: Iterable[Mapping[str, Any]], log: Log) -> str:
 
 
 def _history(client: docker.DockerClient, image: str) -> list[dict[str, Any]]:
-    """What made an image, the oldest first."""
     newest_first: list[dict[str, Any]] = client.api.history(image)  # type: ignore[no-untyped-call]
     return newest_first[::-1]
 
@@ -278,9 +268,8 @@ def _written(seconds: int) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= TOLD_CHARACTERS else f"{text[: TOLD_CHARACTERS - 1]}…"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
 
 
 def _plain(text: str) -> str:
-    """Without the colours that pip and the engine put in."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()

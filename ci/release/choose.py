@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ci.release.plan import ModelVersion
@@ -27,20 +27,19 @@ class Considered:
 
     version: ModelVersion
     skill: float | None
-    """Against today's production model, or persistence when there is none; None when it cannot be told."""
+    """Against today's production model, or persistence when there is none; None when it cannot be compared."""
     refused: str
     """Why it cannot be released; empty when it can."""
 
     @property
-    def told(self) -> str:
-        """One line for people."""
+    def summary(self) -> str:
         skill = "not comparable" if self.skill is None else f"relative skill {percent(self.skill)}"
         return f"version {self.version.version} (commit {self.version.git_sha[:7] or '?'}): {self.refused or skill}"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The version to release, why, and all that were considered, best first."""
+    """The version to release, why, and all versions considered, best first."""
 
     version: ModelVersion
     reason: str
@@ -57,10 +56,9 @@ def choose(
 ) -> Choice:
     """The version to release.
 
-    production: the version that the alias names now; measure: `rmse` or `mae`, by the challenge's loss;
-    in_history: whether a commit is part of what is released; pinned: the requested version.
-    Raises NotReleased when none can be released, or not the requested one; ConfigurationError when there is
-    no such version.
+    production: the version that the alias names now; measure: `rmse` or `mae`, by the challenge's loss; in_history:
+    whether a commit is part of the released one; pinned: the requested version.
+    Raises NotReleased when none, or not the requested one, can be released; ConfigurationError when it does not exist.
     """
     known = {version.version: version for version in versions}
     skills = _skills(known, production, measure)
@@ -96,28 +94,27 @@ def _pinned(pinned: int, considered: Sequence[Considered]) -> Choice:
 
 def _refused(version: ModelVersion, in_history: Callable[[str], bool]) -> str:
     if version.gate != GateTag.PASSED:
-        told = {GateTag.BLOCKED.value: "blocked by the gate", GateTag.PENDING.value: "the gate has not judged it"}
-        return told.get(version.gate, f"its tag {VersionTag.GATE} is {version.gate!r}, not '{GateTag.PASSED}'")
+        reasons = {GateTag.BLOCKED.value: "blocked by the gate", GateTag.PENDING.value: "the gate has not judged it"}
+        return reasons.get(version.gate, f"its tag {VersionTag.GATE} is {version.gate!r}, not '{GateTag.PASSED}'")
     if not version.git_sha or not in_history(version.git_sha):
         return "its commit is not in the history of the commit that is released"
     return ""
 
 
 def _with_withdrawal(one: Considered) -> Considered:
-    if one.refused or not one.version.withdrawn:
-        return one
-    return Considered(one.version, one.skill, f"withdrawn: {one.version.withdrawn}")
+    withdrawn = one.version.withdrawn
+    return replace(one, refused=f"withdrawn: {withdrawn}") if withdrawn and not one.refused else one
 
 
 def _none(considered: Sequence[Considered], able: Sequence[Considered]) -> str:
     if not considered:
         return "there is no version in the model registry: has the pipeline run, and is it the right MLflow?"
     if able:
-        told = ", ".join(str(one.version.version) for one in able)
-        return f"no version can be compared with production: {told} passed the gate against another model, unknown here"
-    told = "; ".join(_with_withdrawal(one).told for one in considered[:5])
+        names = ", ".join(str(one.version.version) for one in able)
+        return f"no version can be compared with production: {names} passed the gate against a model unknown here"
+    first = "; ".join(_with_withdrawal(one).summary for one in considered[:5])
     more = f"; and {len(considered) - 5} more" if len(considered) > 5 else ""
-    return f"no version passed the gate on a commit of this history: {told}{more}"
+    return f"no version passed the gate on a commit of this history: {first}{more}"
 
 
 def _skills(known: Mapping[int, ModelVersion], production: int | None, measure: str) -> dict[int, float]:
@@ -128,16 +125,13 @@ def _skills(known: Mapping[int, ModelVersion], production: int | None, measure: 
         if score is not None:
             scores[number] = score
     base = scores.get(production, _Score("production", 0.0)) if production is not None else _Score("persistence", 0.0)
-    return {
-        number: 1 - math.exp(score.logarithm - base.logarithm)
-        for number, score in scores.items()
-        if score.link == base.link
-    }
+    comparable = {number: score.logarithm for number, score in scores.items() if score.link == base.link}
+    return {number: 1 - math.exp(logarithm - base.logarithm) for number, logarithm in comparable.items()}
 
 
 @dataclass(frozen=True)
 class _Score:
-    """The logarithm of a version's error over that of what it is linked to."""
+    """The logarithm of a version's error over that of its link."""
 
     link: Literal["persistence", "production"]
     logarithm: float

@@ -1,23 +1,22 @@
-"""The history of the code in a checkout: what is part of a commit, and what its messages say has changed."""
+"""The history of the code in a checkout: what is part of a commit, and what has changed by its messages."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from clients.errors import ConfigurationError
 from clients.git import Git
 
 Change = Literal["breaking", "feature", "fix", "other"]
-_SUBJECT = re.compile(r"(?P<type>[A-Za-z]+)(?:\([^()]*\))?(?P<breaking>!)?: +(?P<told>\S.*)")
+_SUBJECT = re.compile(r"(?P<type>[A-Za-z]+)(?:\([^()]*\))?(?P<breaking>!)?: +(?P<rest>\S.*)")
 _FOOTER = re.compile(r"^BREAKING[ -]CHANGE: ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit and what its message says of it, by https://www.conventionalcommits.org/en/v1.0.0/."""
+    """A commit and its kind of change, by https://www.conventionalcommits.org/en/v1.0.0/."""
 
     sha: str
     subject: str
@@ -26,43 +25,33 @@ class Commit:
 
 
 @dataclass(frozen=True)
-class History:
-    """A checkout that holds the whole history of a commit."""
-
-    repository: Path
-
-    @property
-    def _git(self) -> Git:
-        return Git(self.repository)
+class History(Git):
+    """A checkout with the whole history of a commit."""
 
     def require_whole(self) -> None:
-        """Raises ConfigurationError when the checkout is shallow: then no one can say what is part of it."""
-        if self._git.text("rev-parse", "--is-shallow-repository") == "true":
+        """Raises ConfigurationError when the checkout is shallow: what is part of a commit is then unknown."""
+        if self.text("rev-parse", "--is-shallow-repository") == "true":
             hint = "check it out whole (actions/checkout with fetch-depth: 0), or run git fetch --unshallow"
-            raise ConfigurationError(f"the checkout {self.repository} holds only a part of the history; {hint}")
+            raise ConfigurationError(f"the checkout {self.directory} holds only a part of the history; {hint}")
 
     def holds(self, sha: str) -> bool:
         """Whether the commit is in this checkout at all."""
-        return bool(re.fullmatch(r"[0-9a-f]{40}", sha)) and self._git.succeeds("cat-file", "-e", f"{sha}^{{commit}}")
+        return bool(re.fullmatch(r"[0-9a-f]{40}", sha)) and self.succeeds("cat-file", "-e", f"{sha}^{{commit}}")
 
     def is_part(self, sha: str, of: str) -> bool:
         """Whether a commit is ``of`` or one of its ancestors; a commit that is not in this checkout is not."""
-        return self.holds(sha) and self._git.succeeds("merge-base", "--is-ancestor", sha, of)
-
-    def content(self, sha: str, path: str) -> bytes:
-        """A file of a commit. Raises ConfigurationError when there is none."""
-        return self._git.output("cat-file", "blob", f"{sha}:{path}")
+        return self.holds(sha) and self.succeeds("merge-base", "--is-ancestor", sha, of)
 
     def tag_object(self, sha: str) -> bytes | None:
         """An annotated tag as Git stores it; None when it is not in this checkout."""
-        done = self._git.run("cat-file", "tag", sha) if re.fullmatch(r"[0-9a-f]{40}", sha) else None
+        done = self.run("cat-file", "tag", sha) if re.fullmatch(r"[0-9a-f]{40}", sha) else None
         return done.stdout if done and done.returncode == 0 else None
 
     def changes(self, since: str, sha: str) -> tuple[Commit, ...]:
         """The commits of ``sha`` that are not in ``since`` (a commit; empty: none are), newest first, no merges."""
         span = [f"{since}..{sha}"] if since else [sha]
-        told = self._git.text("log", "--no-merges", "-z", "--format=%H%n%B", *span, "--")
-        return tuple(_commit(*entry.split("\n", 1)) for entry in told.split("\0") if "\n" in entry)
+        log = self.text("log", "--no-merges", "-z", "--format=%H%n%B", *span, "--")
+        return tuple(_commit(*entry.split("\n", 1)) for entry in log.split("\0") if "\n" in entry)
 
 
 def _commit(sha: str, message: str) -> Commit:
@@ -73,4 +62,4 @@ def _commit(sha: str, message: str) -> Commit:
         return Commit(sha, subject, "breaking" if breaking else "other")
     kind = found["type"].lower()
     change: Change = "feature" if kind == "feat" else "fix" if kind == "fix" else "other"
-    return Commit(sha, found["told"] if change != "other" else subject, "breaking" if breaking else change)
+    return Commit(sha, found["rest"] if change != "other" else subject, "breaking" if breaking else change)

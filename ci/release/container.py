@@ -1,4 +1,4 @@
-"""An image as a running container on a minimal host: it may write nothing, gain no right, take little memory."""
+"""An image as a running container on a minimal host: read-only, without privileges, with little memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import secrets
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, NoReturn
 
 import httpx
@@ -43,13 +43,13 @@ try:
 except OSError as error:
     refused = error.strerror
 with open("/proc/1/status") as status:
-    told = dict(line.split(":", 1) for line in status)
-print(json.dumps({"user": int(told["Uid"].split()[0]), "refused": refused, "capabilities": int(told["CapEff"], 16)}))
+    own = dict(line.split(":", 1) for line in status)
+print(json.dumps({"user": int(own["Uid"].split()[0]), "refused": refused, "capabilities": int(own["CapEff"], 16)}))
 """
 
 
 class Running:
-    """A container of an image, started, and how it is reached.
+    """A started container of an image.
 
     Methods raise NotReleased when the image is at fault, and PassingFault when the engine is.
     """
@@ -64,125 +64,37 @@ class Running:
 
     @property
     def seconds(self) -> float:
-        """Since it was started."""
         return time.monotonic() - self._started
-
-    @property
-    def url(self) -> str:
-        return f"http://{self._host}:{self._port}"
 
     def wait_until_healthy(self, deadline_seconds: float) -> float:
         """Until `GET /health` answers 200 and the image's own HEALTHCHECK agrees; the seconds since its start.
 
-        Raises NotReleased with what it said when it ends, is found unhealthy, or takes longer.
+        Raises NotReleased with its log when it ends, is unhealthy, or takes longer.
         """
-        told = "no answer"
-        answered = False
+        answered, answer = False, "no answer"
         while True:
             state = self._look()
             health = state.get("Health") or {}
             if state.get("Status") != "running":
                 self._fail_ended(state)
             if not answered:
-                answered, told = self._ask_health()
+                answered, answer = self._ask_health()
             if answered and not health:
                 self._fail("it has no HEALTHCHECK, by which an orchestrator learns how it is")
             if answered and health.get("Status") == "healthy":
                 return self.seconds
-            what = f"GET /health: {told}; its HEALTHCHECK: {_last_probe(health)}"
             if health.get("Status") == "unhealthy":
-                _, told = self._ask_health()
-                self._fail(f"its HEALTHCHECK calls it unhealthy: {_last_probe(health)}; GET /health: {told}")
+                _, answer = self._ask_health()
+                self._fail(f"its HEALTHCHECK calls it unhealthy: {_last_probe(health)}; GET /health: {answer}")
             if self.seconds > deadline_seconds:
+                what = f"GET /health: {answer}; its HEALTHCHECK: {_last_probe(health)}"
                 self._fail(f"it did not become healthy within {deadline_seconds:g} s: {what}")
             time.sleep(_POLL_SECONDS)
 
-    def get(self, path: str) -> Any:  # noqa: ANN401
-        return self._asked("GET", path, None)
-
-    def post(self, path: str, body: object) -> Any:  # noqa: ANN401
-        return self._asked("POST", path, body)
-
-    def file(self, path: str) -> bytes:
-        """A file of the container. Raises NotReleased when there is none."""
-        content, size = bytearray(), 0
+    def request(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401
+        """The decoded JSON of the service's answer."""
         try:
-            stream, _ = self._container.get_archive(path)
-            for chunk in stream:
-                content += chunk
-                size += len(chunk)
-                if size > MOST_FILE_BYTES:
-                    raise NotReleased(f"{path} in the image: expected at most {MOST_FILE_BYTES >> 20} MiB")
-            with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-                member = tar.next()
-                found = tar.extractfile(member) if member is not None and member.isfile() else None
-                if found is not None:
-                    return found.read()
-        except NotFound:
-            raise NotReleased(f"{path}: expected this file in the image; there is none") from None
-        except ENGINE_ERRORS as error:
-            raise self._engine.fault(error, "looking at the container") from error
-        raise NotReleased(f"{path}: expected a file in the image; found something else")
-
-    def confinement(self) -> tuple[int, str, int]:
-        """As seen from within: the user of the first process, what a write to / is refused with, its capabilities.
-
-        An empty refusal: it was written. Raises NotReleased when the image's own program cannot tell.
-        """
-        program = str(self._container.attrs["Path"])
-        try:
-            code, told = self._container.exec_run([program, "-I", "-S", "-c", _INSIDE])
-        except ENGINE_ERRORS as error:
-            raise self._engine.fault(error, "looking at the container") from error
-        output = told.decode(errors="replace") if isinstance(told, bytes) else ""
-        try:
-            found = json.loads(output)
-            return found["user"], found["refused"], found["capabilities"]
-        except (ValueError, KeyError, TypeError):
-            why = f"exit code {code}: {words(output)}"
-            raise NotReleased(f"the image's program {program!r} did not run a line of Python ({why})") from None
-
-    def stop(self) -> float:
-        """Ask it to end, by the image's stop signal; the seconds that it took.
-
-        Raises NotReleased when it takes more than 10 s, or ends otherwise than well.
-        """
-        began = time.monotonic()
-        try:
-            self._container.stop(timeout=STOP_SECONDS)
-            code = int(self._container.wait(timeout=STOP_SECONDS + 30)["StatusCode"])
-        except ENGINE_ERRORS as error:
-            raise self._engine.fault(error, "looking at the container") from error
-        took = time.monotonic() - began
-        if code and took >= STOP_SECONDS:
-            self._fail(f"it did not end within {STOP_SECONDS} s of being asked to (SIGTERM), and was killed")
-        if code:
-            self._fail(f"it ended with exit code {code} when it was asked to (SIGTERM); expected 0")
-        return took
-
-    def _look(self) -> dict[str, Any]:
-        try:
-            self._container.reload()
-        except ENGINE_ERRORS as error:
-            raise self._engine.fault(error, "looking at the container") from error
-        if not self._port:
-            ports = self._container.attrs["NetworkSettings"]["Ports"].get(PORT) or []
-            self._port = next((str(each["HostPort"]) for each in ports), "")
-        state: dict[str, Any] = self._container.attrs["State"]
-        return state
-
-    def _ask_health(self) -> tuple[bool, str]:
-        if not self._port:
-            return False, "no answer"
-        try:
-            answer = self._http.get(f"{self.url}/health", timeout=2.0)
-        except httpx.HTTPError as error:
-            return False, f"no answer ({error or type(error).__name__})"
-        return answer.status_code == 200, words(f"{answer.status_code} {answer.text}")
-
-    def _asked(self, method: str, path: str, body: object) -> Any:  # noqa: ANN401
-        try:
-            answer = self._http.request(method, f"{self.url}{path}", json=body, timeout=ANSWER_SECONDS)
+            answer = self._http.request(method, self._url(path), json=body, timeout=ANSWER_SECONDS)
         except httpx.HTTPError as error:
             self._look_for_end()
             self._fail(f"{method} {path} got no answer: {words(error)}")
@@ -193,8 +105,83 @@ class Running:
         except ValueError:
             self._fail(f"{method} {path}: expected JSON; found {words(answer.text)!r}")
 
+    def file(self, path: str) -> bytes:
+        """A file of the container. Raises NotReleased when there is none."""
+        content = bytearray()
+        with self._looking():
+            try:
+                stream, _ = self._container.get_archive(path)
+            except NotFound:
+                raise NotReleased(f"{path}: expected this file in the image; there is none") from None
+            for chunk in stream:
+                content += chunk
+                if len(content) > MOST_FILE_BYTES:
+                    raise NotReleased(f"{path} in the image: expected at most {MOST_FILE_BYTES >> 20} MiB")
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            member = tar.next()
+            found = tar.extractfile(member) if member is not None and member.isfile() else None
+            if found is None:
+                raise NotReleased(f"{path}: expected a file in the image; found something else")
+            return found.read()
+
+    def confinement(self) -> tuple[int, str, int]:
+        """From within: the user of the first process, the error of a write to / (empty: none), its capabilities.
+
+        Raises NotReleased when the image's own program does not run.
+        """
+        program = str(self._container.attrs["Path"])
+        with self._looking():
+            code, printed = self._container.exec_run([program, "-I", "-S", "-c", _INSIDE])
+        output = printed.decode(errors="replace") if isinstance(printed, bytes) else ""
+        try:
+            found = json.loads(output)
+            return found["user"], found["refused"], found["capabilities"]
+        except (ValueError, KeyError, TypeError):
+            why = f"exit code {code}: {words(output)}"
+            raise NotReleased(f"the image's program {program!r} did not run a line of Python ({why})") from None
+
+    def stop(self) -> float:
+        """Send the image's stop signal; the seconds until it ends.
+
+        Raises NotReleased when it takes more than 10 s, or its exit code is not 0.
+        """
+        began = time.monotonic()
+        with self._looking():
+            self._container.stop(timeout=STOP_SECONDS)
+            code = int(self._container.wait(timeout=STOP_SECONDS + 30)["StatusCode"])
+        took = time.monotonic() - began
+        if code and took >= STOP_SECONDS:
+            self._fail(f"it did not end within {STOP_SECONDS} s of being asked to (SIGTERM), and was killed")
+        if code:
+            self._fail(f"it ended with exit code {code} when it was asked to (SIGTERM); expected 0")
+        return took
+
+    def _url(self, path: str) -> str:
+        return f"http://{self._host}:{self._port}{path}"
+
+    def _looking(self) -> AbstractContextManager[None]:
+        return self._engine.faults("looking at the container")
+
+    def _look(self) -> dict[str, Any]:
+        with self._looking():
+            self._container.reload()
+        if not self._port:
+            ports = self._container.attrs["NetworkSettings"]["Ports"].get(PORT) or []
+            self._port = next((str(each["HostPort"]) for each in ports), "")
+        state: dict[str, Any] = self._container.attrs["State"]
+        return state
+
+    def _ask_health(self) -> tuple[bool, str]:
+        if not self._port:
+            return False, "no answer"
+        try:
+            answer = self._http.get(self._url("/health"), timeout=2.0)
+        except httpx.HTTPError as error:
+            return False, f"no answer ({error or type(error).__name__})"
+        return answer.status_code == 200, words(f"{answer.status_code} {answer.text}")
+
     def _look_for_end(self) -> None:
-        """After an answer that did not come: if it ended, the engine learns so within a moment."""
+        """After a missing answer: if the container ended, the engine learns so within a moment."""
         until = time.monotonic() + END_SECONDS
         while (state := self._look()).get("Status") == "running":
             if time.monotonic() > until:
@@ -217,38 +204,35 @@ class Running:
 
 @contextmanager
 def running(engine: Engine, image_id: str, *, deadline_seconds: float) -> Iterator[Running]:
-    """The image, started as a plain `docker run` with fewer rights; whatever happens, its container is removed.
+    """The image, started as a plain `docker run` with fewer rights; its container is removed in any case.
 
-    A container that an earlier, killed verification has left is removed first, once nobody can wait for it any more.
+    Containers that killed verifications have left are removed first, once nobody can wait for them any more.
     Raises NotReleased when it cannot be started, and PassingFault.
     """
     address, host = engine.published_at
-    client = engine.client
     name = f"rps-verify-{secrets.token_hex(8)}"  # known before the engine's answer, which a signal may cut off
     try:
         container = _created(engine, image_id, name, address, deadline_seconds)
         started = time.monotonic()
         try:
-            container.start()
-        except APIError as error:
-            fault = engine.fault(error, "starting the image")
-            if isinstance(fault, ConfigurationError):
-                raise NotReleased(f"the image cannot be started: {words(error)}") from error
-            raise fault from error
+            with engine.faults("the image cannot be started"):
+                container.start()
+        except ConfigurationError as error:
+            raise NotReleased(str(error)) from error
         # One client, as each reads the machine's certificates anew; a connection for each request, as others have.
         with httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)) as http:
             yield Running(engine, container, http, host, started)
     finally:
         with suppress(*ENGINE_ERRORS):
-            client.api.remove_container(name, force=True, v=True)
+            engine.client.api.remove_container(name, force=True, v=True)
 
 
 def _created(engine: Engine, image_id: str, name: str, address: str, deadline_seconds: float) -> Container:
     client = engine.client
-    try:
+    with engine.faults("making a container"):
         _remove_abandoned(engine)
         health = Healthcheck(interval=int(PROBE_SECONDS * _NANOSECONDS))
-        if version_gte(client.api.api_version, "1.44"):  # where probes come in between while a container starts
+        if version_gte(client.api.api_version, "1.44"):  # where a starting container has an interval of its own
             health["StartInterval"] = int(PROBE_SECONDS * _NANOSECONDS)
         return client.containers.create(
             image_id,
@@ -263,8 +247,6 @@ def _created(engine: Engine, image_id: str, name: str, address: str, deadline_se
             healthcheck=health,
             labels={Label.VERIFIED_UNTIL.value: str(math.ceil(time.time() + deadline_seconds + 300))},
         )
-    except ENGINE_ERRORS as error:
-        raise engine.fault(error, "making a container") from error
 
 
 def _remove_abandoned(engine: Engine) -> None:
@@ -277,7 +259,6 @@ def _remove_abandoned(engine: Engine) -> None:
 
 
 def _last_probe(health: dict[str, Any]) -> str:
-    log = health.get("Log") or []
-    if not log:
+    if not (log := health.get("Log")):
         return "not run yet"
     return words(f"exit code {log[-1].get('ExitCode')}, {str(log[-1].get('Output', '')).strip() or 'no word'}")

@@ -30,7 +30,7 @@ _IMAGE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """All that the notes tell."""
+    """The content of the notes."""
 
     plan: Plan
     choice: Choice
@@ -38,18 +38,17 @@ class Released:
     before: Named | None
     """The challenge's release before this one."""
     since: Named | None
-    """The last release, of whatever challenge."""
+    """The last release of any challenge."""
     commits: Sequence[Commit]
     """Since then, newest first."""
     image: str
-    """`repository@sha256:…`."""
     repository_url: str
-    """Of the code; empty when it is not known."""
+    """Of the code; empty when unknown."""
     model_url: str
 
 
 def render(released: Released) -> str:
-    """GitHub's Markdown. Texts of others (subjects, titles) cannot mark it up, mention anybody, or run away with it."""
+    """GitHub's Markdown. Texts of others (subjects, titles) cannot mark it up or mention anybody, and are cut."""
     plan = released.plan
     blocks = [
         _opening(released),
@@ -58,7 +57,7 @@ def render(released: Released) -> str:
         f"Chosen: {markdown.text(released.choice.reason)}.",
         markdown.details(
             f"{len(released.choice.considered)} versions were considered",
-            markdown.bullets(markdown.text(one.told) for one in released.choice.considered[:COMMITS_SHOWN]),
+            markdown.bullets(markdown.text(one.summary) for one in released.choice.considered[:COMMITS_SHOWN]),
         ),
         "## Code",
         _code(released),
@@ -76,36 +75,37 @@ def without_latest(notes: str, image: str) -> str:
 
 
 def _opening(released: Released) -> str:
-    plan = released.plan
-    told = f"**{markdown.text(plan.title)}**: version {plan.model.version} of {markdown.code(plan.challenge)}"
-    if released.before is None:
-        return f"{told}. The first release."
-    before = released.before
+    plan, before = released.plan, released.before
+    opening = f"**{markdown.text(plan.title)}**: version {plan.model.version} of {markdown.code(plan.challenge)}"
+    if before is None:
+        return f"{opening}. The first release."
     earlier = f"{before.number.tag} had version {before.model_version}" if before.model_version else before.number.tag
     if before.model_version == plan.model.version:
-        return f"{told}, as in {before.number.tag}: only the code has changed."
+        return f"{opening}, as in {before.number.tag}: only the code has changed."
     if plan.withdraws is not None:
         first, last = plan.model.version + 1, plan.withdraws
         gone = f"version {last}" if first == last else f"versions {first} to {last}"
-        return f"{told}. **A roll-back**: {gone} will not be chosen again by itself ({earlier})."
-    return f"{told}; {earlier}."
+        return f"{opening}. **A roll-back**: {gone} will not be chosen again by itself ({earlier})."
+    return f"{opening}; {earlier}."
 
 
 def _model(released: Released) -> str:
     plan, manifest = released.plan, released.manifest
-    metrics = plan.model.metrics
-    opponent = plan.model.opponent
+    metrics, opponent = plan.model.metrics, plan.model.opponent
     columns: list[tuple[Model, str]] = [("candidate", f"version {plan.model.version}")]
     if metric(Metric.RMSE, model="production") in metrics:
         columns.append(("production", f"production then ({opponent})" if opponent else "production then"))
     if metric(Metric.RMSE, model="persistence") in metrics:
         columns.append(("persistence", "persistence"))
-    rows = []
-    for name, label in _measures(metrics, manifest.unit):
-        rows.append([label, *(_shown(name, metrics.get(metric(name, model=model))) for model, _ in columns)])
+    rows = [
+        [label, *(_shown(name, metrics.get(metric(name, model=model))) for model, _ in columns)]
+        for name, label in _measures(metrics, manifest.unit)
+    ]
     span = f"{wording.moment(manifest.train_start)} to {wording.moment(manifest.train_end)} UTC"
+    revision = plan.model.tags.get(RunTag.DATASET_REV, "")
+    recorded = f" (commit {markdown.code(revision[:12])} of `{data_branch(plan.challenge)}`)" if revision else ""
     facts = [
-        f"trained on {span}, dataset {markdown.code(manifest.dataset_md5)}{_recorded(plan)}",
+        f"trained on {span}, dataset {markdown.code(manifest.dataset_md5)}{recorded}",
         f"made by commit {_commit_link(released, plan.model.git_sha)}, run {markdown.code(plan.model.run_id)}",
         markdown.link("the version in the registry", released.model_url),
     ]
@@ -113,12 +113,6 @@ def _model(released: Released) -> str:
         return markdown.bullets(facts)
     table = markdown.table(["on its hold-out", *(label for _, label in columns)], rows, "l" + "r" * len(columns))
     return f"{table}\n\n{markdown.bullets(facts)}"
-
-
-def _recorded(plan: Plan) -> str:
-    """Where the dataset is in Git's history, if the run has said so."""
-    revision = plan.model.tags.get(RunTag.DATASET_REV, "")
-    return f" (commit {markdown.code(revision[:12])} of `{data_branch(plan.challenge)}`)" if revision else ""
 
 
 def _measures(metrics: Mapping[str, float], unit: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a release is of: one version of the model, one commit of the code, one number."""
+"""A release's plan: one version of the model, one commit of the code, one number."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from clients.github_releases import RESERVED
 from records.image_labels import Label
 from records.mlflow_names import RunTag
 
-_TAG = re.compile(r"v(?P<major>0|[1-9]\d*)\.(?P<minor>0|[1-9]\d*)\.(?P<patch>0|[1-9]\d*)")
+_TAG = re.compile(r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 
 
 @dataclass(frozen=True, order=True)
 class Number:
-    """A semantic version: https://semver.org, without pre-releases and build metadata."""
+    """A semantic version (https://semver.org) without pre-releases and build metadata."""
 
     major: int
     minor: int
@@ -26,42 +26,40 @@ class Number:
 
     @property
     def tag(self) -> str:
-        """Of Git, and of the image."""
         return f"v{self}"
 
 
 def number_of(tag: str) -> Number | None:
-    """The number that a tag such as `v1.2.3` stands for; None when it is another kind of tag."""
+    """The number of a tag such as `v1.2.3`; None for other tags."""
     found = _TAG.fullmatch(tag)
     return Number(*map(int, found.groups())) if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVersion:
-    """A version in the model registry, with what its run has left."""
+    """A version in the model registry, with its run's metrics and tags."""
 
     name: str
     version: int
     gate: str
-    """`passed`, `blocked`, `pending`; empty when nobody said."""
+    """`passed`, `blocked`, `pending`; empty when unknown."""
     git_sha: str
     run_id: str
     """Of the DAG run."""
     mlflow_run: str
     source: str
-    """The address of its bundle among MLflow's artifacts."""
+    """The address of its bundle in MLflow."""
     withdrawn: str = ""
-    """Why it is not to be chosen again: production was rolled back from it."""
+    """Why it is not chosen again: production was rolled back from it."""
     metrics: Mapping[str, float]
-    """Of the MLflow run: `rmse`, `production.rmse`, … on its own hold-out."""
+    """Of the MLflow run, as its tags: `rmse`, `production.rmse`, … on its own hold-out."""
     tags: Mapping[str, str]
-    """Of the MLflow run."""
 
     @property
     def opponent(self) -> int | None:
-        """The version that was production when this one was evaluated; None when there was none, or nobody said."""
-        told = self.tags.get(RunTag.PRODUCTION_VERSION, "")
-        return int(told) if told.isdecimal() else None
+        """The version that was production when this one was evaluated; None when there was none, or it is unknown."""
+        version = self.tags.get(RunTag.PRODUCTION_VERSION, "")
+        return int(version) if version.isdecimal() else None
 
     @property
     def dataset_md5(self) -> str:
@@ -79,7 +77,7 @@ class Plan:
     """The commit of `master` whose service is built."""
     model: ModelVersion
     withdraws: int | None
-    """Of a roll-back: the newest version there was. It and those down to the released one are not chosen again."""
+    """Of a roll-back: the newest version. It and those down to the released one are not chosen again."""
 
     @property
     def tag(self) -> str:
@@ -87,7 +85,6 @@ class Plan:
 
     @property
     def heading(self) -> str:
-        """Of the release on GitHub."""
         return f"{self.title} {self.tag}"
 
     @property
@@ -97,7 +94,7 @@ class Plan:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Of the image: what it is, whoever has built it, on whatever base."""
+        """The image's labels that do not depend on its build."""
         known = {
             Label.VERSION: str(self.number),
             Label.REVISION: self.sha,

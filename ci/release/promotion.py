@@ -1,7 +1,7 @@
-"""Make production what the newest Git tag of a challenge says: the alias in the registry of models, `latest` of images.
+"""Make production what the newest Git tag of a challenge says: the alias in the model registry, `latest` of images.
 
-Whoever promotes, promotes the newest release, not his own, and looks again afterwards: releases that end at the same
-time so come to the same.
+Each attempt promotes the newest release, which may not be its own, and looks again afterwards, so that releases that
+end at the same time agree.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ci.release.numbering import Named, newest_image
+from ci.release.numbering import Named, last_release
 from ci.release.registered import Models
 from ci.release.steps import Steps
 from clients.engine import Engine
@@ -23,7 +23,7 @@ LATEST = "latest"
 
 @dataclass(frozen=True)
 class Promotion:
-    """What production is made of, and who says what it is to be."""
+    """Where production is set. taken: the reserved and released numbers."""
 
     challenge: str
     models: Models
@@ -33,27 +33,27 @@ class Promotion:
     log: Log
 
     def promote(self, own: Named) -> Named:
-        """Promote the newest release, which is ``own`` unless a later one has come meanwhile; which one it is."""
+        """Promote the newest release, ``own`` unless a later one has come meanwhile; which one it is."""
         newest = self._newest(own)
         while True:
             if newest.number != own.number:
-                self.log.line(f"{newest.number.tag} has been released meanwhile: production is what that is")
+                self.log.line(f"{newest.number.tag} has been released meanwhile: it becomes production")
             self._alias(newest)
             self._latest(newest)
-            again = self._newest(own)
-            if again == newest:
+            newest, before = self._newest(own), newest
+            if newest == before:
                 return newest
-            newest = again
 
     def _newest(self, own: Named) -> Named:
-        found = newest_image(self.taken(), self.challenge)
+        """The newest release with a model and an image; people's own tags have none."""
+        found = last_release([each for each in self.taken() if each.image and each.model_version], self.challenge)
         return own if found is None or found.number < own.number else found
 
     def _alias(self, release: Named) -> None:
         with self.steps.step("promote") as step:
             if release.withdraws is not None:
-                told = f"rolled back to version {release.model_version} by {release.number.tag}"
-                self.models.withdraw(range(release.model_version + 1, release.withdraws + 1), told)
+                reason = f"rolled back to version {release.model_version} by {release.number.tag}"
+                self.models.withdraw(range(release.model_version + 1, release.withdraws + 1), reason)
             found = self.models.production() == release.model_version
             self.models.promote(release.model_version)
             self.models.tag(release.model_version, VersionTag.RELEASED, release.number.tag)
@@ -70,8 +70,8 @@ class Promotion:
                 step.leave_out(f"{name} stays what it was, the release is {release.image} ({refusal})")
                 return
             if pushed != digest:
-                told = f"{name}: expected {digest}, which is {release.number.tag}; the registry has {pushed}"
-                raise NotReleased(f"{told}. Find out who pushes there, and run the release again.")
+                found_there = f"expected {digest}, which is {release.number.tag}; the registry has {pushed}"
+                raise NotReleased(f"{name}: {found_there}. Find out who pushes there, and run the release again.")
             step.done(f"{name} is {release.number.tag}", found=found)
 
     def _push_as(self, name: str, image: str) -> str:

@@ -6,15 +6,14 @@ statement is not signed: it says what this release knows of itself.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ci.release.context import REQUIREMENTS
 from clients.settings import workflow_url
+from forecasting.models.manifest import MANIFEST, sha256
 from records.image_labels import Label
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 DESCRIPTION = "docs/reference/image.md"
-"""What describes our builds, in the repository."""
 
 
 def statement(
@@ -35,16 +33,15 @@ def statement(
     labels: Mapping[str, str],
     source_url: str,
     environment: Mapping[str, str],
-    finished: datetime | None = None,
 ) -> bytes:
     """The statement as JSON.
 
-    image: `repository@sha256:…`, as the registry has it, and its labels, which tell the base that it was built on;
-    environment: of the workflow's run; finished: when the build had ended, if that is known.
+    image: `repository@sha256:…`, as the registry has it, and its labels, which name its base; environment: of the
+    workflow's run.
     """
     repository, _, digest = image.partition("@")
     build_type = f"{source_url}/blob/{plan.sha}/{DESCRIPTION}"
-    run = workflow_url(environment)
+    run, attempt = workflow_url(environment), environment.get("GITHUB_RUN_ATTEMPT") or 1
     predicate = {
         "buildDefinition": {
             "buildType": build_type,
@@ -60,40 +57,35 @@ def statement(
         },
         "runDetails": {
             "builder": {"id": _builder(environment) or f"{build_type}#by-hand"},
-            "metadata": {
-                **({"invocationId": f"{run}/attempts/{environment.get('GITHUB_RUN_ATTEMPT') or 1}"} if run else {}),
-                **({"finishedOn": f"{finished.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"} if finished else {}),
-            },
+            "metadata": {"invocationId": f"{run}/attempts/{attempt}"} if run else {},
         },
     }
-    told = {
+    written = {
         "_type": STATEMENT,
         "subject": [{"name": repository, "digest": _digest(digest)}],
         "predicateType": PREDICATE,
         "predicate": predicate,
     }
-    return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n"
 
 
 def _dependencies(plan: Plan, context: Context, labels: Mapping[str, str], source_url: str) -> list[dict[str, Any]]:
     """What went in, each as a resource descriptor of in-toto."""
     model = plan.model
-    base = labels.get(Label.BASE_NAME, "")
     base_digest = labels.get(Label.BASE_DIGEST, "")
-    requirements = context.files[REQUIREMENTS]
     found: list[dict[str, Any]] = [
         {"name": "source", "uri": f"git+{source_url}@{plan.sha}", "digest": {"gitCommit": plan.sha}},
-        {"name": REQUIREMENTS, "digest": {"sha256": hashlib.sha256(requirements).hexdigest()}},
+        {"name": REQUIREMENTS, "digest": {"sha256": sha256(context.files[REQUIREMENTS])}},
         {
             "name": "base",
-            "uri": f"docker-image://{base}",
+            "uri": f"docker-image://{labels.get(Label.BASE_NAME, '')}",
             **({"digest": _digest(base_digest)} if base_digest else {}),
             "annotations": {"imageId": labels.get(Label.BASE_ID, "")},
         },
         {
             "name": "model",
             "uri": f"models:/{model.name}/{model.version}",
-            "digest": {"sha256": hashlib.sha256(context.bundle_files["manifest.json"]).hexdigest()},
+            "digest": {"sha256": sha256(context.bundle_files[MANIFEST])},
             "annotations": {"mlflowRun": model.mlflow_run, "dagRun": model.run_id},
         },
     ]
@@ -103,12 +95,12 @@ def _dependencies(plan: Plan, context: Context, labels: Mapping[str, str], sourc
     if model.dataset_md5:  # of a file of DVC's, or with `.dir` of its listing of a directory
         found.append({"name": "dataset", "digest": {"md5": model.dataset_md5.removesuffix(".dir")}})
     for name, content in sorted(context.bundle_files.items()):
-        found.append({"name": f"bundle/{name}", "digest": {"sha256": hashlib.sha256(content).hexdigest()}})
+        found.append({"name": f"bundle/{name}", "digest": {"sha256": sha256(content)}})
     return found
 
 
 def _builder(environment: Mapping[str, str]) -> str:
-    """The workflow's file at the commit that it runs from; empty elsewhere."""
+    """The workflow's file at the commit that it runs from; the run's page without one; empty elsewhere."""
     server, workflow = environment.get("GITHUB_SERVER_URL", ""), environment.get("GITHUB_WORKFLOW_REF", "")
     return f"{server}/{workflow}" if server and workflow else workflow_url(environment)
 

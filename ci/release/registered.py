@@ -1,6 +1,6 @@
-"""The model registry as a release asks it: the versions and what their runs left, a bundle, the alias `production`.
+"""The model registry as a release uses it: versions with their metrics and tags, a bundle, the alias `production`.
 
-Works against MLflow 2.7 servers (DagsHub) as against the newest.
+It works with MLflow servers from 2.7 (DagsHub) on.
 """
 
 from __future__ import annotations
@@ -33,35 +33,32 @@ class Models:
 
     @property
     def tracking(self) -> Tracking:
-        """For one question, or a few: a release is long, and MLflow may be away at any part of it."""
+        """With new patience for each call: a release is long, and MLflow may be away at any part of it."""
         return self.server.patient_again()
 
     def production(self) -> int | None:
-        """The version behind the alias `production`; None when there is none yet, nor a model. Raises as `ask` does."""
+        """The version behind the alias `production`; None when there is none yet. Raises as `ask` does."""
         version = self.tracking.production(self.challenge)
         return int(version) if version else None
 
     def versions(self) -> tuple[ModelVersion, ...]:
         """All of them, newest first. A version whose run is gone has no metrics, and so cannot be compared."""
-        filtered = f"name = '{self.challenge}'"
-        found = self.tracking.ask(
-            "search the versions", lambda: list(self.tracking.client.search_model_versions(filtered))
-        )
-        found.sort(key=lambda one: int(one.version), reverse=True)
-        return tuple(map(self._version, found))
+        search = partial(self.tracking.client.search_model_versions, f"name = '{self.challenge}'")
+        found = self.tracking.ask("search the versions", lambda: list(search()))
+        return tuple(map(self._version, sorted(found, key=lambda one: int(one.version), reverse=True)))
 
     def fetch(self, version: ModelVersion, directory: Path) -> Manifest:
-        """Bring the bundle of a version into a directory, where it lies already or not, and check every file of it.
+        """Bring the bundle of a version into a directory, which may have it already, and check every file of it.
 
-        Raises NotReleased when it is damaged or another model's, ConfigurationError when a file of it is gone, and as
-        `ask` does.
+        Raises NotReleased when it is damaged or another model's, ConfigurationError when a file is gone, and as `ask`
+        does.
         """
-        told = f"version {version.version} of {self.challenge}"
+        subject = f"the bundle of version {version.version} of {self.challenge}"
         try:
             encoded = self._fetched(version, MANIFEST)
             manifest = decoded_manifest(encoded)
         except BundleError as error:
-            raise NotReleased(f"the bundle of {told} cannot be released: {error}") from error
+            raise NotReleased(f"{subject} cannot be released: {error}") from error
         for what, expected, found in (
             ("challenge", self.challenge, manifest.challenge),
             ("MLflow run", version.mlflow_run, manifest.mlflow_run),
@@ -69,15 +66,15 @@ class Models:
             ("dataset", version.dataset_md5 or manifest.dataset_md5, manifest.dataset_md5),
         ):
             if expected != found:
-                raise NotReleased(f"the bundle of {told}: {what}: expected {expected}; its manifest has {found}")
-        directory.mkdir(parents=True, exist_ok=True)
+                raise NotReleased(f"{subject}: {what}: expected {expected}; its manifest has {found}")
         for name, digest in manifest.checksums.items():
-            if name == MANIFEST:
+            path = directory / name
+            if name == MANIFEST or _is_whole(path, digest):
                 continue
-            content = self._artifact(version, name, directory, digest)
+            content = self._fetched(version, name)
             if sha256(content) != digest:
-                raise NotReleased(f"the bundle of {told}: {name}: expected SHA-256 {digest}; found {sha256(content)}")
-            write_whole(directory / name, content)
+                raise NotReleased(f"{subject}: {name}: expected SHA-256 {digest}; found {sha256(content)}")
+            write_whole(path, content)
         write_whole(directory / MANIFEST, encoded)
         for path in directory.iterdir():
             if path.name not in manifest.checksums:
@@ -85,7 +82,7 @@ class Models:
         return manifest
 
     def promote(self, version: int) -> None:
-        """Point the alias `production` at a version; it is chosen again from now on, should it have been withdrawn."""
+        """Point the alias `production` at a version, and take back its withdrawal."""
         client = self.tracking.client
         if self.production() == version:
             return
@@ -100,13 +97,13 @@ class Models:
         )
 
     def withdraw(self, versions: Container[int], reason: str) -> None:
-        """Tag those that passed the gate, so that no release chooses them by itself."""
+        """Tag those that passed the gate, so that a release chooses them on request alone."""
         for version in self.versions():
             if version.version in versions and version.gate == GateTag.PASSED and not version.withdrawn:
                 self.tag(version.version, VersionTag.WITHDRAWN, reason)
 
     def tag(self, version: int, key: str, value: str) -> None:
-        """Set a tag of a version, unless it says so already."""
+        """Set a tag of a version, unless it has that value."""
         if self._registered(version).tags.get(key) != value:
             self.tracking.ask(
                 f"tag version {version} of {self.challenge}",
@@ -114,7 +111,6 @@ class Models:
             )
 
     def link(self, version: int) -> str:
-        """The version's page."""
         return f"{self.tracking.uri}/#/models/{self.challenge}/versions/{version}"
 
     def _registered(self, version: int) -> Registered:
@@ -126,7 +122,7 @@ class Models:
     def _version(self, found: Registered) -> ModelVersion:
         metrics: dict[str, float] = {}
         tags: dict[str, str] = {}
-        # Only what can be released, or be a link to it, is looked at: a registry grows old.
+        # Only of versions that can be released, or be a link to one: a registry grows large.
         if found.run_id and found.tags.get(VersionTag.GATE) == GateTag.PASSED:
             metrics, tags = self._run(str(found.run_id))
         return ModelVersion(
@@ -156,13 +152,6 @@ class Models:
 
         return self.tracking.ask(f"read the run {identity}", read)
 
-    def _artifact(self, version: ModelVersion, name: str, directory: Path, digest: str) -> bytes:
-        """From the directory, if it is there whole, else from MLflow."""
-        path = directory / name
-        if path.is_file() and sha256(content := path.read_bytes()) == digest:
-            return content
-        return self._fetched(version, name)
-
     def _fetched(self, version: ModelVersion, name: str) -> bytes:
         try:
             return self.tracking.artifact(version.source, name)
@@ -170,6 +159,10 @@ class Models:
             raise artifacts_gone(self.challenge, str(version.version), f"{version.source}/{name}") from error
 
 
+def _is_whole(path: Path, digest: str) -> bool:
+    return path.is_file() and not path.is_symlink() and sha256(path.read_bytes()) == digest
+
+
 def open_models(settings: MlflowSettings, challenge: str, *, patience_seconds: float) -> Models:
-    """Nothing is asked of MLflow yet. Raises ConfigurationError."""
+    """Without a request to MLflow yet. Raises ConfigurationError."""
     return Models(connect(settings, patience_seconds), challenge)

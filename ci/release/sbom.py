@@ -1,7 +1,7 @@
 """What is in an image, as an SPDX 2.3 document: https://spdx.github.io/spdx-spec/v2.3/.
 
-Read from the image itself, without running it: the distributions that the build recorded, the Debian packages of the
-base, the bundle's files. The same image gives the same bytes. SPDX's library is slow to import, and so is this module.
+It reads the image without running it: the distributions that the build recorded, the Debian packages of the base, the
+bundle's files. The same image gives the same bytes. SPDX's library is slow to import, and so is this module.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import io
 import re
 import tarfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.message import Message
 from email.parser import HeaderParser
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
@@ -33,18 +34,25 @@ from spdx_tools.spdx.model.spdx_no_assertion import SpdxNoAssertion
 from spdx_tools.spdx.spdx_element_utils import calculate_package_verification_code
 from spdx_tools.spdx.writer.json.json_writer import write_document_to_stream
 
-from clients.engine_faults import ENGINE_ERRORS, engine_fault
+from clients.engine_faults import faults
 from clients.errors import NotReleased
 from records.image_labels import Label
 
 if TYPE_CHECKING:
     import docker
-    from docker.models.containers import Container
+
+Files = Callable[[str], dict[str, bytes]]
+"""By name, the plain files in a directory of the image, or the one file; empty when there is none."""
+Allowed = Mapping[tuple[str, str], frozenset[str]]
+"""By a distribution's name and version, the SHA-256 of the files that the requirements allow."""
+
 WHEELS = "/app/packages.json"
 PACKAGES = "/app/packages"
 DPKG_STATUS = "/var/lib/dpkg/status"
 OS_RELEASE = "/usr/lib/os-release"
 ROOT = "SPDXRef-Image"
+_unopened = partial(Package, download_location=SpdxNoAssertion(), files_analyzed=False)
+"""A package whose files the document does not list."""
 _PINNED = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:(?P<sha256>[0-9a-f]{64})")
 _CLASSIFIED = {
@@ -54,11 +62,11 @@ _CLASSIFIED = {
     "MIT License": "MIT",
     "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
 }
-"""The classifiers, and other ways to put it, that mean one licence; that of BSD does not."""
+"""The classifiers and names that mean one licence; that of BSD does not."""
 
 
 class Wheel(msgspec.Struct, frozen=True):
-    """A distribution as `scripts/image_tree.py` records it in the image."""
+    """A distribution, as `scripts/image_tree.py` records it in the image."""
 
     name: str
     version: str
@@ -70,23 +78,21 @@ def sbom(client: docker.DockerClient, image: str, requirements: bytes, *, refere
     """The document of an image that the engine has, as JSON.
 
     image: `repository@sha256:…`; requirements: the pinned requirements of the commit that it was built from; reference:
-    what the engine knows the image by, if that is something else.
-    Raises NotReleased when a distribution is not the one that the requirements name; what an error of the engine
-    means is in `engine_faults`.
+    the engine's name for the image, if it differs.
+    Raises NotReleased when a distribution is not the one that the requirements name; for errors of the engine see
+    `engine_faults`.
     """
-    try:
+    with faults(f"looking into {image}"):
         attributes = client.images.get(reference or image).attrs
         with _files_of(client, reference or image) as files:
             document = _document(image, attributes["Config"], files, pinned(requirements))
-    except ENGINE_ERRORS as error:
-        raise engine_fault(error, f"looking into {image}") from error
     written = io.StringIO()
     write_document_to_stream(document, written, drop_duplicates=False)
     return f"{written.getvalue()}\n".encode()
 
 
-def pinned(requirements: bytes) -> dict[tuple[str, str], frozenset[str]]:
-    """The SHA-256 of the files of each distribution that hash-checked requirements allow, by its name and version."""
+def pinned(requirements: bytes) -> Allowed:
+    """What hash-checked requirements allow."""
     found = {}
     for entry in re.sub(r"\\\n", " ", requirements.decode("utf-8")).splitlines():
         if match := _PINNED.match(entry):
@@ -100,32 +106,21 @@ def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-class _Files:
-    """The files of a container that is not running."""
+@contextmanager
+def _files_of(client: docker.DockerClient, image: str) -> Iterator[Files]:
+    container = client.containers.create(image, network_disabled=True)
 
-    def __init__(self, container: Container) -> None:
-        self._container = container
-
-    def directory(self, path: str) -> dict[str, bytes]:
-        """By name, the plain files in a directory, or the one file; empty when there is none."""
+    def files(path: str) -> dict[str, bytes]:
         try:
-            chunks, _ = self._container.get_archive(path)
+            chunks, _ = container.get_archive(path)
         except NotFound:
             return {}
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
             entries = [(entry.name, archive.extractfile(entry)) for entry in archive if entry.isreg()]
             return {name.rpartition("/")[2]: content.read() for name, content in entries if content is not None}
 
-    def file(self, path: str) -> bytes:
-        """Empty when there is none."""
-        return self.directory(path).get(path.rpartition("/")[2], b"")
-
-
-@contextmanager
-def _files_of(client: docker.DockerClient, image: str) -> Iterator[_Files]:
-    container = client.containers.create(image, network_disabled=True)
     try:
-        yield _Files(container)
+        yield files
     finally:
         try:
             container.remove(force=True)
@@ -134,15 +129,15 @@ def _files_of(client: docker.DockerClient, image: str) -> Iterator[_Files]:
                 raise
 
 
-def _document(
-    image: str,
-    settings: Mapping[str, object],
-    files: _Files,
-    allowed: Mapping[tuple[str, str], frozenset[str]],
-) -> Document:
-    labels: dict[str, str] = dict(settings.get("Labels") or {})  # type: ignore[call-overload]
-    variables: list[str] = list(settings.get("Env") or [])  # type: ignore[call-overload]
-    bundled = [_file(name, content) for name, content in sorted(files.directory(labels[Label.BUNDLE]).items())]
+def _text(files: Files, path: str) -> str:
+    """A file's content; empty when there is none."""
+    return files(path).get(path.rpartition("/")[2], b"").decode("utf-8", errors="replace")
+
+
+def _document(image: str, settings: Mapping[str, Any], files: Files, allowed: Allowed) -> Document:
+    labels: dict[str, str] = settings.get("Labels") or {}
+    variables: list[str] = settings.get("Env") or []
+    bundled = [_file(name, content) for name, content in sorted(files(labels[Label.BUNDLE]).items())]
     bundle = _bundle(labels, bundled)
     packages = [*_distributions(files, allowed), *_debian(files), *_interpreter(variables)]
     relationships = [
@@ -150,15 +145,14 @@ def _document(
         *(Relationship(ROOT, RelationshipType.CONTAINS, each.spdx_id) for each in (bundle, *packages)),
         *(Relationship(bundle.spdx_id, RelationshipType.CONTAINS, each.spdx_id) for each in bundled),
     ]
+    created = datetime.fromisoformat(labels[Label.CREATED].replace("Z", "+00:00")).astimezone(UTC)
     creation = CreationInfo(
         spdx_version="SPDX-2.3",
         spdx_id="SPDXRef-DOCUMENT",
         name=image,
         document_namespace=f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'docker-image://{image}')}",
         creators=[Actor(ActorType.TOOL, "rps-release")],
-        created=datetime.fromisoformat(labels[Label.CREATED].replace("Z", "+00:00"))
-        .astimezone(UTC)
-        .replace(tzinfo=None),
+        created=created.replace(tzinfo=None),
     )
     return Document(creation, [_image(image, labels), bundle, *packages], bundled, relationships=relationships)
 
@@ -166,12 +160,10 @@ def _document(
 def _image(image: str, labels: Mapping[str, str]) -> Package:
     repository, _, digest = image.partition("@")
     name = repository.rpartition("/")[2]
-    return Package(
+    return _unopened(
         ROOT,
         repository,
-        SpdxNoAssertion(),
         version=labels.get(Label.VERSION),
-        files_analyzed=False,
         checksums=_sha256(digest.removeprefix("sha256:")),
         license_declared=_license(labels.get(Label.LICENSES, "")),
         external_references=[_purl(f"pkg:oci/{name}@{quote(digest, safe='')}?repository_url={repository}")],
@@ -200,24 +192,20 @@ def _file(name: str, content: bytes) -> File:
     return File(f"./bundle/{name}", _id("File", name), checksums)
 
 
-def _distributions(files: _Files, allowed: Mapping[tuple[str, str], frozenset[str]]) -> Iterator[Package]:
-    for wheel in msgspec.json.decode(files.file(WHEELS), type=list[Wheel]):
+def _distributions(files: Files, allowed: Allowed) -> Iterator[Package]:
+    for wheel in msgspec.json.decode(_text(files, WHEELS), type=list[Wheel]):
         name = normalised(wheel.name)
         if wheel.sha256 not in allowed.get((name, wheel.version), frozenset()):
-            told = f"{wheel.wheel} (SHA-256 {wheel.sha256})"
-            raise NotReleased(f"the image holds {told}, which the requirements of its commit do not name")
+            found = f"{wheel.wheel} (SHA-256 {wheel.sha256})"
+            raise NotReleased(f"the image holds {found}, which the requirements of its commit do not name")
         directory = "-".join(wheel.wheel.split("-")[:2])
-        metadata = HeaderParser().parsestr(
-            files.file(f"{PACKAGES}/{directory}.dist-info/METADATA").decode("utf-8", errors="replace")
-        )
+        metadata = HeaderParser().parsestr(_text(files, f"{PACKAGES}/{directory}.dist-info/METADATA"))
         declared, comment = _declared(metadata)
-        yield Package(
+        yield _unopened(
             _id("Python", name),
             wheel.name,
-            SpdxNoAssertion(),
             version=wheel.version,
             file_name=wheel.wheel,
-            files_analyzed=False,
             checksums=_sha256(wheel.sha256),
             license_declared=_license(declared),
             license_comment=comment or None,
@@ -227,63 +215,45 @@ def _distributions(files: _Files, allowed: Mapping[tuple[str, str], frozenset[st
 
 
 def _declared(metadata: Message) -> tuple[str, str]:
-    """The licence that a distribution declares, and, where that is no SPDX expression, what it says instead."""
-    expression = metadata.get("License-Expression", "")
-    if expression:
+    """The licence that a distribution declares as an SPDX expression, or else its own wording."""
+    if expression := metadata.get("License-Expression", ""):
         return expression, ""
     classifiers = [each for each in metadata.get_all("Classifier", []) if each.startswith("License :: ")]
     known = {_CLASSIFIED[each] for each in classifiers if each in _CLASSIFIED}
     text = metadata.get("License", "").strip().partition("\n")[0]
-    if _license(_CLASSIFIED.get(text, text)) is not None:
-        return _CLASSIFIED.get(text, text), ""
+    if _license(expression := _CLASSIFIED.get(text, text)) is not None:
+        return expression, ""
     if len(known) == len(classifiers) == 1:
         return known.pop(), ""
     return "", "; ".join(filter(None, [text, *classifiers]))
 
 
-def _debian(files: _Files) -> Iterator[Package]:
-    """The packages that dpkg has; none on a base without it."""
-    release = dict(line.split("=", 1) for line in files.file(OS_RELEASE).decode("utf-8").splitlines() if "=" in line)
+def _debian(files: Files) -> Iterator[Package]:
+    """The packages of dpkg; none on a base without it."""
+    release = dict(line.split("=", 1) for line in _text(files, OS_RELEASE).splitlines() if "=" in line)
     system = {key: value.strip('"') for key, value in release.items()}
     distribution = f"{system.get('ID', 'debian')}-{system.get('VERSION_ID', '')}".rstrip("-")
-    for entry in _stanzas(files.file(DPKG_STATUS).decode("utf-8", errors="replace")):
+    for stanza in sorted(filter(str.strip, _text(files, DPKG_STATUS).split("\n\n"))):
+        entry = HeaderParser().parsestr(stanza)
         if not entry.get("Status", "").endswith(" installed"):
             continue
         name, version, architecture = entry["Package"], entry["Version"], entry.get("Architecture", "")
         purl = f"pkg:deb/{system.get('ID', 'debian')}/{quote(name)}@{quote(version, safe='')}"
-        yield Package(
-            _id("Debian", f"{name}-{architecture}"),
-            name,
-            SpdxNoAssertion(),
-            version=version,
-            files_analyzed=False,
-            external_references=[_purl(f"{purl}?arch={architecture}&distro={distribution}")],
-        )
-
-
-def _stanzas(status: str) -> Iterator[Message]:
-    for stanza in sorted(filter(str.strip, status.split("\n\n"))):
-        yield HeaderParser().parsestr(stanza)
+        references = [_purl(f"{purl}?arch={architecture}&distro={distribution}")]
+        yield _unopened(_id("Debian", f"{name}-{architecture}"), name, version=version, external_references=references)
 
 
 def _interpreter(variables: Iterable[str]) -> Iterator[Package]:
-    """The interpreter of an official Python image, which is no package of Debian's."""
+    """The interpreter of an official Python image, which dpkg does not know."""
     for variable in variables:
         name, _, version = variable.partition("=")
         if name == "PYTHON_VERSION" and version:
-            purl = _purl(f"pkg:generic/python@{version}")
-            yield Package(
-                "SPDXRef-Interpreter",
-                "python",
-                SpdxNoAssertion(),
-                version=version,
-                files_analyzed=False,
-                external_references=[purl],
-            )
+            references = [_purl(f"pkg:generic/python@{version}")]
+            yield _unopened("SPDXRef-Interpreter", "python", version=version, external_references=references)
 
 
 def _license(expression: str) -> LicenseExpression | None:
-    """A licence expression that SPDX knows, as its library has it; else None."""
+    """A licence expression, parsed; None when SPDX does not know it."""
     try:
         return spdx_licensing.parse(expression, validate=True) if expression else None
     except ExpressionError:

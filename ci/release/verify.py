@@ -1,6 +1,6 @@
 """`python -m ci verify IMAGE`: whether an image starts, is what it says it is, and forecasts as it should.
 
-The release calls it before it promotes what it has pushed; by hand or on a schedule it tells whether an image works.
+The release calls it before it promotes what it has pushed; people run it by hand or on a schedule.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -25,38 +26,30 @@ from forecasting.models.bundle import TOLERANCE
 from forecasting.models.manifest import MANIFEST, BundleError, Example, Forecast, Manifest, decoded_manifest
 from records.image_labels import Label
 
-DEADLINE_SECONDS = 60.0
 _READ_ONLY = os.strerror(errno.EROFS)
 _ENDS = {"value": "", "lower": "_lower", "upper": "_upper"}
-"""Of a forecast's numbers, the ends of their names in the protocol of MLflow."""
+"""By a forecast's number, the suffix of its name in MLflow's protocol."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at, and what was found."""
+    """What was checked, and what was found."""
 
     name: str
     found: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Verification:
     """An image that passed."""
 
     image: str
-    image_id: str
-    digest: str
-    """Under which the registry gave it; empty when it was not pulled."""
-    challenge: str
-    model_version: str
     seconds_to_healthy: float
-    """From the container's start until it was healthy."""
-    seconds_to_stop: float
+    """From the container's start."""
     checks: tuple[Check, ...]
 
     @property
     def report(self) -> str:
-        """As Markdown."""
         rows = [(each.name, markdown.text(each.found)) for each in self.checks]
         title = f"## The image works: {markdown.code(self.image)}"
         return "\n\n".join([title, markdown.table(("check", "found"), rows, "ll")])
@@ -69,13 +62,12 @@ def verify(
     pull: bool = True,
     expected: Mapping[str, str] | None = None,
     expected_digest: str = "",
-    deadline_seconds: float = DEADLINE_SECONDS,
+    deadline_seconds: float = 60.0,
     note: Callable[[Check], None] = lambda _check: None,
 ) -> Verification:
     """Pull an image, run it as on a minimal host, and compare what it does with what it says of itself.
 
-    pull: False takes the image that the engine has; expected: labels that it must have; note: told each check that is
-    passed.
+    pull: False takes the engine's image; expected: labels that it must have; note: gets each check that passes.
     Raises NotReleased when the image is at fault, PassingFault when engine or registry are, ConfigurationError when
     there is no such image or the login is refused. Its container is gone afterwards in each case.
     """
@@ -94,32 +86,21 @@ def verify(
         passed("health", f"healthy {healthy:.1f} s after its start, as GET /health and its HEALTHCHECK say")
         passed("confinement", _confinement(container))
         manifest = _manifest(container, bundle)
-        health = container.get("/health")
-        check_identity(image.labels, health, manifest)
-        version = image.labels[Label.MODEL_VERSION]
-        passed(
-            "identity",
-            f"{manifest.challenge}, model {version} of commit {manifest.git_sha[:12]}, dataset {manifest.dataset_md5}",
-        )
+        check_identity(image.labels, container.request("GET", "/health"), manifest)
+        model = f"model {image.labels[Label.MODEL_VERSION]} of commit {manifest.git_sha[:12]}"
+        passed("identity", f"{manifest.challenge}, {model}, dataset {manifest.dataset_md5}")
         passed("worked example", _check_example(container, manifest))
-        stopped = container.stop()
-        passed("stop", f"exit code 0 {stopped:.1f} s after SIGTERM")
-    return Verification(
-        image=reference,
-        image_id=image.id,
-        digest=image.digest,
-        challenge=manifest.challenge,
-        model_version=version,
-        seconds_to_healthy=healthy,
-        seconds_to_stop=stopped,
-        checks=tuple(checks),
-    )
+        passed("stop", f"exit code 0 {container.stop():.1f} s after SIGTERM")
+    return Verification(reference, healthy, tuple(checks))
 
 
 def verify_command(options: argparse.Namespace, log: Log) -> int:
     """`python -m ci verify`: options has image, deadline_seconds, pull, expect_digest. 0, or raises RpsError."""
-    with cancelled_by_signals("its container is removed; run it again") as signals:
-        engine = Engine.connect(os.environ, credentials_for(options.image, os.environ), log)
+    login = credentials_for(options.image, os.environ)
+    with (
+        cancelled_by_signals("its container is removed; run it again") as signals,
+        closing(Engine.connect(os.environ, login, log)) as engine,
+    ):
         try:
             found = verify(
                 engine,
@@ -134,18 +115,13 @@ def verify_command(options: argparse.Namespace, log: Log) -> int:
             title = "The image does not work" if isinstance(error, NotReleased) else "The image could not be verified"
             summarise(f"## {title}: {markdown.code(options.image)}\n\n{markdown.fence(str(error).splitlines())}")
             raise
-        finally:
-            engine.close()
     summarise(found.report)
     log.line(f"{options.image} works")
     return 0
 
 
 def credentials_for(image: str, environment: Mapping[str, str]) -> Credentials:
-    """The login of the environment, for an image of the registry that is ours; empty for one of another.
-
-    Whoever names the image must not be sent a login that is not his.
-    """
+    """The environment's login for an image in our registry; empty for an image in another, which must not get it."""
     ours = environment.get("RPS_IMAGE", "")
     if ours and registry_of(ours) != registry_of(image):
         return Credentials("", "")
@@ -154,14 +130,13 @@ def credentials_for(image: str, environment: Mapping[str, str]) -> Credentials:
 
 def _image(engine: Engine, reference: str, *, pull: bool, expected_digest: str) -> Image:
     if expected_digest and not pull:
-        raise ConfigurationError("--expect-digest: only the registry tells a digest; leave --no-pull out")
+        raise ConfigurationError("--expect-digest: only the registry gives a digest; leave --no-pull out")
     image = engine.pull(reference) if pull else engine.image(reference)
     if image is None:
         raise ConfigurationError(f"{reference}: the container engine at {engine.address} has no such image; pull it")
     if expected_digest and image.digest != expected_digest:
-        raise NotReleased(
-            f"{reference}: expected {expected_digest}; the registry gave {image.digest}. Find out who replaced it."
-        )
+        found = f"the registry gave {image.digest}. Find out who replaced it."
+        raise NotReleased(f"{reference}: expected {expected_digest}; {found}")
     return image
 
 
@@ -169,15 +144,13 @@ def _bundle_path(reference: str, image: Image) -> PurePosixPath:
     path = PurePosixPath(image.labels.get(Label.BUNDLE, ""))
     if not path.is_absolute():
         known = ", ".join(sorted(image.labels)) or "none"
-        raise NotReleased(
-            f"{reference} is no image of this system: expected the label {Label.BUNDLE}, the path of the model bundle "
-            f"in it; found the labels: {known}"
-        )
+        expected = f"expected the label {Label.BUNDLE}, the path of the model bundle in it"
+        raise NotReleased(f"{reference} is not an image of this system: {expected}; found the labels: {known}")
     return path
 
 
 def _check_labels(labels: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    """Raises NotReleased with every label that is another."""
+    """Raises NotReleased with every label that differs."""
     wrong = [
         f"{label}: expected {value or 'nothing'}; found {labels.get(label, 'no such label')}"
         for label, value in expected.items()
@@ -192,9 +165,8 @@ def _confinement(container: Running) -> str:
     if user == 0:
         raise NotReleased("the image runs as root: give its Dockerfile a USER that is a number above 0")
     if refused != _READ_ONLY:
-        raise NotReleased(
-            f"a write to / in the container: expected {_READ_ONLY!r}; found {refused or 'that it was made'!r}"
-        )
+        found = repr(refused or "that it was made")
+        raise NotReleased(f"a write to / in the container: expected {_READ_ONLY!r}; found {found}")
     if capabilities:
         raise NotReleased(f"the container's process: expected no capabilities; found {capabilities:#x}")
     return f"user {user}, nothing can be written to /, no capabilities"
@@ -208,7 +180,7 @@ def _manifest(container: Running, bundle: PurePosixPath) -> Manifest:
 
 
 def check_identity(labels: Mapping[str, str], health: Any, manifest: Manifest) -> None:  # noqa: ANN401
-    """Whether labels, `/health` and manifest speak of the same. Raises NotReleased with every difference."""
+    """Raises NotReleased with every difference between labels, `/health` and manifest."""
     said: Mapping[str, Any] = health if isinstance(health, dict) else {}
     differences = []
     for label, field, of_manifest in (
@@ -233,17 +205,17 @@ def _check_example(container: Running, manifest: Manifest) -> str:
     """Send the worked example over two protocols, and compare every number. Raises NotReleased."""
     forecasts = manifest.example.forecasts
     window = _window(manifest.example, manifest.features.variables)
-    answer = container.post("/v1/forecast?features=true", window)
+    answer = container.request("POST", "/v1/forecast?features=true", window)
     try:
-        told, features = answer["forecasts"], answer["features"]
-        times = [(each["horizon"], each["ds"]) for each in told]
-        numbers = [[each[name] for name in _ENDS] for each in told]
+        found, features = answer["forecasts"], answer["features"]
+        times = [(each["horizon"], each["ds"]) for each in found]
+        numbers = [[each[name] for name in _ENDS] for each in found]
     except (KeyError, TypeError) as error:
         raise NotReleased(f"POST /v1/forecast: expected forecasts and features; found {words(str(answer))}") from error
     if times != (expected := [(each.horizon, f"{each.ds:%Y-%m-%dT%H:%M:%SZ}") for each in forecasts]):
         raise NotReleased(f"the worked example comes out wrong: POST /v1/forecast: expected {expected}; found {times}")
     off = _off("POST /v1/forecast", forecasts, numbers)
-    answer = container.post("/invocations", {"dataframe_records": [features]})
+    answer = container.request("POST", "/invocations", {"dataframe_records": [features]})
     try:
         row = answer["predictions"][0]
         numbers = [[row[f"h{each.horizon}{end}"] for end in _ENDS.values()] for each in forecasts]
@@ -263,16 +235,14 @@ def _window(example: Example, variables: Sequence[str]) -> dict[str, Any]:
 
 
 def _off(route: str, forecasts: Sequence[Forecast], numbers: Sequence[Sequence[object]]) -> float:
-    """How far the worst number is off. Raises NotReleased when it is more than 1e-9, absolutely and relatively."""
+    """The largest error of a number. Raises NotReleased when it is more than 1e-9, absolutely and relatively."""
     worst = 0.0
     for forecast, found in zip(forecasts, numbers, strict=True):
         for name, number in zip(_ENDS, found, strict=True):
             expected = float(getattr(forecast, name))
             off = abs(number - expected) if isinstance(number, int | float) else math.nan
             if not off <= TOLERANCE + TOLERANCE * abs(expected):
-                where = f"{route}, the {name} {forecast.horizon} steps ahead"
-                raise NotReleased(
-                    f"the worked example comes out wrong: {where}: expected {expected!r}; found {number!r}"
-                )
+                where = f"the worked example comes out wrong: {route}, the {name} {forecast.horizon} steps ahead"
+                raise NotReleased(f"{where}: expected {expected!r}; found {number!r}")
             worst = max(worst, off)
     return worst

@@ -52,7 +52,7 @@ def test_a_pull_request_is_told_as_it_is_now(github: GitHub, github_double: Doub
     assert (opened.title, opened.state, opened.merged) == ("Better `model` $(now)", "open", False)
     assert (opened.head_ref, opened.base_ref, opened.head_repository) == ("dev", "test", github_double.name)
     assert opened.base_sha == github_double.head("master")
-    assert (moved.head_sha, moved.url) == (pushed, f"{github_double.url}/{github_double.name}/pull/{number}")
+    assert moved.head_sha == pushed
     assert (merged.state, merged.merged) == ("closed", True)
 
 

@@ -136,7 +136,8 @@ def test_the_services_own_image_passes(
     told: list[str] = []
     found = verify(engine, service_image, pull=False, note=lambda check: told.append(check.name))
     assert told == ["image", "health", "confinement", "identity", "worked example", "stop"]
-    assert (found.challenge, found.model_version) == (manifest.challenge, MODEL_VERSION)
+    identity = next(check.found for check in found.checks if check.name == "identity")
+    assert identity.startswith(f"{manifest.challenge}, model {MODEL_VERSION} of commit")
     assert found.seconds_to_healthy > 0
     assert "user 10001, nothing can be written to /, no capabilities" in found.report
     assert "horizons 4, 5, 6 by POST /v1/forecast and /invocations" in found.report
@@ -271,7 +272,7 @@ def test_an_image_that_cannot_be_started(engine: Engine, small: Small) -> None:
 
 def test_an_image_of_something_else(engine: Engine, images: Images) -> None:
     name = images.build({"/one": random_bytes(0.01)}, base="scratch")
-    refused(engine, name, f"{name} is no image of this system: expected the label io.rps.bundle")
+    refused(engine, name, f"{name} is not an image of this system: expected the label io.rps.bundle")
 
 
 def test_an_image_without_its_bundle(engine: Engine, small: Small) -> None:

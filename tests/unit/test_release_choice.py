@@ -130,7 +130,7 @@ def test_what_was_rolled_back_from_is_not_chosen_by_itself_but_can_be_asked_for(
     withdrawn = version(2, 0.5, 1, withdrawn="rolled back to version 1 by v1.0.2")
     choice = chosen(version(1, 0.8), withdrawn, production=1)
     assert choice.version.version == 1
-    assert any("withdrawn: rolled back to version 1" in one.told for one in choice.considered)
+    assert any("withdrawn: rolled back to version 1" in one.summary for one in choice.considered)
     assert chosen(version(1, 0.8), withdrawn, production=1, pinned=2).version.version == 2
 
 
