@@ -1,7 +1,4 @@
-"""Writes every file that is made from what is watched: `python -m monitoring`, or with `--check` only looks.
-
-`--check` ends with 1 and names each file that is not what it should be.
-"""
+"""Writes every file that is generated from the alerts and dashboards; `--check` only names stale ones and exits 1."""
 
 from __future__ import annotations
 
@@ -10,14 +7,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from monitoring import alert_table, alertmanager_files, grafana_files, prometheus_files
+from monitoring import alertmanager_files, grafana_files, prometheus_files, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def generated() -> dict[Path, str]:
     """Every generated file, by its path from the repository's root."""
-    makers = (prometheus_files, alertmanager_files, grafana_files, alert_table)
+    makers = (prometheus_files, alertmanager_files, grafana_files, tables)
     return {path: content for maker in makers for path, content in maker.files().items()}
 
 
