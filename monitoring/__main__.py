@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from monitoring import alertmanager_files, grafana_files, prometheus_files, tables
@@ -18,12 +18,10 @@ def generated() -> dict[Path, str]:
     return {path: content for maker in makers for path, content in maker.files().items()}
 
 
-def outdated(root: Path, files: Mapping[Path, str]) -> Iterator[Path]:
+def outdated(root: Path, files: Mapping[Path, str]) -> list[Path]:
     """The files below ``root`` that are missing or stale."""
-    for path, content in files.items():
-        there = root / path
-        if not there.is_file() or there.read_text(encoding="utf-8") != content:
-            yield path
+    paths = ((path, root / path) for path in files)
+    return [path for path, there in paths if not there.is_file() or there.read_text(encoding="utf-8") != files[path]]
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
@@ -31,7 +29,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and list stale files")
     check = parser.parse_args(arguments).check
     files = generated()
-    stale = list(outdated(root, files))
+    stale = outdated(root, files)
     for path in stale:
         if check:
             print(f"{path} is stale: run 'python -m monitoring'", file=sys.stderr)

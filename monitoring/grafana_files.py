@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard
 
@@ -16,6 +15,7 @@ from monitoring.dashboard_panels import DATA_SOURCE
 from monitoring.dashboard_pipeline import pipeline_dashboard
 from monitoring.dashboard_service import service_dashboard
 from monitoring.grafana_alerts import contacts, rules
+from monitoring.prometheus_files import written
 
 DIRECTORY = Path("monitoring/grafana")
 PROVISIONING = DIRECTORY / "provisioning"
@@ -75,9 +75,7 @@ def _provider() -> dict[str, Any]:
 
 
 def _yaml(content: Mapping[str, Any], made_from: str) -> str:
-    """YAML under a line that says where it comes from."""
-    plain = json.loads(JSONEncoder().encode(content))
-    return GENERATED.format(made_from) + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
+    return written(json.loads(JSONEncoder().encode(content)), GENERATED.format(made_from))
 
 
 def _json(made: dashboard.Dashboard) -> str:
