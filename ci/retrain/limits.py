@@ -12,10 +12,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from airflow_client.client.exceptions import NotFoundException
-
 from ci import wording
-from clients.dag_run import ENDED_RUN, PAGE, Airflow, all_pages
+from clients.dag_run import ENDED_RUN, Airflow
 from records.stages import dag_id
 
 DAY = timedelta(days=1)
@@ -100,7 +98,7 @@ def look(airflow: Airflow, challenge: str, event: str, limits: Limits) -> Seen:
         {"run_id_prefix_pattern": _prefix(challenge), "state": list(_UNDER_WAY)},
         {"run_id_prefix_pattern": f"{stem_of(challenge, event)}__"},
     )
-    found = [run for filters in asked for run in _listed(airflow, dag, filters)]
+    found = [run for filters in asked for run in airflow.runs(dag, **filters)]
     known = {run.run_id: run for run in _retrainings(found, challenge)}
     return Seen(tuple(sorted(known.values(), key=_age)), now)
 
@@ -165,17 +163,6 @@ def _now(airflow: Airflow) -> datetime:
         return parsedate_to_datetime(headers["date"]).astimezone(UTC)
     except (KeyError, ValueError):
         return datetime.now(UTC)
-
-
-def _listed(airflow: Airflow, dag_id: str, filters: dict[str, Any]) -> list[Any]:
-    def page(offset: int) -> tuple[list[Any], int]:
-        try:
-            listed = airflow.api.call(airflow.api.runs.get_dag_runs, dag_id, limit=PAGE, offset=offset, **filters)
-        except NotFoundException:  # Airflow does not know the DAG (yet)
-            return [], 0
-        return listed.dag_runs, listed.total_entries
-
-    return all_pages(lambda offset: airflow.persist(lambda: page(offset)))
 
 
 def _retrainings(found: Sequence[Any], challenge: str) -> list[Retraining]:
