@@ -19,6 +19,29 @@ from monitoring.exporter.mlflow_records import Records
 from monitoring.exporter.watched import Watched
 
 
+def _families() -> dict[str, GaugeMetricFamily]:
+    """Every metric, still without values, by its name without `rps_`."""
+    of_dag, of_challenge = ("dag_id", "state"), ("challenge",)
+    families = (
+        ("pipeline_up", "Whether the last look at the system succeeded.", ("system",)),
+        ("pipeline_look_timestamp_seconds", "When the last good look at the system ended.", ("system",)),
+        ("dag_run_end_timestamp_seconds", "When a run of the DAG last ended so.", of_dag),
+        ("dag_run_duration_seconds", "How long that run took.", of_dag),
+        ("dag_runs", "Runs that wait or are at work, or ended so in the last 24 hours.", of_dag),
+        ("task_duration_seconds", "How long a task of the last good run took.", ("dag_id", "task_id")),
+        ("quality_violations", "Broken quality rules in the newest report of a run.", (*of_challenge, "severity")),
+        ("gate_verdicts", "Model versions, by what the gate said of them.", (*of_challenge, "verdict")),
+        (
+            "candidate_error",
+            "Hold-out RMSE of the newest finished run, and of what it was compared with.",
+            (*of_challenge, "model"),
+        ),
+        ("production_version", "The version behind the alias production.", of_challenge),
+        ("retrainings", "Runs started in the last 24 hours, by their reason.", (*of_challenge, "reason")),
+    )
+    return {name: GaugeMetricFamily(f"rps_{name}", meaning, labels=labels) for name, meaning, labels in families}
+
+
 @dataclass(frozen=True)
 class Pipeline(Collector):
     """What both systems know."""
@@ -27,27 +50,26 @@ class Pipeline(Collector):
     mlflow: Watched[dict[str, Records]]
 
     def collect(self) -> Iterable[Metric]:
-        yield from self._systems()
-        yield from _runs(self.airflow.known or {}, now=bool(self.airflow.up))
-        yield from _records(self.mlflow.known or {}, now=bool(self.mlflow.up))
+        families = _families()
+        for name, labels, value in self._samples():
+            families[name].add_metric(labels, float(value))
+        return families.values()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing is registered twice, so nothing need be collected to find out."""
+        """Nothing: only one collector is registered, so no name needs checking."""
         return ()
 
-    def _systems(self) -> Iterator[Metric]:
-        up = GaugeMetricFamily("rps_pipeline_up", "Whether the last look at the system succeeded.", labels=("system",))
-        looked = GaugeMetricFamily(
-            "rps_pipeline_look_timestamp_seconds", "When the last good look at the system ended.", labels=("system",)
-        )
+    def _samples(self) -> Iterator[Sample]:
         for watched in (self.airflow, self.mlflow):
-            name = watched.name.lower()
+            system = (watched.name.lower(),)
             if watched.up is not None:
-                up.add_metric((name,), float(watched.up))
+                yield "pipeline_up", system, watched.up
             if watched.looked_at is not None:
-                looked.add_metric((name,), watched.looked_at)
-        yield up
-        yield looked
+                yield "pipeline_look_timestamp_seconds", system, watched.looked_at
+        for dag_id, runs in (self.airflow.known or {}).items():
+            yield from _runs(dag_id, runs, now=bool(self.airflow.up))
+        for challenge, records in (self.mlflow.known or {}).items():
+            yield from _records(challenge, records, now=bool(self.mlflow.up))
 
 
 def registry_of(pipeline: Pipeline) -> CollectorRegistry:
@@ -58,56 +80,24 @@ def registry_of(pipeline: Pipeline) -> CollectorRegistry:
     return registry
 
 
-def _runs(dags: Mapping[str, DagRuns], *, now: bool) -> Iterator[Metric]:
-    ended = GaugeMetricFamily(
-        "rps_dag_run_end_timestamp_seconds", "When a run of the DAG last ended so.", labels=("dag_id", "state")
-    )
-    seconds = GaugeMetricFamily("rps_dag_run_duration_seconds", "How long that run took.", labels=("dag_id", "state"))
-    counts = GaugeMetricFamily(
-        "rps_dag_runs", "Runs that wait or are at work, or ended so in the last 24 hours.", labels=("dag_id", "state")
-    )
-    tasks = GaugeMetricFamily(
-        "rps_task_duration_seconds", "How long a task of the last good run took.", labels=("dag_id", "task_id")
-    )
-    for dag_id, runs in dags.items():
-        for state, run in runs.last.items():
-            ended.add_metric((dag_id, state), run.ended)
-            seconds.add_metric((dag_id, state), run.seconds)
-        for state, number in runs.counts.items() if now else ():
-            counts.add_metric((dag_id, state), float(number))
-        for task_id, taken in runs.task_seconds.items():
-            tasks.add_metric((dag_id, task_id), taken)
-    yield from (ended, seconds, counts, tasks)
+def _runs(dag_id: str, runs: DagRuns, *, now: bool) -> Iterator[Sample]:
+    for state, run in runs.last.items():
+        yield "dag_run_end_timestamp_seconds", (dag_id, state), run.ended
+        yield "dag_run_duration_seconds", (dag_id, state), run.seconds
+    for state, number in runs.counts.items() if now else ():
+        yield "dag_runs", (dag_id, state), number
+    for task_id, seconds in runs.task_seconds.items():
+        yield "task_duration_seconds", (dag_id, task_id), seconds
 
 
-def _records(challenges: Mapping[str, Records], *, now: bool) -> Iterator[Metric]:
-    violations = GaugeMetricFamily(
-        "rps_quality_violations",
-        "Broken quality rules in the newest report of a run.",
-        labels=("challenge", "severity"),
-    )
-    verdicts = GaugeMetricFamily(
-        "rps_gate_verdicts", "Model versions, by what the gate said of them.", labels=("challenge", "verdict")
-    )
-    errors = GaugeMetricFamily(
-        "rps_candidate_error", "Hold-out RMSE of the newest finished run, and of what it was compared with.",
-        labels=("challenge", "model"),
-    )  # fmt: skip
-    production = GaugeMetricFamily(
-        "rps_production_version", "The version behind the alias production.", labels=("challenge",)
-    )
-    retrainings = GaugeMetricFamily(
-        "rps_retrainings", "Runs started in the last 24 hours, by their reason.", labels=("challenge", "reason")
-    )
-    for challenge, records in challenges.items():
-        for family, values in (
-            (violations, records.violations),
-            (verdicts, records.verdicts),
-            (errors, records.errors),
-            (retrainings, records.retrainings if now else {}),
-        ):
-            for label, value in values.items():
-                family.add_metric((challenge, label), float(value))
-        if records.production is not None:
-            production.add_metric((challenge,), float(records.production))
-    yield from (violations, verdicts, errors, production, retrainings)
+def _records(challenge: str, records: Records, *, now: bool) -> Iterator[Sample]:
+    for name, values in (
+        ("quality_violations", records.violations),
+        ("gate_verdicts", records.verdicts),
+        ("candidate_error", records.errors),
+        ("retrainings", records.retrainings if now else {}),
+    ):
+        for label, value in values.items():
+            yield name, (challenge, label), value
+    if records.production is not None:
+        yield "production_version", (challenge,), records.production
