@@ -67,11 +67,7 @@ class TaskState:
 
 
 def busy_seconds(tasks: Iterable[TaskState], *, since: datetime | None = None) -> float:
-    """Seconds, from ``since`` on, in which at least one task was at work.
-
-    Tasks side by side count once, a running one counts until now. Of a task that was tried again only the last attempt
-    is known.
-    """
+    """Seconds, from ``since`` on, in which at least one task was at work; of each task, its last attempt counts."""
     now = datetime.now(UTC)
     spans = sorted((task.started, task.ended or now) for task in tasks if task.started)
     busy, until = timedelta(), since or datetime.min.replace(tzinfo=UTC)
@@ -112,7 +108,13 @@ class Airflow:
         ``not_before``. Two callers at once get the same run.
         Raises ConfigurationError (credentials, DAG missing or paused, parameters refused) and NoVerdict.
         """
-        attempt, newest = self._newest(dag_id, stem)
+        attempts: dict[int, Any] = {}
+        for run in self.runs(dag_id, run_id_prefix_pattern=f"{stem}__"):
+            match = re.fullmatch(re.escape(stem) + r"__([1-9]\d{0,5})", run.dag_run_id)
+            if match:
+                attempts[int(match[1])] = run
+        attempt = max(attempts, default=0)
+        newest = attempts.get(attempt)
         if newest is not None:
             fresh = not_before is None or (newest.start_date or newest.run_after) >= not_before
             if newest.state not in ENDED_RUN or (newest.state == "success" and fresh):
@@ -250,16 +252,6 @@ class Airflow:
                 return []
 
         return self.persist(ask)
-
-    def _newest(self, dag_id: str, stem: str) -> tuple[int, Any]:
-        """The highest attempt and its run; 0 and None when there is none."""
-        found: dict[int, Any] = {}
-        for run in self.runs(dag_id, run_id_prefix_pattern=f"{stem}__"):
-            match = re.fullmatch(re.escape(stem) + r"__([1-9]\d{0,5})", run.dag_run_id)
-            if match:
-                found[int(match[1])] = run
-        newest = max(found, default=0)
-        return newest, found.get(newest)
 
     def _require_dag(self, dag_id: str) -> None:
         """Return when the DAG can be started."""

@@ -29,7 +29,8 @@ def model_dashboard() -> models.Dashboard:
             panels.variable("unique_id", "Series", "A series of the challenge", f"rps_target_value{{{SERVED}}}"),
             panels.variable("horizon", "Horizon", "Steps ahead", f"rps_forecast_value{{{SERVED}}}", numbers=True),
         ],
-        [panels.releases(SERVED), panels.firing("model")],
+        released=SERVED,
+        area="model",
         refresh="1m",
         since="now-2d",
     )

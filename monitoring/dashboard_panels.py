@@ -151,31 +151,6 @@ class Marks(models.AnnotationQuery, Builder[models.AnnotationQuery]):
         return {**super().to_json(), "step": "30s", **self._own}
 
 
-def releases(selector: str) -> Marks:
-    """Marks where a version began to be served: it is there now, and was not five minutes before."""
-    info = f"max by (challenge, version, git_sha) (rps_model_info{{{selector}}})"
-    return Marks(
-        "Releases",
-        "purple",
-        f"{info} unless max by (challenge, version, git_sha) (rps_model_info{{{selector}}} offset 5m)",
-        title="{{challenge}}: version {{version}}",
-        text="commit {{git_sha}}",
-        labels="challenge,version",
-    )
-
-
-def firing(area: str) -> Marks:
-    """Marks while an alert of ``area`` (a regular expression) fires."""
-    return Marks(
-        "Alerts",
-        "red",
-        f'max by (alertname, severity) (ALERTS{{alertstate="firing", area=~"{area}"}})',
-        title="{{alertname}}",
-        text="{{severity}}",
-        labels="alertname,severity",
-    )
-
-
 def alerts_now(area: str) -> Panel:
     """How many alerts of ``area`` (a regular expression) fire; what an operator looks at first."""
     return number(
@@ -191,12 +166,35 @@ def dashboard(
     meaning: str,
     rows: Iterable[Row],
     variables: Sequence[Builder[models.VariableModel]],
-    marks: Sequence[Marks],
     *,
+    released: str,
+    area: str,
     refresh: str,
     since: str,
 ) -> models.Dashboard:
-    """A read-only dashboard `rps-<name>`."""
+    """A read-only dashboard `rps-<name>` that marks releases and firing alerts on its charts.
+
+    released: the selector of the models whose releases it marks; area: of the alerts, a regular expression.
+    """
+    served, before = (
+        f"max by (challenge, version, git_sha) (rps_model_info{{{released}}}{offset})" for offset in ("", " offset 5m")
+    )
+    releases = Marks(
+        "Releases",
+        "purple",
+        f"{served} unless {before}",
+        title="{{challenge}}: version {{version}}",
+        text="commit {{git_sha}}",
+        labels="challenge,version",
+    )
+    firing = Marks(
+        "Alerts",
+        "red",
+        f'max by (alertname, severity) (ALERTS{{alertstate="firing", area=~"{area}"}})',
+        title="{{alertname}}",
+        text="{{severity}}",
+        labels="alertname,severity",
+    )
     made = (
         build.Dashboard(f"RPS: {name}")
         .uid(f"{TAG}-{name}")
@@ -208,7 +206,7 @@ def dashboard(
         .refresh(refresh)
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
         .variables(list(variables))
-        .annotations(list(marks))
+        .annotations([releases, firing])
         .link(
             build.DashboardLink("Dashboards")
             .type(models.DashboardLinkType.DASHBOARDS)

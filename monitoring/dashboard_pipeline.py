@@ -22,7 +22,8 @@ def pipeline_dashboard() -> models.Dashboard:
             panels.variable("challenge", "Challenge", "What is predicted", "rps_gate_verdicts"),
             panels.variable("dag_id", "DAG", "A DAG of Airflow", "rps_dag_runs"),
         ],
-        [panels.releases(OF), panels.firing("pipeline|watching")],
+        released=OF,
+        area="pipeline|watching",
         refresh="1m",
         since="now-7d",
     )

@@ -25,7 +25,8 @@ def service_dashboard() -> models.Dashboard:
                 "instance", "Instance", "A process of the service", 'rps_model_info{challenge=~"$challenge"}'
             ),
         ],
-        [panels.releases(SERVED), panels.firing("service")],
+        released=SERVED,
+        area="service",
         refresh="30s",
         since="now-3h",
     )

@@ -1,7 +1,7 @@
 """Streams a challenge's live observations into the service: `python -m monitoring.feed --service http://127.0.0.1:8000`.
 
-It asks the challenge's own source for the hours since the last that the service knows, again and again, and sends what
-is new. A source or a service that is away is waited for; nothing is lost, since both are asked anew.
+At intervals it asks the challenge's own source for the hours since the last that the service knows, and sends what is
+new. It waits for a source or a service that is away; nothing is lost, since it then asks both anew.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import msgspec
 import pandas as pd
 
 from clients.errors import ConfigurationError, RpsError
@@ -31,7 +32,7 @@ Record = dict[str, Any]
 
 
 class Refused(Exception):
-    """The service does not take what it is sent, and will not; the message holds its own words."""
+    """The service refuses the observations for good; the message quotes it."""
 
 
 def feed(challenge: Challenge, service: str, every_seconds: float) -> None:
@@ -76,14 +77,7 @@ def _asked(challenge: Challenge, source: Source, since: datetime, now: datetime)
     with httpx.Client() as client:
         for request in paced(source.requests(since, now, now), source.pause_seconds):
             response = fetch(client, request, limits)
-            answer = Answer(
-                collected_at=datetime.now(UTC),
-                as_of=now,
-                url=response.url,
-                status=response.status,
-                headers=response.headers,
-                body=response.body,
-            )
+            answer = Answer(collected_at=datetime.now(UTC), as_of=now, **msgspec.structs.asdict(response))
             tables.append(source.parse(answer))
     found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["unique_id", "ds"])
     return found[(found["ds"] >= since) & (found["ds"] <= now)]
