@@ -1,7 +1,7 @@
-"""Every alert, once: Prometheus' rules, Grafana's rules, the table in `docs/` and the runbooks' names come from here.
+"""Defines every alert once, for Prometheus' rules, Grafana's rules, the table in `docs/` and the runbooks' names.
 
 An expression gives one value for each thing that is wrong, and nothing where all is well. Alerts about data count hours
-of data, which is what `pace` is for: a replay in which an hour passes in a second has a pace of 3600.
+of data; `pace` says how many pass in an hour: a replay of an hour per second has a pace of 3600.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Area = Literal["service", "model", "pipeline", "watching"]
 Severity = Literal["critical", "warning"]
 
 OBSERVATIONS_HOURS = 6
-"""Without a new observation for so long, nothing is forecast; what a challenge's `max_age_hours` is by default."""
+"""Without a new observation for so long, there is no forecast; the default of a challenge's `max_age_hours`."""
 SPIKE_HOURS = 24
 """Out-of-distribution rows are counted over a day: an hour has too few rows, and a night is not like a day."""
 FEWEST_ROWS = 30
-"""With fewer rows a share is noise; the service tells nothing from fewer, either."""
+"""With fewer rows a share is noise; the service reports none, either."""
 FEWEST_SCORES = 1500
 """Forecasts that have met their truth: a week of three hourly series at three horizons. The errors of a day are alike:
 about every tenth quiet day has an error of 1.5 times the hold-out's, and far fewer weeks."""
@@ -33,9 +33,9 @@ SHORTEST_RANGE = timedelta(seconds=10)
 """Whatever the pace: a range must hold several looks, and a replay may go slower for a while."""
 
 INFERENCE = "/v1/.*|/v2/models/.*/infer|/invocations"
-"""The routes whose latency counts. The page's `/events` lasts as long as somebody looks at it."""
+"""The routes whose latency counts; the page's `/events` lasts as long as the page is open."""
 ALWAYS_WELL = "/metrics|/v2/health/live"
-"""Asked by machines, and never answered with an error; they would make any share of errors small."""
+"""Machines call them often and never get an error; they would hide any share of errors."""
 
 _ENOUGH_SCORES = f"and on (instance) (sum by (instance) (rps_forecasts_scored_total) >= {FEWEST_SCORES})"
 
@@ -117,29 +117,30 @@ def _range(hours: float, pace: float) -> str:
     return f"{round(max(timedelta(hours=hours) / pace, SHORTEST_RANGE).total_seconds())}s"
 
 
+def _severities(area: Area) -> tuple[partial[Alert], partial[Alert]]:
+    return partial(Alert, area=area, severity="critical"), partial(Alert, area=area, severity="warning")
+
+
 def _service_alerts() -> tuple[Alert, ...]:
-    alert = partial(Alert, area="service")
+    critical, warning = _severities("service")
     return (
-        alert(
+        critical(
             name="ServiceDown",
-            severity="critical",
             expression='(up{job="service"} == 0 or absent(up{job="service"})) '
             'unless on () (rps_pipeline_up{system="mlflow"} == 1 unless on () rps_production_version)',
             lasting=timedelta(minutes=1),
             when="a service cannot be scraped, or no service exists after the first release",
             summary="The service{{ with $labels.instance }} at {{ . }}{{ end }} does not answer Prometheus.",
         ),
-        alert(
+        warning(
             name="SlowRequests",
-            severity="warning",
             expression="rps:request_seconds:p95 > 0.5",
             lasting=timedelta(minutes=5),
             when="the 95th percentile of the latency of forecasts and observations is above 500 ms",
             summary="One in twenty requests to {{ $labels.instance }} takes over {{ $value | humanizeDuration }}.",
         ),
-        alert(
+        critical(
             name="FailingRequests",
-            severity="critical",
             expression="rps:requests:error_ratio > 0.02",
             lasting=timedelta(minutes=5),
             when="the service answers more than 2 % of the requests with 500 or more",
@@ -149,19 +150,15 @@ def _service_alerts() -> tuple[Alert, ...]:
 
 
 def _model_alerts(pace: float) -> tuple[Alert, ...]:
-    """Those of a model are one per challenge and version, however many replicas report it.
-
-    A new version ends the alerts of the old one.
-    """
+    """One per challenge and, for a model, version, however many replicas; a new version ends the old one's alerts."""
     window, spike = _range(OBSERVATIONS_HOURS, pace), _range(SPIKE_HOURS, pace)
     hour = timedelta(hours=1) / pace
     least, most = (f"{limit * 100:g} %" for limit in COVERAGE)
     coverage = 'rps_live_interval_coverage{horizon="all"}'
-    alert = partial(Alert, area="model")
+    critical, warning = _severities("model")
     return (
-        alert(
+        critical(
             name="NoObservations",
-            severity="critical",
             # The offset excludes a service or a Prometheus that started later than that.
             expression=f'sum by (challenge) (increase(rps_observations_total{{arrival="newest"}}[{window}]) '
             "* on (instance) group_left (challenge) rps_model_info) == 0 "
@@ -170,9 +167,8 @@ def _model_alerts(pace: float) -> tuple[Alert, ...]:
             when=f"no replica of a challenge's service has received a new observation for {OBSERVATIONS_HOURS} hours",
             summary=f"No new observation of {{{{ $labels.challenge }}}} has arrived for {OBSERVATIONS_HOURS} hours.",
         ),
-        alert(
+        warning(
             name="InputsOutOfDistribution",
-            severity="warning",
             # No `drift`: it would retrain in vain all through a spring (docs/how-to/drift-limits.md).
             # The counters continue across a change of model, but all rows must be this version's.
             expression=_by_version(
@@ -186,9 +182,8 @@ def _model_alerts(pace: float) -> tuple[Alert, ...]:
             summary="{{ $value | humanizePercentage }} of the last rows of {{ $labels.challenge }} have a feature "
             "outside what version {{ $labels.version }} was trained on.",
         ),
-        alert(
+        warning(
             name="FeatureDrift",
-            severity="warning",
             drift="features",
             expression=_by_version(
                 "count by (instance) (rps_population_stability_index "
@@ -199,9 +194,8 @@ def _model_alerts(pace: float) -> tuple[Alert, ...]:
             summary="{{ $value }} of the features of {{ $labels.challenge }} lie farther from what version "
             "{{ $labels.version }} was trained on than training itself ever did.",
         ),
-        alert(
+        critical(
             name="ConceptDrift",
-            severity="critical",
             drift="concept",
             expression=_by_version(
                 '(rps_live_error_ratio{horizon="all"} > on (instance) '
@@ -213,9 +207,8 @@ def _model_alerts(pace: float) -> tuple[Alert, ...]:
             summary="The live error of {{ $labels.challenge }} is {{ $value | humanize }} times what version "
             "{{ $labels.version }} had on its hold-out.",
         ),
-        alert(
+        warning(
             name="IntervalCoverage",
-            severity="warning",
             expression=_by_version(f"(({coverage} < {COVERAGE[0]} or {coverage} > {COVERAGE[1]}) {_ENOUGH_SCORES})"),
             lasting=hour,
             when=f"less than {least} or more than {most} of the observed values lay in their interval, "
@@ -234,19 +227,17 @@ def _pipeline_alerts() -> tuple[Alert, ...]:
     succeeded = 'max by (dag_id) (rps_dag_run_end_timestamp_seconds{state="success"})'
     failed = 'max by (dag_id) (rps_dag_run_end_timestamp_seconds{state="failed"})'
     seconds = RUN_HOURS * 3600
-    alert = partial(Alert, area="pipeline")
+    critical, warning = _severities("pipeline")
     return (
-        alert(
+        warning(
             name="RunFailed",
-            severity="warning",
             expression=f"{failed} > ({succeeded} or 0 * {failed})",
             lasting=timedelta(0),
             when="the last completed run of a DAG failed",
             summary="The last run of {{ $labels.dag_id }} has failed.",
         ),
-        alert(
+        critical(
             name="NoRun",
-            severity="critical",
             # The second part: a DAG that existed that long ago and has never succeeded.
             expression=f"time() - {succeeded} > {seconds} "
             f"or ({seconds} + 0 * max by (dag_id) (rps_dag_runs offset {seconds}s)) unless on (dag_id) {succeeded}",
@@ -254,9 +245,8 @@ def _pipeline_alerts() -> tuple[Alert, ...]:
             when=f"no run of a DAG has succeeded for {RUN_HOURS} hours",
             summary="No run of {{ $labels.dag_id }} has succeeded for {{ $value | humanizeDuration }}.",
         ),
-        alert(
+        warning(
             name="PipelineUnknown",
-            severity="warning",
             expression="max by (system) (rps_pipeline_up) == 0",
             lasting=timedelta(minutes=10),
             when="`python -m monitoring.exporter` cannot read Airflow or MLflow",
@@ -266,11 +256,10 @@ def _pipeline_alerts() -> tuple[Alert, ...]:
 
 
 def _watching_alerts() -> tuple[Alert, ...]:
-    alert = partial(Alert, area="watching")
+    critical, warning = _severities("watching")
     return (
-        alert(
+        critical(
             name="WatcherDown",
-            severity="critical",
             # Setups without Alertmanager have none; one that ran before is reported missing for a day.
             expression='up{job=~"alerts|pipeline|prometheus"} == 0 or absent(up{job="alerts"}) '
             'or absent(up{job="pipeline"}) '
@@ -279,26 +268,23 @@ def _watching_alerts() -> tuple[Alert, ...]:
             when="`alerts`, `pipeline` or `prometheus`, or an Alertmanager that ran before, cannot be scraped",
             summary="{{ $labels.job }}{{ with $labels.instance }} at {{ . }}{{ end }} does not answer Prometheus.",
         ),
-        alert(
+        warning(
             name="EventsWaiting",
-            severity="warning",
             expression='sum by (instance) (rps_alert_events_waiting{job="alerts"}) > 0',
             lasting=timedelta(minutes=15),
             when="`python -m monitoring.relay` could not deliver an event to GitHub for 15 minutes",
             summary="{{ $value }} drift events at {{ $labels.instance }} wait for GitHub.",
         ),
-        alert(
+        warning(
             name="NotificationsFailing",
-            severity="warning",
             expression="sum by (instance, integration) "
             "(rate(alertmanager_notification_requests_failed_total[10m])) > 0",
             lasting=timedelta(minutes=10),
             when="Alertmanager cannot deliver to the receiver or to Slack",
             summary="Alertmanager at {{ $labels.instance }} cannot deliver through {{ $labels.integration }}.",
         ),
-        alert(
+        critical(
             name="RulesFailing",
-            severity="critical",
             expression="sum by (instance) (increase(prometheus_rule_evaluation_failures_total[10m])) > 0",
             lasting=timedelta(minutes=10),
             when="Prometheus cannot evaluate a rule, so its alert cannot fire",

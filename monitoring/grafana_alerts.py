@@ -65,7 +65,7 @@ def rules(dashboards: Sequence[dashboard.Dashboard]) -> dict[str, Any]:
     for area in get_args(Area):
         made = [_rule(alert, panels) for alert in alerts() if alert.area == area]
         groups.append({"orgId": 1, "name": area, "folder": FOLDER, "interval": INTERVAL, "rules": made})
-    return {"apiVersion": 1, "groups": groups}
+    return {"groups": groups}
 
 
 def contacts(*, slack: bool) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def contacts(*, slack: bool) -> dict[str, Any]:
     if slack:
         message = {"url": SLACK_URL, "title": SLACK_TITLE, "text": SLACK_TEXT}
         points.append(_contact(SLACK, "slack", "rps-slack", message))
-    return {"apiVersion": 1, "contactPoints": points, "policies": [_policy(slack=slack)]}
+    return {"contactPoints": points, "policies": [_policy(slack=slack)]}
 
 
 def _rule(alert: Alert, panels: Mapping[str | None, tuple[str | None, int | None]]) -> dict[str, Any]:
