@@ -195,11 +195,7 @@ class Airflow:
         return True
 
     def persist(
-        self,
-        ask: Callable[[], T],
-        *,
-        grace_seconds: float | None = None,
-        meanwhile: Callable[[], None] = lambda: None,
+        self, ask: Callable[[], T], *, grace_seconds: float | None = None, meanwhile: Callable[[], None] = lambda: None
     ) -> T:
         """What ``ask`` answers, asked again while a fault may pass; ``meanwhile`` runs between, and may raise.
 

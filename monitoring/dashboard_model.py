@@ -158,10 +158,7 @@ def _rows() -> Iterator[panels.Row]:
         panels.chart(
             "New observations",
             f"Observations per hour that advanced a series. None for {OBSERVATIONS_HOURS} hours fires NoObservations.",
-            (
-                f'sum by (instance) (increase(rps_observations_total{{{SERVED}, arrival="newest"}}[1h]))',
-                "{{instance}}",
-            ),
+            (f'sum by (instance) (increase(rps_observations_total{{{SERVED}, arrival="newest"}}[1h]))', "{{instance}}"),
         ),
         panels.chart(
             "Forecasts met by their truth",

@@ -42,10 +42,7 @@ def _rows() -> Iterator[panels.Row]:
         panels.number(
             "Since the last good run",
             f"Time since a run of each DAG succeeded. Above {RUN_HOURS} hours, NoRun fires.",
-            (
-                f'time() - max by (dag_id) (rps_dag_run_end_timestamp_seconds{{{DAG}, state="success"}})',
-                "{{dag_id}}",
-            ),
+            (f'time() - max by (dag_id) (rps_dag_run_end_timestamp_seconds{{{DAG}, state="success"}})', "{{dag_id}}"),
             unit="s",
             steps=((None, "green"), (RUN_HOURS * 1800, "yellow"), (RUN_HOURS * 3600, "red")),
         ),
@@ -129,10 +126,7 @@ def _rows() -> Iterator[panels.Row]:
         panels.chart(
             "Alerts received",
             "Alerts that the receiver accepted per hour, by sender; it keeps each one in its file.",
-            (
-                "sum by (source, status) (increase(rps_alerts_received_total[1h]))",
-                "{{source}} {{status}}",
-            ),
+            ("sum by (source, status) (increase(rps_alerts_received_total[1h]))", "{{source}} {{status}}"),
         ),
         panels.chart(
             "Drift events",
