@@ -1,6 +1,6 @@
-"""One call of Airflow's REST API: who we are there, how long a call may take, and which faults may pass by themselves.
+"""Calls of Airflow's REST API: the login, how long a call may take, and which faults may pass by themselves.
 
-What is asked, and what an answer means for a run, is told in `clients.dag_run`.
+`clients.dag_run` decides what to ask and what an answer means for a run.
 """
 
 from __future__ import annotations
@@ -11,30 +11,29 @@ from typing import Any
 
 import httpx
 from airflow_client import client as airflow
-from airflow_client.client.exceptions import ApiException
+from airflow_client.client.exceptions import ApiException, NotFoundException
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
-from clients.errors import ConfigurationError
+from clients.errors import ConfigurationError, PassingFault
 from clients.settings import AirflowSettings
 
 CONNECT_SECONDS = 5.0
 DETAIL_CHARACTERS = 300
+PAGE = 100
+"""As many as Airflow gives at once by default (`[api] maximum_page_limit`)."""
 PASSING = {0, 408, 425, 429}
 """Statuses below 500 that may be gone at the next call; 0 is the client's own, for an answer it cannot read."""
 
 
-class PassingFault(Exception):
-    """Airflow did not answer, or cannot now; asking again may help. The message holds no secret."""
-
-
 class AirflowApi:
-    """Airflow's API for one user. A call raises what `call` says, and nothing else."""
+    """Airflow's API for one user."""
 
     def __init__(self, settings: AirflowSettings, *, request_seconds: float) -> None:
+        self.address = settings.url
         self._settings = settings
         self._request_seconds = request_seconds
-        # How often to ask again is decided in one place, `clients.dag_run`; the client asks once.
+        # The client asks once; `clients.dag_run` decides how often to ask again.
         once = Retry(total=None, connect=0, read=0, status=0, other=0, redirect=3)
         configuration = airflow.Configuration(host=settings.url, access_token=settings.token or None, retries=once)
         self._client = airflow.ApiClient(configuration)
@@ -44,16 +43,12 @@ class AirflowApi:
         self.import_errors = airflow.ImportErrorApi(self._client)
         self.events = airflow.EventLogApi(self._client)
 
-    @property
-    def address(self) -> str:
-        return self._settings.url
-
     def call(self, ask: Callable[..., Any], *arguments: object, seconds: float | None = None, **options: object) -> Any:  # noqa: ANN401 - the client's models have no types
-        """One answer of ``ask``, an operation of this API. Logs in when that is needed, and once more when refused.
+        """One answer of ``ask``, an operation of this API. Logs in if needed, and once more when refused.
 
-        seconds: the longest wait for an answer, when it is to be less than usual.
+        seconds: the longest wait for an answer, if shorter than usual.
         Raises PassingFault, ConfigurationError when the credentials are refused, and ApiException for any other answer
-        that is no success (403 and 404 are such).
+        but a success, such as 403 and 404.
         """
         limit = min(seconds or self._request_seconds, self._request_seconds)
         timeout = (min(CONNECT_SECONDS, limit), limit)
@@ -65,7 +60,7 @@ class AirflowApi:
             except ApiException as error:
                 status = error.status or 0
                 if status in PASSING or status >= 500:
-                    raise PassingFault(told(error)) from error
+                    raise PassingFault(message_of(error)) from error
                 if not _credentials_refused(error):
                     raise
                 if last or self._settings.token:
@@ -73,9 +68,25 @@ class AirflowApi:
                 self._client.configuration.access_token = None
             except HTTPError as error:
                 raise PassingFault(str(getattr(error, "reason", None) or error)) from error
-            except ValueError as error:  # no JSON, or not the API's: a proxy's page, half an answer
+            except ValueError as error:  # a proxy's page, or half an answer
                 raise PassingFault(f"an answer that is not Airflow's: {type(error).__name__}") from error
         raise AssertionError("unreachable: the second refusal raises")
+
+    def pages(self, entries: str, ask: Callable[..., Any], *arguments: object, **options: Any) -> list[Any]:  # noqa: ANN401 - as above
+        """All entries of a listing, page by page. entries: the answer's field. Raises as ``call``."""
+        found: list[Any] = []
+        while True:
+            page = self.call(ask, *arguments, limit=PAGE, offset=len(found), **options)
+            found += getattr(page, entries)
+            if not getattr(page, entries) or len(found) >= page.total_entries:
+                return found
+
+    def find(self, ask: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as above
+        """As ``call``; None for what is not there."""
+        try:
+            return self.call(ask, *arguments)
+        except NotFoundException:
+            return None
 
     def _new_token(self, seconds: float) -> str:
         user = {"username": self._settings.username, "password": self._settings.password}
@@ -101,8 +112,8 @@ class AirflowApi:
         return f"Airflow at {self.address} refuses {user}: check AIRFLOW_USERNAME and AIRFLOW_PASSWORD"
 
 
-def told(error: ApiException) -> str:
-    """Status and Airflow's own words, without headers; the client's own text has them all."""
+def message_of(error: ApiException) -> str:
+    """Status and Airflow's own words, without the headers that the client's own text contains."""
     detail: Any = error.body or ""
     try:
         detail = json.loads(detail)["detail"]

@@ -1,19 +1,21 @@
 """Runs of a DAG through Airflow's REST API: start one or attach to it, follow its tasks to the end, cancel it.
 
-A run is evidence only when it ran as it was started: one that was cleared, deleted or had a task's state set by hand
-ends in NoVerdict. What the API shows of that: `queued_at` moves when a run is cleared, a finished task is not touched
-again, and Airflow's audit log names who changed what. A user who may not read the audit log cannot see a single task
-that was cleared, or set to success, before we looked; `Airflow` says so in a note.
+A run is evidence only if it ran as it was started: one that was cleared, deleted or had a task's state set by hand
+ends in NoVerdict. The API shows it: `queued_at` moves when a run is cleared, a finished task does not change, and
+Airflow's audit log names who changed what. A user who may not read the audit log cannot see a single task that was
+cleared, or set to success, before the first look; `Airflow` says so in a note.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
@@ -28,8 +30,9 @@ from airflow_client.client.exceptions import (
     UnprocessableEntityException,
 )
 
-from clients.airflow_api import AirflowApi, PassingFault, told
-from clients.errors import ConfigurationError, NoVerdict
+from clients.airflow_api import PAGE, AirflowApi, message_of
+from clients.errors import ConfigurationError, NoVerdict, PassingFault
+from clients.patience import patient
 from clients.redaction import redacted
 from clients.settings import AirflowSettings
 
@@ -40,8 +43,6 @@ FINISHED_TASK = {"success", "failed"}
 POLL_SECONDS = 0.5
 CANCEL_LOOKS = 3
 IMPORT_ERRORS = 5
-PAGE = 100
-"""As many as Airflow gives at once by default (`[api] maximum_page_limit`)."""
 CLEARED = timedelta(seconds=10)
 """Airflow notes `run_after` and `queued_at` of a new run within milliseconds of one another."""
 GROUPS = ("::group::", "::endgroup::")
@@ -66,11 +67,7 @@ class TaskState:
 
 
 def busy_seconds(tasks: Iterable[TaskState], *, since: datetime | None = None) -> float:
-    """Seconds, from ``since`` on, in which at least one task was at work.
-
-    Tasks side by side count once, a running one counts until now. Of a task that was tried again only the last attempt
-    is known.
-    """
+    """Seconds, from ``since`` on, in which at least one task was at work; of each task, its last attempt counts."""
     now = datetime.now(UTC)
     spans = sorted((task.started, task.ended or now) for task in tasks if task.started)
     busy, until = timedelta(), since or datetime.min.replace(tzinfo=UTC)
@@ -81,7 +78,7 @@ def busy_seconds(tasks: Iterable[TaskState], *, since: datetime | None = None) -
 
 
 class Airflow:
-    """Airflow at one address. Faults that may pass are waited out, and told through ``note`` once per outage.
+    """Airflow at one address. Waits for faults to pass, and reports each outage once through ``note``.
 
     grace_seconds: how long Airflow may give no good answer, in a row, before there is NoVerdict.
     request_seconds: how long one answer may take.
@@ -111,7 +108,13 @@ class Airflow:
         ``not_before``. Two callers at once get the same run.
         Raises ConfigurationError (credentials, DAG missing or paused, parameters refused) and NoVerdict.
         """
-        attempt, newest = self._newest(dag_id, stem)
+        attempts: dict[int, Any] = {}
+        for run in self.runs(dag_id, run_id_prefix_pattern=f"{stem}__"):
+            match = re.fullmatch(re.escape(stem) + r"__([1-9]\d{0,5})", run.dag_run_id)
+            if match:
+                attempts[int(match[1])] = run
+        attempt = max(attempts, default=0)
+        newest = attempts.get(attempt)
         if newest is not None:
             fresh = not_before is None or (newest.start_date or newest.run_after) >= not_before
             if newest.state not in ENDED_RUN or (newest.state == "success" and fresh):
@@ -121,29 +124,29 @@ class Airflow:
     def start(self, dag_id: str, run_id: str, parameters: Mapping[str, str]) -> DagRun:
         """Start the run, or attach to it if it is there already. Raises as `attach_or_start`."""
         self._require_dag(dag_id)
-        ours = f"started by request {uuid4()}"  # how the run is known again when Airflow's answer was lost
+        ours = f"started by request {uuid4()}"  # identifies the run when Airflow's answer was lost
         body = airflow.TriggerDAGRunPostBody(dag_run_id=run_id, logical_date=None, conf=dict(parameters), note=ours)
         asked = False
 
         def trigger() -> DagRun:
             nonlocal asked
             if asked:  # and the answer was lost: Airflow may well have started the run
-                found = self._find(dag_id, run_id)
+                found = self.api.find(self.api.runs.get_dag_run, dag_id, run_id)
                 if found is not None:
                     return DagRun(self, dag_id, found, attached=found.note != ours)
             asked = True
             try:
                 return DagRun(self, dag_id, self.api.call(self.api.runs.trigger_dag_run, dag_id, body), attached=False)
             except ConflictException as error:
-                found = self._find(dag_id, run_id)
+                found = self.api.find(self.api.runs.get_dag_run, dag_id, run_id)
                 if found is None:
-                    raise PassingFault(f"{told(error)}, but there is no run {run_id}") from error
+                    raise PassingFault(f"{message_of(error)}, but there is no run {run_id}") from error
                 return DagRun(self, dag_id, found, attached=True)
             except NotFoundException as error:
-                raise PassingFault(told(error)) from error
+                raise PassingFault(message_of(error)) from error
             except (BadRequestException, UnprocessableEntityException) as error:
-                message = f"Airflow at {self.api.address} would not start {run_id} of the DAG {dag_id}: {told(error)}"
-                raise ConfigurationError(message) from error
+                message = f"Airflow at {self.api.address} would not start {run_id} of the DAG {dag_id}"
+                raise ConfigurationError(f"{message}: {message_of(error)}") from error
 
         try:
             return self.persist(trigger)
@@ -155,10 +158,10 @@ class Airflow:
             raise
 
     def cancel(self, dag_id: str, run_id: str, *, patience_seconds: float = 5.0) -> bool:
-        """End the run and its tasks at work; whether that was done. What has ended already, or is not there, is left.
+        """End the run and its tasks at work. False when it had ended or did not exist, or when that failed (in a note).
 
-        Airflow ends the tasks' processes at their next heartbeat, within seconds. One that does not take it within that
-        time, about, is told in a note.
+        Airflow ends the tasks' processes at their next heartbeat, within seconds.
+        patience_seconds: how long Airflow may give no good answer.
         """
         asked = False
 
@@ -177,8 +180,8 @@ class Airflow:
             return False
 
         try:
-            # A scheduler on SQLite that is just starting the run writes over its state: the tasks to come are skipped,
-            # and the run is a success. So it has to be seen to have failed, and that for a while.
+            # A scheduler on SQLite that is just starting the run overwrites its state: it skips the tasks to come, and
+            # the run succeeds. So the run must be seen as failed several times.
             until = time.monotonic() + 2 * patience_seconds
             seen = 0
             while seen < CANCEL_LOOKS and time.monotonic() < until:
@@ -192,86 +195,66 @@ class Airflow:
         return True
 
     def persist(
-        self,
-        ask: Callable[[], T],
-        *,
-        grace_seconds: float | None = None,
-        meanwhile: Callable[[], None] = lambda: None,
+        self, ask: Callable[[], T], *, grace_seconds: float | None = None, meanwhile: Callable[[], None] = lambda: None
     ) -> T:
         """What ``ask`` answers, asked again while a fault may pass; ``meanwhile`` runs between, and may raise.
 
-        Raises NoVerdict when no good answer came for ``grace_seconds``, or a bad one that will not change, and
+        Raises NoVerdict when no good answer came for ``grace_seconds`` or an answer is bad for good, and
         ConfigurationError when our user may not do what was asked.
         """
         grace = self._grace_seconds if grace_seconds is None else grace_seconds
+        airflow = f"Airflow at {self.api.address}"
         since: float | None = None
-        while True:
-            try:
-                answer = ask()
-            except PassingFault as fault:
-                now = time.monotonic()
-                if since is None:
-                    since = now
-                    self.note(
-                        f"Airflow at {self.api.address} gives no good answer, waiting up to {grace:.0f} s: {fault}"
-                    )
-                if now - since >= grace:
-                    message = f"Airflow at {self.api.address} gave no good answer for {now - since:.0f} s: {fault}"
-                    raise NoVerdict(f"{message}. Is it up? Then run this again: it attaches to the run") from fault
-            except ForbiddenException as error:
-                message = f"Airflow at {self.api.address} does not allow this to our user: {told(error)}"
+
+        def passes(error: Exception) -> bool:
+            nonlocal since
+            if isinstance(error, ForbiddenException):
+                message = f"{airflow} does not allow this to our user: {message_of(error)}"
                 raise ConfigurationError(f"{message}. It must be able to read, start and change DAG runs") from error
-            except ApiException as error:
-                raise NoVerdict(f"Airflow at {self.api.address} answered {told(error)}") from error
-            else:
-                if since is not None:
-                    self.note(f"Airflow answers again, after {time.monotonic() - since:.0f} s")
-                return answer
-            meanwhile()
-            time.sleep(POLL_SECONDS)
+            if isinstance(error, ApiException):
+                raise NoVerdict(f"{airflow} answered {message_of(error)}") from error
+            if not isinstance(error, PassingFault):
+                return False
+            now = time.monotonic()
+            if since is None:
+                since = now
+                self.note(f"{airflow} gives no good answer, waiting up to {grace:.0f} s: {error}")
+            if now - since >= grace:
+                message = f"{airflow} gave no good answer for {now - since:.0f} s: {error}"
+                raise NoVerdict(f"{message}. Is it up? Then run this again: it attaches to the run") from error
+            return True
 
-    def paused(self, dag_id: str) -> ConfigurationError | None:
-        """What to raise when the DAG is paused, so that no task of it is started. Raises PassingFault."""
-        try:
-            dag = self.api.call(self.api.dags.get_dag, dag_id)
-        except NotFoundException:
-            return None  # then its runs are gone too, and are told as such
-        return ConfigurationError(_paused(dag_id, self.api.address)) if dag.is_paused else None
+        patience = patient(math.inf, first_pause=POLL_SECONDS, longest_pause=POLL_SECONDS)
+        answer = patience.ask(ask, passes, waiting=lambda _: meanwhile())
+        if since is not None:
+            self.note(f"Airflow answers again, after {time.monotonic() - since:.0f} s")
+        return answer
 
-    def _newest(self, dag_id: str, stem: str) -> tuple[int, Any]:
-        """The highest attempt and its run; 0 and None when there is none."""
+    def dag(self, dag_id: str) -> Any:  # noqa: ANN401 - the client's models have no types
+        """The DAG, or None. Raises PassingFault, and ConfigurationError when the DAG is paused, so starts no task."""
+        dag = self.api.find(self.api.dags.get_dag, dag_id)
+        if dag is not None and dag.is_paused:
+            hint = f"run 'airflow dags unpause {dag_id}', then this again"
+            raise ConfigurationError(f"the DAG {dag_id} is paused in Airflow at {self.api.address}: {hint}")
+        return dag
 
-        def page(offset: int) -> tuple[list[Any], int]:
+    def runs(self, dag_id: str, **filters: Any) -> list[Any]:  # noqa: ANN401 - as above
+        """The runs of a DAG; none while Airflow does not know the DAG. filters: options of `get_dag_runs`."""
+
+        def ask() -> list[Any]:
             try:
-                listed = self.api.call(
-                    self.api.runs.get_dag_runs, dag_id, limit=PAGE, offset=offset, run_id_prefix_pattern=f"{stem}__"
-                )
-            except NotFoundException:  # Airflow does not know the DAG (yet)
-                return [], 0
-            return listed.dag_runs, listed.total_entries
+                return self.api.pages("dag_runs", self.api.runs.get_dag_runs, dag_id, **filters)
+            except NotFoundException:
+                return []
 
-        found: dict[int, Any] = {}
-        for run in all_pages(lambda offset: self.persist(lambda: page(offset))):
-            match = re.fullmatch(re.escape(stem) + r"__([1-9]\d{0,5})", run.dag_run_id)
-            if match:
-                found[int(match[1])] = run
-        newest = max(found, default=0)
-        return newest, found.get(newest)
-
-    def _find(self, dag_id: str, run_id: str) -> Any:  # noqa: ANN401 - the client's models have no types
-        try:
-            return self.api.call(self.api.runs.get_dag_run, dag_id, run_id)
-        except NotFoundException:
-            return None
+        return self.persist(ask)
 
     def _require_dag(self, dag_id: str) -> None:
         """Return when the DAG can be started."""
         began = time.monotonic()
         noted = False
         while True:
-            dag = self.persist(lambda: self._dag(dag_id))
-            if dag is not None and dag.is_paused:
-                raise ConfigurationError(_paused(dag_id, self.api.address))
+            dag = self.persist(lambda: self.dag(dag_id))
             if dag is not None and not dag.is_stale:  # as it also is once its file cannot be read
                 return
             if time.monotonic() - began >= self._new_dag_seconds:
@@ -281,18 +264,8 @@ class Airflow:
                 self.note(f"Airflow has no DAG {dag_id!r} (yet), waiting up to {self._new_dag_seconds:.0f} s")
             time.sleep(POLL_SECONDS)
 
-    def _dag(self, dag_id: str) -> Any:  # noqa: ANN401 - the client's models have no types
-        try:
-            return self.api.call(self.api.dags.get_dag, dag_id)
-        except NotFoundException:
-            return None
-
-    def _missing(self, dag_id: str, dag: Any) -> str:  # noqa: ANN401 - the client's models have no types
-        def page(offset: int) -> tuple[list[Any], int]:
-            listed = self.api.call(self.api.import_errors.get_import_errors, limit=PAGE, offset=offset)
-            return listed.import_errors, listed.total_entries
-
-        errors = all_pages(lambda offset: self.persist(lambda: page(offset)))
+    def _missing(self, dag_id: str, dag: Any) -> str:  # noqa: ANN401 - as above
+        errors = self.persist(lambda: self.api.pages("import_errors", self.api.import_errors.get_import_errors))
         if dag is not None:  # its file is known, so nothing else is to blame
             errors = [error for error in errors if error.filename == dag.relative_fileloc]
         read = [f"\n{error.filename}: {error.stack_trace.strip().rpartition(chr(10))[2]}" for error in errors]
@@ -300,26 +273,13 @@ class Airflow:
         return f"Airflow at {self.api.address} has no DAG {dag_id!r}; {hint}{''.join(read[:IMPORT_ERRORS])}"
 
 
-def all_pages(page: Callable[[int], tuple[list[Any], int]]) -> list[Any]:
-    """All that ``page`` gives from each offset on, until as many are there as it says that there are in all."""
-    found: list[Any] = []
-    while True:
-        got, total = page(len(found))
-        found += got
-        if not got or len(found) >= total:
-            return found
-
-
-def _paused(dag_id: str, address: str) -> str:
-    return f"the DAG {dag_id} is paused in Airflow at {address}: run 'airflow dags unpause {dag_id}', then this again"
-
-
 class DagRun:
-    """A run that was started, or attached to; ``state`` and ``tasks`` are as they were last seen."""
+    """A run that was started or attached to; ``state`` and ``tasks`` are those of the last look."""
 
     def __init__(self, airflow: Airflow, dag_id: str, run: Any, *, attached: bool) -> None:  # noqa: ANN401 - the client's models have no types
         self.dag_id = dag_id
         self.run_id = str(run.dag_run_id)
+        self._key = (self.dag_id, self.run_id)
         self.attached = attached
         self.state = str(run.state.value)
         self.tasks: list[TaskState] = []
@@ -371,16 +331,16 @@ class DagRun:
             time.sleep(POLL_SECONDS)
 
     def log(self, task: TaskState) -> list[str]:
-        """The lines of the task's last attempt, without secrets; one line that says why when they cannot be had.
+        """The lines of the task's last attempt, without secrets, or one line that says why they cannot be read.
 
-        They are the task's to choose: a caller that prints or posts them has to disarm them.
+        The task chose them: a caller that prints or posts them must disarm them.
         """
         if not task.attempt:
             return []
-        # The client's model of a log entry leaves out what was raised, so the answer is read as it came.
-        get_log = self._api.tasks.get_log_with_http_info
+        # The client's model of a log entry omits what was raised, so the raw answer is read.
+        get_log = partial(self._api.tasks.get_log_with_http_info, *self._key, task.name, task.attempt)
         try:
-            found = self._airflow.persist(lambda: self._ask(get_log, task.name, task.attempt, full_content=True))
+            found = self._airflow.persist(lambda: self._api.call(get_log, full_content=True))
         except (NoVerdict, ConfigurationError) as error:
             return [f"(the log cannot be read: {error})"]
         entries = json.loads(found.raw_data)["content"]
@@ -393,18 +353,15 @@ class DagRun:
             self.state = "failed"
         return done
 
-    def _ask(self, operation: Callable[..., Any], *arguments: object, **options: Any) -> Any:  # noqa: ANN401 - as above
-        return self._api.call(operation, self.dag_id, self.run_id, *arguments, **options)
-
     def _look(self) -> bool:
         """Read state and tasks; whether the run has ended, in which case the tasks are those of its end."""
         try:
             # The state is read first, so that tasks that are read after an end are those of the ended run.
-            run = self._ask(self._api.runs.get_dag_run)
-            tasks = all_pages(self._page_of_tasks)
+            run = self._api.call(self._api.runs.get_dag_run, *self._key)
+            tasks = self._api.pages("task_instances", self._api.tasks.get_task_instances, *self._key)
         except NotFoundException as error:
-            if self.run_id not in (error.body or ""):  # not Airflow's words: a proxy before an Airflow that restarts
-                raise PassingFault(told(error)) from error
+            if self.run_id not in (error.body or ""):  # a proxy's words, before an Airflow that restarts
+                raise PassingFault(message_of(error)) from error
             raise NoVerdict(f"the run {self.run_id} was deleted by hand from Airflow at {self._api.address}") from error
         self.state = str(run.state.value)
         self.tasks = sorted(
@@ -412,14 +369,8 @@ class DagRun:
         )
         self._require_same(run)
         if self.state not in ENDED_RUN and not any(task.state == "running" for task in self.tasks):
-            paused = self._airflow.paused(self.dag_id)
-            if paused:
-                raise paused
+            self._airflow.dag(self.dag_id)  # raises when it is paused
         return self.state in ENDED_RUN
-
-    def _page_of_tasks(self, offset: int) -> tuple[list[Any], int]:
-        found = self._ask(self._api.tasks.get_task_instances, limit=PAGE, offset=offset)
-        return found.task_instances, found.total_entries
 
     def _require_same(self, run: Any) -> None:  # noqa: ANN401 - as above
         cleared_before = run.queued_at is not None and run.queued_at - run.run_after > CLEARED

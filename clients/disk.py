@@ -1,4 +1,4 @@
-"""The disk: a lock that a killed process lets go of, and files that appear whole or not at all."""
+"""The disk: a lock that ends with its process, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from clients.errors import PassingFault
@@ -16,7 +17,8 @@ from clients.errors import PassingFault
 def locked(path: Path, what: str, note: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the lock file ``path`` alone; while another process has it, wait for that process to let go or to end.
 
-    what: the thing that it guards, for people; note: is told of the wait, which may be long (by default, printed).
+    what: the thing that it guards, for people; note: gets a line before a wait, which may be long (default: print it);
+    what it raises ends the wait.
     Raises PassingFault when the file cannot be written.
     """
     try:
@@ -28,7 +30,7 @@ def locked(path: Path, what: str, note: Callable[[str], None] | None = None) -> 
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            (note or _print)(f"waiting for {what}, which another process holds")
+            (note or partial(print, flush=True))(f"waiting for {what}, which another process holds")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -57,10 +59,6 @@ def whole_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             path.rename(scratch.with_name(f"{scratch.name}.old"))
         scratch.rename(path)
-
-
-def _print(text: str) -> None:
-    print(text, flush=True)
 
 
 def _unwritable(path: Path, error: OSError) -> PassingFault:

@@ -1,4 +1,4 @@
-"""One way to ask a live API: time-outs, retries with backoff and jitter, `Retry-After`, and keys kept out of sight."""
+"""Requests to a live API: time-outs, retries with backoff and jitter, `Retry-After`, and hidden keys."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import httpx
 import msgspec
-import stamina
-from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from clients.errors import ConfigurationError, PassingFault
+from clients.patience import patient
 
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, JITTER_SECONDS = 0.5, 10.0, 0.5
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 LARGEST_ANSWER_BYTES = 64 * 2**20
 _KEPT_HEADERS = ("content-type", "date", "last-modified", "etag", "server")
@@ -37,7 +37,7 @@ class Secret(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One page to ask for. ``address_variable`` is the environment variable that moves the address."""
+    """One page to ask for. ``address_variable`` is the environment variable that overrides the address."""
 
     url: str
     query: dict[str, str]
@@ -77,45 +77,38 @@ class _TryAgain(Exception):
 
 
 def fetch(client: httpx.Client, request: Request, limits: Limits) -> Response:
-    """Ask until there is a whole answer with status 200.
+    """Ask until there is a complete answer with status 200.
 
-    Raises PassingFault when the last attempt failed, when the total time is up, or when the server asks to be left
-    alone for longer than a minute (to ask earlier would be impolite; the stage's own retry comes later);
-    ConfigurationError when asking again cannot help: a wrong key or address, a query that the API refuses.
+    Raises PassingFault when the last attempt failed, when the total time is up, or when the server asks for a pause of
+    more than a minute (the stage's own retry comes later), and ConfigurationError when asking again cannot help: a
+    wrong key or address, or a query that the API refuses.
     """
-    # Both log the address of every request, key included, as soon as somebody turns logging up.
+    # At a lower level, both log the address of every request, key included.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    set_on_retry_hooks([_tell_retry])
-    deadline = time.monotonic() + limits.total_seconds
+    patience = patient(limits.total_seconds)
+    failed: list[_TryAgain] = []
 
-    def wait(error: Exception) -> bool | float:
+    def passes(error: Exception) -> bool | float:
         if not isinstance(error, _TryAgain):
             return False
-        if error.retry_after is None:
-            return True
-        in_time = time.monotonic() + error.retry_after < deadline
-        if error.retry_after > LONGEST_RETRY_AFTER_SECONDS or not in_time:
+        failed.append(error)
+        if len(failed) == limits.attempts or (error.retry_after or 0.0) > LONGEST_RETRY_AFTER_SECONDS:
             return False
-        return error.retry_after + random.uniform(0.0, 0.25)  # noqa: S311 - jitter, not a secret
+        jitter = random.uniform(0.0, JITTER_SECONDS)  # noqa: S311 - not a secret
+        if error.retry_after is not None:
+            return error.retry_after + jitter
+        return min(FIRST_PAUSE_SECONDS * 2.0 ** (len(failed) - 1) + jitter, LONGEST_PAUSE_SECONDS)
 
-    attempts = stamina.retry_context(
-        on=wait,
-        attempts=limits.attempts,
-        timeout=limits.total_seconds,
-        wait_initial=0.5,
-        wait_max=10.0,
-        wait_jitter=0.5,
-    )
+    def waiting(seconds: float) -> None:
+        print(f"{failed[-1]}; again in {seconds:.1f} s", flush=True)
+
     try:
-        for attempt in attempts:
-            with attempt:
-                return _ask_once(client, request, limits, deadline)
+        return patience.ask(lambda: _ask_once(client, request, limits, patience.deadline), passes, waiting)
     except _TryAgain as error:
-        tried = f"gave up after {attempt.num} of {limits.attempts} attempts"
+        tried = f"gave up after {len(failed)} of {limits.attempts} attempts"
         asked = f"; it asks to wait {error.retry_after:.0f} s" if error.retry_after is not None else ""
         raise PassingFault(f"{error} ({tried}{asked}). Run the stage again later.") from None
-    raise AssertionError("stamina ends with a result or an error")
 
 
 def paced(items: Iterable[T], seconds: float) -> Iterator[T]:
@@ -166,12 +159,8 @@ def _failure(answer: httpx.Response, body: bytes, request: Request) -> Exception
     if status in _PASSING_STATUSES or status >= 500:
         return _TryAgain(message, _retry_after(answer.headers.get("retry-after", "")))
     if status in {401, 403}:
-        key = request.secret.variable if request.secret else ""
-        hint = (
-            f"Check the key in {key}."
-            if key
-            else f"It wants a key that it is not sent: check {request.address_variable}."
-        )
+        unasked = f"It expects a key, and this source sends none: check {request.address_variable}."
+        hint = f"Check the key in {request.secret.variable}." if request.secret else unasked
         return ConfigurationError(f"{message}. {hint}")
     return ConfigurationError(f"{message}. Check the challenge's [source] table and {request.address_variable}.")
 
@@ -201,7 +190,3 @@ def _retry_after(text: str) -> float | None:
 
 def _redacted(text: str, request: Request) -> str:
     return text.replace(request.secret.value, "hidden") if request.secret and request.secret.value else text
-
-
-def _tell_retry(details: RetryDetails) -> None:
-    print(f"{details.caused_by}; again in {details.wait_for:.1f} s", flush=True)

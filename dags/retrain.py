@@ -1,10 +1,10 @@
 """The DAG of a challenge: the stages in order, their retries, and the schedule. The stages do the work.
 
-Each challenge has a DAG file of its own, `retrain_<name>.py`: Airflow stops every DAG of a file that it cannot import,
-and a mistake in one challenge must not stop the others.
+Each challenge has its own DAG file, `retrain_<name>.py`: Airflow stops every DAG of a file that it cannot import, and a
+mistake in one challenge must not stop the others.
 
-A run is of a commit. Its first task makes a workspace of that commit; every later task runs a stage command there, with
-the environment that the commit's own requirements name. Nothing of that code is imported here.
+A run belongs to a commit. Its first task makes a workspace of that commit; every later task runs a stage command there,
+in the environment that the commit's own requirements define. This module imports none of that code.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ORDER = {
     "ingest": ("workspace",),
     "validate": ("ingest",),
     "transform": ("validate",),
-    # The profile takes no part in the model, so it is drawn while the dataset is versioned and the model trained.
+    # The model does not need the profile, which runs beside versioning and training.
     "profile": ("transform",),
     "version": ("transform",),
     "train": ("version",),
@@ -59,23 +59,15 @@ PARAMS = {
 class CommandOperator(BaseOperator):
     """Runs a command, its output in the task's log; its exit code decides between success, failure and retry."""
 
-    def __init__(self, **arguments: Any) -> None:  # noqa: ANN401 - what BaseOperator takes is Airflow's to say
-        super().__init__(**arguments)
-        self._process: subprocess.Popen[str] | None = None
+    _process: subprocess.Popen[str] | None = None
 
     def run_command(self, command: list[str], directory: Path, environment: dict[str, str]) -> str:
         """Run to the end; the last line of output. Raises the exception that makes Airflow retry, or not."""
         last = ""
         self._process = subprocess.Popen(
-            command,
-            cwd=directory,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+            command, cwd=directory, env={**os.environ, **environment}, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        )  # fmt: skip
         try:
             for line in self._process.stdout or ():
                 last = line.rstrip()
@@ -105,19 +97,18 @@ class CommandOperator(BaseOperator):
 
 
 class WorkspaceOperator(CommandOperator):
-    """Makes the run's workspace; tells the later tasks where it is and which interpreter is its own."""
+    """Makes the run's workspace; returns its directory, interpreter and commit to the later tasks."""
 
     def execute(self, context: Context) -> dict[str, str]:
-        command = [sys.executable, "-m", "pipelines.workspace"]
-        command += ["--sha", context["params"]["git_sha"] or "HEAD", "--run-id", _run_id(context)]
-        made: dict[str, str] = json.loads(self.run_command(command, ROOT, {}))
-        return made
+        options = ["--sha", context["params"]["git_sha"] or "HEAD", "--run-id", _run_id(context)]
+        printed = self.run_command([sys.executable, "-m", "pipelines.workspace", *options], ROOT, {})
+        return dict[str, str](json.loads(printed))
 
 
 class StageOperator(CommandOperator):
     """Runs one stage of the pipeline in the run's workspace."""
 
-    def __init__(self, *, stage: str, challenge: str, **arguments: Any) -> None:  # noqa: ANN401 - as above
+    def __init__(self, *, stage: str, challenge: str, **arguments: Any) -> None:  # noqa: ANN401 - Airflow's own
         super().__init__(task_id=stage, **arguments)
         self.stage = stage
         self.challenge = challenge
@@ -125,14 +116,12 @@ class StageOperator(CommandOperator):
     def execute(self, context: Context) -> None:
         workspace = context["ti"].xcom_pull(task_ids="workspace")
         environment = {
+            **{f"RPS_{name.upper()}": context["params"][name] for name in ("as_of", "reason", "pull_request")},
             "RPS_RUN_ID": _run_id(context),
             "RPS_GIT_SHA": workspace["sha"],
-            "RPS_AS_OF": context["params"]["as_of"],
-            "RPS_REASON": context["params"]["reason"],
-            "RPS_PULL_REQUEST": context["params"]["pull_request"],
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": "",
-            "PYTHONDONTWRITEBYTECODE": "",  # the workspace's environment gets its byte code from the first run
+            "PYTHONDONTWRITEBYTECODE": "",  # the first run fills the environment's byte code
         }
         command = [workspace["python"], "-m", "pipelines", self.stage, "--challenge", self.challenge]
         self.run_command(command, Path(workspace["directory"]), environment)

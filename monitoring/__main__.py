@@ -1,32 +1,27 @@
-"""Writes every file that is made from what is watched: `python -m monitoring`, or with `--check` only looks.
-
-`--check` ends with 1 and names each file that is not what it should be.
-"""
+"""Writes every file that is generated from the alerts and dashboards; `--check` only names stale ones and exits 1."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from monitoring import alert_table, alertmanager_files, grafana_files, prometheus_files
+from monitoring import alertmanager_files, grafana_files, prometheus_files, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def generated() -> dict[Path, str]:
     """Every generated file, by its path from the repository's root."""
-    makers = (prometheus_files, alertmanager_files, grafana_files, alert_table)
+    makers = (prometheus_files, alertmanager_files, grafana_files, tables)
     return {path: content for maker in makers for path, content in maker.files().items()}
 
 
-def outdated(root: Path, files: Mapping[Path, str]) -> Iterator[Path]:
+def outdated(root: Path, files: Mapping[Path, str]) -> list[Path]:
     """The files below ``root`` that are missing or stale."""
-    for path, content in files.items():
-        there = root / path
-        if not there.is_file() or there.read_text(encoding="utf-8") != content:
-            yield path
+    paths = ((path, root / path) for path in files)
+    return [path for path, there in paths if not there.is_file() or there.read_text(encoding="utf-8") != files[path]]
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
@@ -34,7 +29,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and list stale files")
     check = parser.parse_args(arguments).check
     files = generated()
-    stale = list(outdated(root, files))
+    stale = outdated(root, files)
     for path in stale:
         if check:
             print(f"{path} is stale: run 'python -m monitoring'", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Alertmanager's configuration: every alert goes to `python -m monitoring.relay`, and to Slack if you like."""
+"""Alertmanager's configuration: every alert goes to `python -m monitoring.relay`, and optionally to Slack."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monitoring.prometheus_files import written
 
 DIRECTORY = Path("monitoring/alertmanager")
 WEBHOOK = "http://alerts:9107/v1/alerts"
-SECRET_FILE = "/tmp/alerts_secret"  # noqa: S105, S108 - where it lies, in a container of its own
+SECRET_FILE = "/tmp/alerts_secret"  # noqa: S105, S108 - its path, in a container of its own
 SLACK_FILE = "/tmp/slack_url"  # noqa: S108
 
 GROUP_WAIT = timedelta(seconds=30)
@@ -21,9 +21,26 @@ REPEAT = timedelta(hours=12)
 REPEAT_CRITICAL = timedelta(hours=4)
 SHORTEST = timedelta(seconds=1)
 
+SLACK_MESSAGE = {
+    "title": "{{ .CommonLabels.severity }} {{ .CommonLabels.alertname }} {{ .Status }}",
+    "title_link": "{{ (index .Alerts 0).Annotations.runbook_url }}",
+    "text": "{{ range .Alerts }}{{ .Annotations.summary }}\n{{ end }}",
+}
+INHIBITIONS = [
+    {
+        "source_matchers": ['alertname="ServiceDown"'],
+        "target_matchers": ['alertname!="ServiceDown"', 'area=~"service|model"'],
+        "equal": ["instance"],
+    },
+    {  # while the exporter cannot read Airflow, it cannot know of newer runs
+        "source_matchers": ['alertname="PipelineUnknown"', 'system="airflow"'],
+        "target_matchers": ['alertname=~"NoRun|RunFailed"'],
+    },
+]
+
 
 def files() -> Mapping[Path, str]:
-    """What one host mounts, by path from the repository's root; Alertmanager is started with one of them."""
+    """What one host mounts, by path from the repository's root; Alertmanager starts with one of them."""
     return {
         DIRECTORY / "alertmanager.yml": alertmanager_configuration(WEBHOOK, SECRET_FILE),
         DIRECTORY / "with-slack.yml": alertmanager_configuration(WEBHOOK, SECRET_FILE, slack_file=SLACK_FILE),
@@ -33,61 +50,29 @@ def files() -> Mapping[Path, str]:
 def alertmanager_configuration(
     webhook: str, secret_file: str | Path, *, slack_file: str | Path | None = None, pace: float = 1.0
 ) -> str:
-    """Alertmanager's configuration, as YAML. It knows no environment variables: secrets are read from files.
+    """Alertmanager's configuration, as YAML. Alertmanager reads secrets from files, not from its environment.
 
-    secret_file: holds what is sent as `Authorization: Bearer …`; slack_file: holds the address of a Slack webhook.
+    secret_file: contains the token of `Authorization: Bearer …`; slack_file: contains the address of a Slack webhook.
     pace: hours of data that pass in one hour; nothing is held back for less than a second.
     """
-    receiver: dict[str, Any] = {
-        "name": "rps",
-        "webhook_configs": [
-            {
-                "url": webhook,
-                "send_resolved": True,
-                "http_config": {"authorization": {"type": "Bearer", "credentials_file": str(secret_file)}},
-            }
+    http = {"authorization": {"type": "Bearer", "credentials_file": str(secret_file)}}
+    webhooks = [{"url": webhook, "send_resolved": True, "http_config": http}]
+    receiver: dict[str, Any] = {"name": "rps", "webhook_configs": webhooks}
+    if slack_file is not None:
+        receiver["slack_configs"] = [{"api_url_file": str(slack_file), "send_resolved": True, **SLACK_MESSAGE}]
+    route = {
+        "receiver": "rps",
+        "group_by": ["alertname"],
+        "group_wait": _held(GROUP_WAIT, pace),
+        "group_interval": _held(GROUP_INTERVAL, pace),
+        "repeat_interval": _held(REPEAT, pace),
+        "routes": [
+            # One message for all that has drifted in a challenge: it is answered by one retraining.
+            {"matchers": ['drift=~".+"'], "group_by": ["challenge"]},
+            {"matchers": ['severity="critical"'], "repeat_interval": _held(REPEAT_CRITICAL, pace)},
         ],
     }
-    if slack_file is not None:
-        receiver["slack_configs"] = [_slack(slack_file)]
-    return written(
-        {
-            "route": {
-                "receiver": "rps",
-                "group_by": ["alertname"],
-                "group_wait": _held(GROUP_WAIT, pace),
-                "group_interval": _held(GROUP_INTERVAL, pace),
-                "repeat_interval": _held(REPEAT, pace),
-                "routes": [
-                    # One message for all that has drifted in a challenge: it is answered by one retraining.
-                    {"matchers": ['drift=~".+"'], "group_by": ["challenge"]},
-                    {"matchers": ['severity="critical"'], "repeat_interval": _held(REPEAT_CRITICAL, pace)},
-                ],
-            },
-            "inhibit_rules": [
-                {
-                    "source_matchers": ['alertname="ServiceDown"'],
-                    "target_matchers": ['alertname!="ServiceDown"', 'area=~"service|model"'],
-                    "equal": ["instance"],
-                },
-                {  # a view that is old says nothing of what has run since
-                    "source_matchers": ['alertname="PipelineUnknown"', 'system="airflow"'],
-                    "target_matchers": ['alertname=~"NoRun|RunFailed"'],
-                },
-            ],
-            "receivers": [receiver],
-        }
-    )
-
-
-def _slack(slack_file: str | Path) -> dict[str, Any]:
-    return {
-        "api_url_file": str(slack_file),
-        "send_resolved": True,
-        "title": "{{ .CommonLabels.severity }} {{ .CommonLabels.alertname }} {{ .Status }}",
-        "title_link": "{{ (index .Alerts 0).Annotations.runbook_url }}",
-        "text": "{{ range .Alerts }}{{ .Annotations.summary }}\n{{ end }}",
-    }
+    return written({"route": route, "inhibit_rules": INHIBITIONS, "receivers": [receiver]})
 
 
 def _held(duration: timedelta, pace: float) -> str:

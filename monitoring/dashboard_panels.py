@@ -1,12 +1,13 @@
-"""What the dashboards are made of: a few kinds of panels, variables and annotations that look alike everywhere.
+"""What the dashboards consist of: a few kinds of panels, variables and annotations that look alike everywhere.
 
 A thin layer over Grafana's foundation SDK. `$instance`, `$__rate_interval` and the like are filled in by Grafana.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from string import ascii_uppercase
+from typing import TypedDict, TypeVar, Unpack
 
 from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, statetimeline, timeseries
 from grafana_foundation_sdk.builders import dashboard as build
@@ -24,17 +25,25 @@ LIMIT = "limit"
 
 Steps = Sequence[tuple[float | None, str]]
 """Colours, each with the value from which on it is used; the first has none."""
-Panel = Builder[models.Panel]
+Query = tuple[str, str]
+"""PromQL, and what a series of the answer is called: `{{label}}` is the label's value."""
+Words = Mapping[str, tuple[str, str]]
+"""What a value is called, and its colour."""
+Panel = timeseries.Panel | stat.Panel | bargauge.Panel | statetimeline.Panel
+Row = tuple[str, Sequence[Panel]]
+"""Title and panels; the empty title is that of what stands above all rows."""
 PLAIN: Steps = ((None, "blue"),)
-UP = {"0": ("down", "red"), "1": ("up", "green")}
+UP: Words = {"0": ("down", "red"), "1": ("up", "green")}
+_Kind = TypeVar("_Kind", timeseries.Panel, stat.Panel, bargauge.Panel, statetimeline.Panel)
 
 
-@dataclass(frozen=True)
-class Query:
-    """PromQL, and what a series of the answer is called: `{{label}}` is the label's value."""
+class Layout(TypedDict, total=False):
+    """What any panel may set; ``unit`` is one of Grafana's names."""
 
-    expression: str
-    legend: str
+    unit: str
+    width: int
+    height: int
+    steps: Steps
 
 
 def bad_from(value: float) -> Steps:
@@ -43,81 +52,38 @@ def bad_from(value: float) -> Steps:
 
 
 def chart(
-    title: str,
-    told: str,
-    unit: str,
-    *queries: Query,
-    width: int = 8,
-    height: int = 8,
-    steps: Steps = PLAIN,
-    stacked: bool = False,
-    repeat: str = "",
+    title: str, meaning: str, *queries: Query, stacked: bool = False, repeat: str = "", **layout: Unpack[Layout]
 ) -> Panel:
     """Lines over time. With ``steps`` the values at which the colour changes are drawn as dashed lines."""
+    legend = common.VizLegendOptions().display_mode(kinds.LegendDisplayMode.LIST)
+    limit = {
+        "color": {"mode": "fixed", "fixedColor": "red"},
+        "custom.lineStyle": {"fill": "dash", "dash": [10, 10]},
+        "custom.fillOpacity": 0,
+    }
     panel = (
-        timeseries.Panel()
-        .title(title)
-        .description(told)
-        .unit(unit)
-        .datasource(DATA_SOURCE)
-        .span(width)
-        .height(height)
-        .targets(_targets(queries))
+        _panel(timeseries.Panel(), title, meaning, _targets(queries), **layout)
         .line_width(1)
         .fill_opacity(60 if stacked else 8)
         .show_points(kinds.VisibilityMode.AUTO)
-        .thresholds(_thresholds(steps))
-        .legend(
-            common.VizLegendOptions()
-            .display_mode(kinds.LegendDisplayMode.LIST)
-            .placement(kinds.LegendPlacement.BOTTOM)
-            .show_legend(show_legend=True)
-        )
+        .legend(legend.placement(kinds.LegendPlacement.BOTTOM).show_legend(show_legend=True))
         .tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING))
-        .override_by_regexp(
-            f"/^{LIMIT}/",
-            [
-                models.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": "red"}),
-                models.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]}),
-                models.DynamicConfigValue("custom.fillOpacity", 0),
-            ],
-        )
+        .override_by_regexp(f"/^{LIMIT}/", [models.DynamicConfigValue(name, value) for name, value in limit.items()])
     )
     if stacked:
-        panel = panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL))
-    if len(steps) > 1:
-        panel = panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(kinds.GraphTresholdsStyleMode.DASHED))
-    if repeat:
-        panel = panel.repeat(repeat).repeat_direction("h")
-    return panel
+        panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL))
+    if len(layout.get("steps", PLAIN)) > 1:
+        panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(kinds.GraphTresholdsStyleMode.DASHED))
+    return panel.repeat(repeat).repeat_direction("h") if repeat else panel
 
 
 def number(
-    title: str,
-    told: str,
-    unit: str,
-    query: Query,
-    *,
-    width: int = 4,
-    height: int = 4,
-    steps: Steps = PLAIN,
-    words: Mapping[str, tuple[str, str]] | None = None,
-    names: bool = False,
+    title: str, meaning: str, query: Query, *, words: Words | None = None, names: bool = False, **layout: Unpack[Layout]
 ) -> Panel:
-    """The value now, large.
-
-    words: what a value is called, and its colour; names: show the legend and not the value.
-    """
+    """The value now, large. names: show the legend and not the value."""
+    layout = {"width": 4, "height": 4, **layout}
     panel = (
-        stat.Panel()
-        .title(title)
-        .description(told)
-        .unit(unit)
-        .datasource(DATA_SOURCE)
-        .span(width)
-        .height(height)
-        .targets(_targets([query], now=True))
-        .thresholds(_thresholds(steps))
+        _panel(stat.Panel(), title, meaning, _targets([query], now=True), **layout)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .graph_mode(kinds.BigValueGraphMode.NONE)
         .color_mode(kinds.BigValueColorMode.VALUE)
@@ -127,20 +93,10 @@ def number(
     return panel.mappings([_mapping(words)]) if words else panel
 
 
-def bars(
-    title: str, told: str, unit: str, query: Query, *, width: int = 8, height: int = 8, steps: Steps = PLAIN
-) -> Panel:
+def bars(title: str, meaning: str, query: Query, **layout: Unpack[Layout]) -> Panel:
     """The values now, one bar for each series, in the order that the query gives."""
     return (
-        bargauge.Panel()
-        .title(title)
-        .description(told)
-        .unit(unit)
-        .datasource(DATA_SOURCE)
-        .span(width)
-        .height(height)
-        .targets(_targets([query], now=True))
-        .thresholds(_thresholds(steps))
+        _panel(bargauge.Panel(), title, meaning, _targets([query], now=True), **layout)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .orientation(kinds.VizOrientation.HORIZONTAL)
         .display_mode(kinds.BarGaugeDisplayMode.BASIC)
@@ -148,39 +104,28 @@ def bars(
     )
 
 
-def states(
-    title: str,
-    told: str,
-    query: Query,
-    words: Mapping[str, tuple[str, str]],
-    *,
-    width: int = 8,
-    height: int = 8,
-) -> Panel:
+def states(title: str, meaning: str, query: Query, words: Words, **layout: Unpack[Layout]) -> Panel:
     """Which of a few states each series was in, over time."""
-    return (
-        statetimeline.Panel()
-        .title(title)
-        .description(told)
-        .unit("none")
-        .datasource(DATA_SOURCE)
-        .span(width)
-        .height(height)
-        .targets(_targets([query]))
-        .mappings([_mapping(words)])
-        .thresholds(_thresholds(PLAIN))
-        .show_value(kinds.VisibilityMode.AUTO)
-        .fill_opacity(80)
-    )
+    panel = _panel(statetimeline.Panel(), title, meaning, _targets([query]), **layout)
+    return panel.mappings([_mapping(words)]).show_value(kinds.VisibilityMode.AUTO).fill_opacity(80)
 
 
-def variable(name: str, label: str, told: str, metric: str, *, numbers: bool = False) -> Builder[models.VariableModel]:
+def row(title: str, *panels: Panel, width: int = 0) -> Row:
+    """width: of each panel, when all have the same."""
+    for panel in panels if width else ():
+        panel.span(width)
+    return title, panels
+
+
+def variable(
+    name: str, label: str, meaning: str, metric: str, *, numbers: bool = False
+) -> Builder[models.VariableModel]:
     """A variable with the values that the label ``name`` takes in ``metric``; several, or all, can be chosen."""
     order = models.VariableSort.NUMERICAL_ASC if numbers else models.VariableSort.ALPHABETICAL_ASC
     return (
         build.QueryVariable(name)
         .label(label)
-        .description(told)
+        .description(meaning)
         .datasource(DATA_SOURCE)
         .query({"qryType": 1, "query": f"label_values({metric}, {name})", "refId": name})
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
@@ -197,38 +142,13 @@ class Marks(models.AnnotationQuery, Builder[models.AnnotationQuery]):
     def __init__(self, name: str, colour: str, expression: str, *, title: str, text: str, labels: str) -> None:
         """title, text: of a mark, with `{{label}}` for a label's value; labels: those that are its tags."""
         super().__init__(name=name, datasource=DATA_SOURCE, enable=True, icon_color=colour, expr=expression)
-        self._told: dict[str, object] = {"titleFormat": title, "textFormat": text, "tagKeys": labels}
+        self._own: dict[str, object] = {"titleFormat": title, "textFormat": text, "tagKeys": labels}
 
     def build(self) -> models.AnnotationQuery:
         return self
 
     def to_json(self) -> dict[str, object]:
-        return {**super().to_json(), "step": "30s", **self._told}
-
-
-def releases(selector: str) -> Marks:
-    """Marks where a version began to be served: it is there now, and was not five minutes before."""
-    info = f"max by (challenge, version, git_sha) (rps_model_info{{{selector}}})"
-    return Marks(
-        "Releases",
-        "purple",
-        f"{info} unless max by (challenge, version, git_sha) (rps_model_info{{{selector}}} offset 5m)",
-        title="{{challenge}}: version {{version}}",
-        text="commit {{git_sha}}",
-        labels="challenge,version",
-    )
-
-
-def firing(area: str) -> Marks:
-    """Marks while an alert of ``area`` (a regular expression) fires."""
-    return Marks(
-        "Alerts",
-        "red",
-        f'max by (alertname, severity) (ALERTS{{alertstate="firing", area=~"{area}"}})',
-        title="{{alertname}}",
-        text="{{severity}}",
-        labels="alertname,severity",
-    )
+        return {**super().to_json(), "step": "30s", **self._own}
 
 
 def alerts_now(area: str) -> Panel:
@@ -236,27 +156,49 @@ def alerts_now(area: str) -> Panel:
     return number(
         "Alerts firing",
         f"Alerts of the area {area.replace('|', ' or ')} that are firing. Red marks on the charts show their names.",
-        "none",
-        Query(f'count(ALERTS{{alertstate="firing", area=~"{area}"}}) or vector(0)', "alerts"),
+        (f'count(ALERTS{{alertstate="firing", area=~"{area}"}}) or vector(0)', "alerts"),
         steps=bad_from(1),
     )
 
 
 def dashboard(
     name: str,
-    told: str,
-    rows: Mapping[str, Sequence[Panel]],
+    meaning: str,
+    rows: Iterable[Row],
     variables: Sequence[Builder[models.VariableModel]],
-    marks: Sequence[Marks],
     *,
+    released: str,
+    area: str,
     refresh: str,
     since: str,
 ) -> models.Dashboard:
-    """A dashboard `rps-<name>`, to be read only. rows: panels by the row's title, "" for what stands above all rows."""
+    """A read-only dashboard `rps-<name>` that marks releases and firing alerts on its charts.
+
+    released: the selector of the models whose releases it marks; area: of the alerts, a regular expression.
+    """
+    served, before = (
+        f"max by (challenge, version, git_sha) (rps_model_info{{{released}}}{offset})" for offset in ("", " offset 5m")
+    )
+    releases = Marks(
+        "Releases",
+        "purple",
+        f"{served} unless {before}",
+        title="{{challenge}}: version {{version}}",
+        text="commit {{git_sha}}",
+        labels="challenge,version",
+    )
+    firing = Marks(
+        "Alerts",
+        "red",
+        f'max by (alertname, severity) (ALERTS{{alertstate="firing", area=~"{area}"}})',
+        title="{{alertname}}",
+        text="{{severity}}",
+        labels="alertname,severity",
+    )
     made = (
         build.Dashboard(f"RPS: {name}")
         .uid(f"{TAG}-{name}")
-        .description(told)
+        .description(meaning)
         .tags([TAG])
         .readonly()
         .timezone("utc")
@@ -264,7 +206,7 @@ def dashboard(
         .refresh(refresh)
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
         .variables(list(variables))
-        .annotations(list(marks))
+        .annotations([releases, firing])
         .link(
             build.DashboardLink("Dashboards")
             .type(models.DashboardLinkType.DASHBOARDS)
@@ -273,7 +215,7 @@ def dashboard(
             .keep_time(keep_time=True)
         )
     )
-    for title, panels in rows.items():
+    for title, panels in rows:
         if title:
             made = made.with_row(build.Row(title))
         for panel in panels:
@@ -298,25 +240,32 @@ def _place(items: Sequence[models.Panel | models.RowPanel]) -> None:
         filled[position.x : position.x + position.w] = [position.y + position.h] * position.w
 
 
+def _panel(
+    panel: _Kind,
+    title: str,
+    meaning: str,
+    targets: list[Builder[Dataquery]],
+    *,
+    unit: str = "none",
+    width: int = 8,
+    height: int = 8,
+    steps: Steps = PLAIN,
+) -> _Kind:
+    thresholds = build.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE)
+    thresholds.steps([models.Threshold(value=value, color=colour) for value, colour in steps])
+    panel.title(title).description(meaning).unit(unit).span(width).height(height)
+    return panel.datasource(DATA_SOURCE).targets(targets).thresholds(thresholds)
+
+
 def _targets(queries: Sequence[Query], *, now: bool = False) -> list[Builder[Dataquery]]:
-    return [_target(query, chr(ord("A") + place), now=now) for place, query in enumerate(queries)]
+    targets: list[Builder[Dataquery]] = []
+    for name, (expression, legend) in zip(ascii_uppercase, queries, strict=False):
+        target = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(name).datasource(DATA_SOURCE)
+        targets.append(target.instant() if now else target.range())
+    return targets
 
 
-def _target(query: Query, reference: str, *, now: bool) -> prometheus.Dataquery:
-    target = prometheus.Dataquery().expr(query.expression).legend_format(query.legend).ref_id(reference)
-    target = target.datasource(DATA_SOURCE)
-    return target.instant() if now else target.range()
-
-
-def _thresholds(steps: Steps) -> build.ThresholdsConfig:
-    return (
-        build.ThresholdsConfig()
-        .mode(models.ThresholdsMode.ABSOLUTE)
-        .steps([models.Threshold(value=value, color=colour) for value, colour in steps])
-    )
-
-
-def _mapping(words: Mapping[str, tuple[str, str]]) -> models.ValueMap:
+def _mapping(words: Words) -> models.ValueMap:
     return models.ValueMap(
         {
             value: models.ValueMappingResult(text=text, color=colour, index=place)

@@ -61,36 +61,47 @@ def rules(dashboards: Sequence[dashboard.Dashboard]) -> dict[str, Any]:
         for panel in made.panels or ()
         if isinstance(panel, dashboard.Panel)
     }
-    groups = {area: [_rule(alert, panels) for alert in alerts() if alert.area == area] for area in get_args(Area)}
-    return {
-        "apiVersion": 1,
-        "groups": [
-            {"orgId": 1, "name": area, "folder": FOLDER, "interval": INTERVAL, "rules": made}
-            for area, made in groups.items()
-        ],
-    }
+    groups = []
+    for area in get_args(Area):
+        made = [_rule(alert, panels) for alert in alerts() if alert.area == area]
+        groups.append({"orgId": 1, "name": area, "folder": FOLDER, "interval": INTERVAL, "rules": made})
+    return {"groups": groups}
 
 
 def contacts(*, slack: bool) -> dict[str, Any]:
     """The contact points: the receiver for every alert, and Slack for critical ones, if there is an address for it."""
-    return {
-        "apiVersion": 1,
-        "contactPoints": [_receiver(), *([_slack()] if slack else [])],
-        "policies": [_policy(slack=slack)],
+    receiver = {
+        "url": WEBHOOK,
+        "httpMethod": "POST",
+        "authorization_scheme": "Bearer",
+        "authorization_credentials": SECRET,
     }
+    points = [_contact(RECEIVER, "webhook", "rps-receiver", receiver)]
+    if slack:
+        message = {"url": SLACK_URL, "title": SLACK_TITLE, "text": SLACK_TEXT}
+        points.append(_contact(SLACK, "slack", "rps-slack", message))
+    return {"contactPoints": points, "policies": [_policy(slack=slack)]}
 
 
 def _rule(alert: Alert, panels: Mapping[str | None, tuple[str | None, int | None]]) -> dict[str, Any]:
-    """The expression gives nothing while all is well, so no data is fine; each value that it does give is an alert.
+    """No data is fine: the expression gives nothing while all is well, and each value that it does give is an alert.
 
-    When Prometheus cannot be asked, Grafana tells that itself (DatasourceError): such an alert has no `challenge`, so
-    it retrains nothing.
+    If Grafana cannot query Prometheus, it sends its own alert (DatasourceError), which has no `challenge` and so
+    retrains nothing.
     """
+    query, condition = (
+        alerting.Query(name)
+        .datasource_uid(source.uid or "")
+        .relative_time_range(models.RelativeTimeRange(from_val=seconds, to=0))
+        for name, source, seconds in (("A", DATA_SOURCE, LOOKED_AT_SECONDS), ("B", EXPRESSIONS, 0))
+    )
+    asked = prometheus.Dataquery().ref_id("A").datasource(DATA_SOURCE).expr(alert.expression).instant()
+    is_number = expr.TypeMath().ref_id("B").datasource(EXPRESSIONS).expression("is_number($A)")
     made = (
         alerting.Rule(alert.name)
         .uid(f"rps-{alert.name}")
         .condition("B")
-        .queries([_asked(alert), _condition()])
+        .queries([query.model(asked), condition.model(is_number)])
         .no_data_state("OK")
         .exec_err_state("Error")
         .for_val(short(alert.lasting))
@@ -104,57 +115,17 @@ def _rule(alert: Alert, panels: Mapping[str | None, tuple[str | None, int | None
     return {**made, "dashboardUid": uid, "panelId": panel} if panel else made
 
 
-def _asked(alert: Alert) -> alerting.Query:
-    return (
-        alerting.Query("A")
-        .datasource_uid("prometheus")
-        .relative_time_range(models.RelativeTimeRange(from_val=LOOKED_AT_SECONDS, to=0))
-        .model(prometheus.Dataquery().ref_id("A").datasource(DATA_SOURCE).expr(alert.expression).instant())
-    )
-
-
-def _condition() -> alerting.Query:
-    return (
-        alerting.Query("B")
-        .datasource_uid("__expr__")
-        .relative_time_range(models.RelativeTimeRange(from_val=0, to=0))
-        .model(expr.TypeMath().ref_id("B").datasource(EXPRESSIONS).expression("is_number($A)"))
-    )
-
-
-def _receiver() -> dict[str, Any]:
-    settings = {
-        "url": WEBHOOK,
-        "httpMethod": "POST",
-        "authorization_scheme": "Bearer",
-        "authorization_credentials": SECRET,
-    }
-    return {
-        "orgId": 1,
-        "name": RECEIVER,
-        "receivers": [{"uid": "rps-receiver", "type": "webhook", "settings": settings}],
-    }
-
-
-def _slack() -> dict[str, Any]:
-    settings = {"url": SLACK_URL, "title": SLACK_TITLE, "text": SLACK_TEXT}
-    return {"orgId": 1, "name": SLACK, "receivers": [{"uid": "rps-slack", "type": "slack", "settings": settings}]}
+def _contact(name: str, kind: str, uid: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    return {"orgId": 1, "name": name, "receivers": [{"uid": uid, "type": kind, "settings": settings}]}
 
 
 def _policy(*, slack: bool) -> dict[str, Any]:
-    routes: list[dict[str, Any]] = [
-        # One message for all that has drifted in a challenge: it is answered by one retraining.
-        {"receiver": RECEIVER, "object_matchers": [["drift", "=~", ".+"]], "group_by": ["challenge"]},
-        {
-            "receiver": RECEIVER,
-            "object_matchers": [["severity", "=", "critical"]],
-            "repeat_interval": short(REPEAT_CRITICAL),
-        },
-    ]
+    drift = {"object_matchers": [["drift", "=~", ".+"]], "group_by": ["challenge"]}
+    critical = {"object_matchers": [["severity", "=", "critical"]], "repeat_interval": short(REPEAT_CRITICAL)}
+    # One message for all that has drifted in a challenge: it is answered by one retraining.
+    routes = [{"receiver": RECEIVER, **drift}, {"receiver": RECEIVER, **critical}]
     if slack:
-        critical = [["severity", "=", "critical"]]
-        told = {"receiver": SLACK, "object_matchers": critical, "repeat_interval": short(REPEAT_CRITICAL)}
-        routes.insert(0, {**told, "continue": True})
+        routes.insert(0, {"receiver": SLACK, **critical, "continue": True})
     return {
         "orgId": 1,
         "receiver": RECEIVER,

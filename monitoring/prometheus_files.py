@@ -47,34 +47,25 @@ def prometheus_configuration(
     runbooks: the web address of `docs/runbooks`, without a slash at its end; "": alerts name the page's path.
     """
     interval = f"{round(scrape_seconds * 1000)}ms" if scrape_seconds % 1 else f"{int(scrape_seconds)}s"
-    return written(
-        {
-            "global": {
-                "scrape_interval": interval,
-                "evaluation_interval": interval,
-                "external_labels": {"runbooks": runbooks},
-            },
-            "rule_files": [str(rules_file)],
-            "alerting": {
-                # The annotation has it by then; as a label it would be a part of what an alert is.
-                "alert_relabel_configs": [{"action": "labeldrop", "regex": "runbooks"}],
-                "alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}],
-            },
-            "scrape_configs": [
-                {"job_name": job, "static_configs": [{"targets": list(addresses)}]}
-                for job, addresses in targets.items()
-            ],
-        }
-    )
+    intervals = {"scrape_interval": interval, "evaluation_interval": interval}
+    alerting = {
+        # The annotation has it by then; as a label it would be a part of what an alert is.
+        "alert_relabel_configs": [{"action": "labeldrop", "regex": "runbooks"}],
+        "alertmanagers": [_static(alertmanagers)],
+    }
+    configuration = {
+        "global": {**intervals, "external_labels": {"runbooks": runbooks}},
+        "rule_files": [str(rules_file)],
+        "alerting": alerting,
+        "scrape_configs": [{"job_name": job, **_static(addresses)} for job, addresses in targets.items()],
+    }
+    return written(configuration)
 
 
 def prometheus_rules(pace: float = 1.0) -> str:
     """All recording and alerting rules, as YAML. pace: hours of data that pass in one hour."""
-    groups: dict[str, list[dict[str, Any]]] = {
-        "recordings": [{"record": each.name, "expr": each.expression} for each in recordings(pace)]
-    }
-    for area in get_args(Area):
-        groups[area] = [_rule(alert) for alert in alerts(pace) if alert.area == area]
+    groups = {"recordings": [{"record": each.name, "expr": each.expression} for each in recordings(pace)]}
+    groups |= {area: [_rule(alert) for alert in alerts(pace) if alert.area == area] for area in get_args(Area)}
     return written({"groups": [{"name": name, "rules": rules} for name, rules in groups.items()]})
 
 
@@ -84,19 +75,23 @@ def labels(alert: Alert) -> dict[str, str]:
     return {"severity": alert.severity, "area": alert.area, **drift}
 
 
-def written(content: Mapping[str, Any]) -> str:
+def written(content: Mapping[str, Any], header: str = GENERATED) -> str:
     """YAML under a line that says where it comes from."""
-    return GENERATED + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    return header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _static(addresses: Sequence[str]) -> dict[str, Any]:
+    return {"static_configs": [{"targets": list(addresses)}]}
 
 
 def _rule(alert: Alert) -> dict[str, Any]:
-    page = alert.runbook.rsplit("/", 1)
-    base = "{{ with $externalLabels.runbooks }}{{ . }}{{ else }}" + page[0] + "{{ end }}"
+    folder, _, page = alert.runbook.rpartition("/")
+    base = "{{ with $externalLabels.runbooks }}{{ . }}{{ else }}" + folder + "{{ end }}"
     lasting = max(alert.lasting, timedelta(seconds=1)) if alert.lasting else alert.lasting
     return {
         "alert": alert.name,
         "expr": alert.expression,
         "for": short(lasting),
         "labels": labels(alert),
-        "annotations": {"summary": alert.summary, "runbook_url": f"{base}/{page[1]}"},
+        "annotations": {"summary": alert.summary, "runbook_url": f"{base}/{page}"},
     }

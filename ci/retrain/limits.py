@@ -11,10 +11,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from airflow_client.client.exceptions import NotFoundException
-
 from ci import wording
-from clients.dag_run import ENDED_RUN, PAGE, Airflow, all_pages
+from clients.dag_run import ENDED_RUN, Airflow
 from clients.errors import RpsError
 from records.stages import dag_id
 
@@ -84,11 +82,12 @@ def look(airflow: Airflow, challenge: str, event: str, limits: Limits) -> Seen:
     Raises NoVerdict and ConfigurationError as `Airflow.persist` does.
     """
     now, stem = _now(airflow), stem_of(challenge)
-    found = [
-        *_listed(airflow, challenge, run_id_prefix_pattern=stem, run_after_gte=now - max(DAY, limits.cool_down)),
-        *_listed(airflow, challenge, run_id_prefix_pattern=stem, state=["queued", "running"]),
-        *_listed(airflow, challenge, run_id_prefix_pattern=f"{stem}{event}__"),
-    ]
+    asked: tuple[dict[str, Any], ...] = (
+        {"run_id_prefix_pattern": stem, "run_after_gte": now - max(DAY, limits.cool_down)},
+        {"run_id_prefix_pattern": stem, "state": ["queued", "running"]},
+        {"run_id_prefix_pattern": f"{stem}{event}__"},
+    )
+    found = [run for filters in asked for run in airflow.runs(dag_id(challenge), **filters)]
     pattern = re.compile(re.escape(stem) + r"([a-z0-9-]{1,64})__([1-9]\d{0,5})")
     runs = [
         Retraining(
@@ -140,16 +139,3 @@ def _now(airflow: Airflow) -> datetime:
         return parsedate_to_datetime(headers["date"]).astimezone(UTC)
     except (KeyError, ValueError):
         return datetime.now(UTC)
-
-
-def _listed(airflow: Airflow, challenge: str, **filters: Any) -> list[Any]:  # noqa: ANN401 - the client's own
-    def page(offset: int) -> tuple[list[Any], int]:
-        try:
-            listed = airflow.api.call(
-                airflow.api.runs.get_dag_runs, dag_id(challenge), limit=PAGE, offset=offset, **filters
-            )
-        except NotFoundException:  # Airflow does not know the DAG (yet)
-            return [], 0
-        return listed.dag_runs, listed.total_entries
-
-    return all_pages(lambda offset: airflow.persist(lambda: page(offset)))

@@ -1,6 +1,6 @@
 """What Airflow knows of the challenges' DAGs: how their runs ended, and how long these and their tasks took.
 
-It only reads. A look is seven short requests for each DAG, however many runs it has had: Airflow counts.
+It only reads. A look makes seven short requests per DAG, however many runs there were: Airflow counts them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any
 
 from airflow_client.client.exceptions import ApiException, ForbiddenException, NotFoundException
 
-from clients import airflow_api
-from clients.dag_run import PAGE, all_pages
+from clients.airflow_api import AirflowApi, message_of
 from clients.errors import ConfigurationError, PassingFault, RpsError
 from clients.settings import AirflowSettings
 from records.stages import dag_id
@@ -48,7 +47,7 @@ class AirflowRuns:
     """Looks at the DAGs of some challenges."""
 
     def __init__(self, settings: AirflowSettings, challenges: Sequence[str]) -> None:
-        self._api = airflow_api.AirflowApi(settings, request_seconds=REQUEST_SECONDS)
+        self._api = AirflowApi(settings, request_seconds=REQUEST_SECONDS)
         self._dag_ids = tuple(dag_id(challenge) for challenge in challenges)
         self._tasks: dict[str, tuple[EndedRun, Mapping[str, float]]] = {}
 
@@ -68,7 +67,7 @@ class AirflowRuns:
         except NotFoundException as error:
             if dag_id in (error.body or ""):
                 return None
-            raise self._fault(f"a proxy's {airflow_api.told(error)}") from error  # before an Airflow that restarts
+            raise self._fault(f"a proxy's {message_of(error)}") from error  # before an Airflow that restarts
 
     def _last(self, dag_id: str, state: str) -> EndedRun | None:
         runs = self._ask(self._api.runs.get_dag_runs, dag_id, state=[state], order_by=["-end_date"], limit=1).dag_runs
@@ -82,35 +81,30 @@ class AirflowRuns:
         return int(self._ask(self._api.runs.get_dag_runs, dag_id, state=[state], limit=1, **when).total_entries)
 
     def _task_seconds(self, dag_id: str, run: EndedRun | None) -> Mapping[str, float]:
-        """Asked for once for each run: what has ended well does not change, or ends anew."""
+        """Asked once per run: a run that has succeeded does not change, or ends anew."""
         if run is None:
             return {}
         known, seconds = self._tasks.get(dag_id, (None, {}))
-        if known == run:
-            return seconds
-
-        def page(offset: int) -> tuple[list[Any], int]:
-            ask = self._api.tasks.get_task_instances
-            found = self._ask(ask, dag_id, run.run_id, limit=PAGE, offset=offset, order_by=["start_date"])
-            return found.task_instances, min(found.total_entries, MOST_TASKS)
-
-        seconds = {str(task.task_id): float(task.duration) for task in all_pages(page) if task.duration is not None}
-        self._tasks[dag_id] = run, seconds
+        if known != run:
+            get_tasks = self._api.tasks.get_task_instances
+            found = self._ask(get_tasks, dag_id, run.run_id, limit=MOST_TASKS, order_by=["start_date"]).task_instances
+            seconds = {str(task.task_id): float(task.duration) for task in found if task.duration is not None}
+            self._tasks[dag_id] = run, seconds
         return seconds
 
     def _ask(self, operation: Any, *arguments: object, **options: Any) -> Any:  # noqa: ANN401 - the client has no types
         """Raises RpsError, or NotFoundException."""
         try:
             answer = self._api.call(operation, *arguments, **options)
-        except airflow_api.PassingFault as fault:
+        except PassingFault as fault:
             raise self._fault(str(fault)) from fault
         except ForbiddenException as error:
-            told = f"Airflow at {self._api.address} does not allow this to our user: {airflow_api.told(error)}"
-            raise ConfigurationError(f"{told}. It must be able to read DAG runs and task instances") from error
+            message = f"Airflow at {self._api.address} does not allow this to our user: {message_of(error)}"
+            raise ConfigurationError(f"{message}. It must be able to read DAG runs and task instances") from error
         except NotFoundException:
             raise
         except ApiException as error:
-            raise self._fault(airflow_api.told(error)) from error
+            raise self._fault(message_of(error)) from error
         if answer is None:
             raise self._fault("an answer that is not Airflow's: null")
         return answer

@@ -1,7 +1,7 @@
-"""What MLflow knows of the challenges: runs and why they were made, errors, rejected data, versions and verdicts.
+"""What MLflow knows of the challenges: runs and their reasons, errors, rejected data, versions and verdicts.
 
-Nothing is changed there. Works against MLflow 2.7 servers (DagsHub) as against the newest. A look asks for what is new:
-the runs of the last 24 hours and the newest hundred versions; the older ones are counted once an hour.
+It only reads, from MLflow 2.7 (DagsHub) to the newest. A look asks for the runs of the last 24 hours and the newest
+hundred versions, and once an hour for the older versions.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ SEVERITIES = ("error", "warning")
 RECENT = timedelta(hours=24)
 PAGE = 100
 MOST_RUNS, MOST_VERSIONS = 1000, 20_000
-"""Of one challenge: runs in 24 hours, and versions, beyond which there is no counting."""
+"""Limits of counting, per challenge: runs in 24 hours, and versions."""
 MOST_REPORTS = 5
-"""In how many of the newest runs a quality report is looked for."""
+"""How many of the newest runs may have the newest quality report."""
 OLDER_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class Records:
-    """One challenge. What is not known is not there: counts are 0 where MLflow has nothing of the challenge yet."""
+    """One challenge. What is unknown is left out; counts are 0 while MLflow does not know the challenge."""
 
     retrainings: Mapping[str, int]
     """Runs started in the last 24 hours, by reason."""
@@ -52,7 +52,7 @@ class Records:
 
 @dataclass
 class _Remembered:
-    """What need not be asked for again, of one challenge."""
+    """Answers about one challenge that do not change."""
 
     verdicts: dict[int, str] = field(default_factory=dict)
     verdicts_at: float = -math.inf

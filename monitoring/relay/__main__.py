@@ -1,24 +1,25 @@
 """Takes alerts from Alertmanager and Grafana, writes them to a file, and turns drift into one GitHub event.
 
-Exit codes: 0 after a requested stop; 1 the address cannot be had; 64 wrong use or configuration.
+Exit codes: 0 after a requested stop; 1 the address is not available; 64 wrong use or configuration.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
-from clients.errors import ConfigurationError
+from clients.disk import locked
+from clients.errors import ConfigurationError, PassingFault
 from clients.progress import Log, run
 
 GITHUB_SECONDS = 5.0
-"""How long one attempt takes at most: a signal to stop waits for it."""
+"""The longest attempt; a signal to stop waits for it."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,7 +47,7 @@ def _serve(options: argparse.Namespace, log: Log) -> int:
     settings = relay_settings(os.environ)
     challenges = known_challenges(options.challenges, log)
     github = GitHub(settings.github, patience_seconds=GITHUB_SECONDS, note=log.line)
-    with _locked(settings.home):
+    with _alone(settings.home):
         journal = Journal(settings.home)
         relay = Relay(journal, github, challenges, cooldown=settings.cooldown, retry=settings.retry, log=log)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,7 +61,7 @@ def _serve(options: argparse.Namespace, log: Log) -> int:
 
 
 def known_challenges(folder: Path, log: Log) -> frozenset[str]:
-    """The names in the challenge files of a folder; a wrong file is logged and left out."""
+    """The names in the challenge files of a folder; an invalid file is logged and left out."""
     from forecasting.challenge.schema import ChallengeError, load_challenge
 
     names = set()
@@ -68,29 +69,28 @@ def known_challenges(folder: Path, log: Log) -> frozenset[str]:
         try:
             names.add(load_challenge(path).name)
         except ChallengeError as error:
-            log.error(f"{error}; until it is mended and the receiver restarted, no alert for it starts a retraining")
+            log.error(f"{error}; until it is fixed and the receiver restarted, no alert for it starts a retraining")
     if not names:
         raise ConfigurationError(f"--challenges: expected a valid challenge file in {folder}; found none")
     return frozenset(names)
 
 
 @contextlib.contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """Hold the home's lock, which ends with the process, however that ends."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with (home / "lock").open("a+", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
-    except BlockingIOError as error:
-        holder = (home / "lock").read_text(encoding="utf-8") or "unknown"
+def _alone(home: Path) -> Iterator[None]:
+    """Hold the home's lock. Raises ConfigurationError at once when another process holds it, or for a broken disk."""
+    lock = home / "lock"
+
+    def refuse(_: str) -> NoReturn:
+        holder = lock.read_text(encoding="utf-8") or "unknown"
         hint = f"in use by another receiver (process {holder}); stop it, or set another"
-        raise ConfigurationError(f"RPS_ALERTS_HOME: {home} is {hint}") from error
-    except OSError as error:
-        raise ConfigurationError(f"RPS_ALERTS_HOME: {home} cannot be used: {error.strerror}") from error
+        raise ConfigurationError(f"RPS_ALERTS_HOME: {home} is {hint}")
+
+    try:
+        with locked(lock, "the home", refuse):
+            lock.write_text(str(os.getpid()), encoding="utf-8")
+            yield
+    except (OSError, PassingFault) as error:
+        raise ConfigurationError(f"RPS_ALERTS_HOME: {home} cannot be used: {error}") from error
 
 
 if __name__ == "__main__":

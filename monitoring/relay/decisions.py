@@ -16,13 +16,13 @@ from records.drift_kinds import KINDS
 Done = Literal["event", "joined", "resolved", "kept", "no_drift", "no_challenge", "unknown_challenge"]
 SUMMARY_LENGTH, NAME_LENGTH = 500, 200
 _NO_DATA = ("DatasourceNoData", "DatasourceError")
-"""What Grafana sends for a query that gives nothing: it carries the rule's labels, but reports no drift."""
+"""Grafana's alerts for a query without an answer: they carry the rule's labels but report no drift."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One drift of one challenge. created, sent: seconds of the relay's clock.
 
-    sent: None until GitHub has taken it; 0 when it was given up, which leaves no cool-down.
+    sent: None until GitHub accepts it; 0 once given up, which leaves no cool-down.
     """
 
     id: str

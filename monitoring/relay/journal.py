@@ -1,7 +1,7 @@
-"""What outlives the process: `alerts.jsonl`, a line per alert, and `events.jsonl`, a line per change of an event.
+"""The relay's files: `alerts.jsonl`, a line per alert, and `events.jsonl`, a line per change of an event.
 
-A request is answered once its lines are written and its events are on disk, and an event counts as sent once that is
-on disk. So a crash loses no alert that was acknowledged, and starts no event anew.
+The relay answers a request once its lines are written and its events are on disk; an event counts as sent once that is
+on disk. So a crash loses no acknowledged alert and repeats no event.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Journal:
         self.fault = ""
         for path in (self.path, self._state):
             path.touch()
-            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # a crash may have left a part of a line
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # a crash may have left part of a line
         try:
             for event in msgspec.json.Decoder(Event).decode_lines(self._state.read_bytes()):
                 self.events[event.challenge] = event
@@ -77,7 +77,7 @@ class Journal:
             self.record((), [settled])
 
     def _rotate(self) -> None:
-        """Move each file one place on, up to the first gap: done again after a crash, it drops none."""
+        """Move each file one place on, up to the first gap; repeated after a crash, this drops none."""
         chain = [self.path, *(self.path.with_name(f"alerts.{number}.jsonl") for number in range(1, self._files))]
         gap = next((place for place, path in enumerate(chain) if not path.exists()), len(chain) - 1)
         for place in range(gap, 0, -1):
@@ -85,7 +85,7 @@ class Journal:
 
 
 def _append(path: Path, lines: Sequence[bytes], *, sync: bool = False) -> int:
-    """How long the file was before. After an OSError it is so again."""
+    """The file's size before, to which an OSError restores it."""
     content = b"".join(lines)
     with path.open("ab", buffering=0) as file:
         size = file.tell()

@@ -1,4 +1,4 @@
-"""The relay: takes webhooks, and sends the events that they start to GitHub."""
+"""The relay: takes webhooks and sends the events that they start to GitHub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from datetime import UTC, datetime
+from itertools import product
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import msgspec
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 GIVE_UP_HOURS = 24.0
 _LINE_ENDS = "\x85\u2028\u2029"
-"""JSON may hold them unescaped, and some programs take them for the end of a line."""
+"""JSON may contain them unescaped, and some programs take them for the end of a line."""
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series of the counters
 RECEIVED = Counter("rps_alerts_received", "Alerts in requests that were taken.", ["source", "status"])
@@ -35,13 +36,12 @@ WAITING = Gauge("rps_alert_events_waiting", "Events that GitHub has not taken ye
 OLDEST = Gauge("rps_alert_oldest_event_seconds", "Age of the oldest event that waits.")
 for _done in get_args(Done):
     DONE.labels(_done)
-for _source in get_args(Source):
-    for _status in ("firing", "resolved"):
-        RECEIVED.labels(_source, _status)
+for _labels in product(get_args(Source), ("firing", "resolved")):
+    RECEIVED.labels(*_labels)
 
 
 class Relay:
-    """All its work is done in one event loop, so that requests are decided one after the other."""
+    """Works in one event loop, so it decides requests one after the other."""
 
     def __init__(
         self, journal: Journal, github: GitHub, challenges: frozenset[str], *, cooldown: float, retry: float, log: Log
@@ -124,7 +124,7 @@ class Relay:
         EVENTS.labels(event.challenge, outcome).inc()
 
     def _now(self) -> float:
-        """Seconds that only grow, across restarts too: setting the clock back neither doubles nor silences drift."""
+        """Seconds that only grow, even across restarts: setting the clock back neither doubles nor silences drift."""
         return self._ahead + time.monotonic()
 
 

@@ -79,7 +79,7 @@ def require_json(connection: _Connection, _: BaseRouteHandler) -> None:
 
 
 def _credentials(header: str) -> bytes:
-    """What the sender claims to know: a bearer's token, or the password of a user with any name."""
+    """The secret in the header: a bearer's token, or the password of a user with any name."""
     kind, _, value = header.strip().partition(" ")
     if kind.lower() == "basic":
         try:

@@ -17,7 +17,7 @@ import pytest
 from airflow_client.client.exceptions import NotFoundException
 
 from clients.airflow_api import AirflowApi
-from clients.dag_run import Airflow, DagRun, all_pages
+from clients.dag_run import Airflow, DagRun
 from doubles.airflow_faults import airflow_behind_faults
 from doubles.github.fixture import Double
 from scripts.github_actions import run_on_repository_dispatch, run_on_schedule
@@ -84,13 +84,9 @@ class Drifting(ScriptedRuns):
 
     def runs(self) -> dict[str, Any]:
         api = AirflowApi(self.airflow.settings, request_seconds=30.0)
-
-        def page(offset: int) -> tuple[list[Any], int]:
-            listed = api.call(api.runs.get_dag_runs, f"retrain_{self.challenge}", offset=offset)
-            return listed.dag_runs, listed.total_entries
-
         try:
-            return {run.dag_run_id: run for run in all_pages(page)}
+            runs = api.pages("dag_runs", api.runs.get_dag_runs, f"retrain_{self.challenge}")
+            return {run.dag_run_id: run for run in runs}
         except NotFoundException:  # nor does Airflow know the DAG
             return {}
 

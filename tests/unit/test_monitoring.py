@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from monitoring.__main__ import generated, main, outdated
-from monitoring.alert_table import END, START, MarkersMissing, with_tables
 from monitoring.alertmanager_files import alertmanager_configuration
 from monitoring.alerts import Alert, alerts, recordings, short
 from monitoring.prometheus_files import labels, prometheus_configuration, prometheus_rules
+from monitoring.tables import ALERTS, END, START, MarkersMissing, files, with_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))
@@ -168,16 +168,18 @@ def test_alertmanager_reads_its_secrets_from_files() -> None:
 
 def test_the_tables_replace_what_is_between_the_markers_and_nothing_else() -> None:
     page = f"before\n{START}\nwhat was there\n{END}\nafter\n"
-    made = with_tables(page)
-    assert made.startswith(f"before\n{START}\n")
-    assert made.endswith(f"{END}\nafter\n")
-    assert "what was there" not in made
+    made = with_tables(ALERTS, page, ("one", "two"))
+    assert made == f"before\n{START}\n\none\n\ntwo\n\n{END}\nafter\n"
+    assert with_tables(ALERTS, made, ("one", "two")) == made
+
+
+def test_the_page_of_the_alerts_links_every_runbook() -> None:
+    page = files()[ALERTS]
     for alert in alerts():
-        assert f"[`{alert.name}`](../runbooks/{alert.name}.md)" in made
-    assert with_tables(made) == made
+        assert f"[`{alert.name}`](../runbooks/{alert.name}.md)" in page
 
 
 @pytest.mark.parametrize("page", ["no markers\n", f"{START}\nno end\n"])
 def test_a_page_without_markers_is_refused(page: str) -> None:
     with pytest.raises(MarkersMissing, match=r"docs/reference/alerts\.md: expected the lines"):
-        with_tables(page)
+        with_tables(ALERTS, page, ())
