@@ -55,7 +55,6 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept of a trial beside a table of predictions with a column for each model."""
 
     as_of: datetime
-    number: int
     fittings: dict[str, Fitting]
     """By model: `production`, and the names of its candidates."""
     evaluations: dict[str, Evaluation]
@@ -133,7 +132,7 @@ def make_trial(as_of: datetime, number: int, cache: Path) -> None:
     fittings = {name: model.fitting for name, model in models.items()}
     path = _path(as_of, number, cache)
     predictions.to_parquet(path.with_suffix(".parquet"), compression="zstd")
-    _write(path, msgspec.json.encode(Trial(as_of=as_of, number=number, fittings=fittings, evaluations=evaluations)))
+    _write(path, msgspec.json.encode(Trial(as_of=as_of, fittings=fittings, evaluations=evaluations)))
 
 
 def _damages(number: int, sizes: dict[str, float], production: Model) -> dict[str, Damage]:

@@ -109,32 +109,15 @@ def _month_model(number: int) -> Bundle:
     return loaded(past, past.rows["ds"].max().to_pydatetime())
 
 
-Damage = Callable[[pd.DataFrame], pd.DataFrame]
-
-
-def _offset(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.assign(temperature=rows["temperature"] + 5.0)
-
-
-def _fahrenheit(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.assign(**{name: rows[name] * 1.8 + 32.0 for name in ("temperature", "dew_point")})
-
-
-def _stuck(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.assign(wind_speed=rows.groupby("unique_id")["wind_speed"].transform("first"))
-
-
-def _noise(rows: pd.DataFrame) -> pd.DataFrame:
-    random = np.random.default_rng(6)
-    return rows.assign(temperature=rows["temperature"] + random.normal(0.0, 3.0, len(rows)))
-
-
-FAULTS: dict[str, Damage] = {
-    "+5 °C offset": _offset,
-    "°F for °C": _fahrenheit,
-    "stuck wind speed": _stuck,
-    "noise of 3 °C": _noise,
+FAULTS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "+5 °C offset": lambda rows: rows.assign(temperature=rows["temperature"] + 5.0),
+    "°F for °C": lambda rows: rows.assign(**{name: rows[name] * 1.8 + 32.0 for name in ("temperature", "dew_point")}),
+    "stuck wind speed": lambda rows: rows.assign(wind_speed=rows.groupby("unique_id")["wind_speed"].transform("first")),
+    "noise of 3 °C": lambda rows: rows.assign(
+        temperature=rows["temperature"] + np.random.default_rng(6).normal(0.0, 3.0, len(rows))
+    ),
 }
+"""By name, what a fault makes of the rows that it hits."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +137,7 @@ def faulty(fault: str, stations: tuple[str, ...], number: int, sound: Served) ->
     """number: of the month; sound: the same month without the fault."""
     begins = datetime(2013, number, FAULT_DAY, tzinfo=UTC)
     past = year_before(number)
-    spoilt = history("spoilt", _spoilt(past, number, begins, stations, FAULTS[fault]), past.challenge)
+    spoilt = history("spoilt", _spoilt(past, begins, stations, fault), past.challenge)
     bundle, steps = _month_model(number), sound.steps
     found = served(bundle, hours_of(spoilt.observations, bundle.spec), steps, LIVE_WINDOW)
     start = step_of(begins) - steps[0]
@@ -168,11 +151,11 @@ def faulty(fault: str, stations: tuple[str, ...], number: int, sound: Served) ->
     return Faulty(fault, stations, number, hours, spoilt.data_errors(begins + timedelta(hours=first)))
 
 
-def _spoilt(past: History, number: int, begins: datetime, stations: tuple[str, ...], damage: Damage) -> pd.DataFrame:
+def _spoilt(past: History, begins: datetime, stations: tuple[str, ...], fault: str) -> pd.DataFrame:
     now = recorded_year().rows
-    now = now[now["ds"].dt.month == number]
+    now = now[now["ds"].dt.month == begins.month]
     hit = (now["ds"] >= begins) & now["unique_id"].isin(stations)
-    return pd.concat([past.rows, now[~hit], damage(now[hit])], ignore_index=True)
+    return pd.concat([past.rows, now[~hit], FAULTS[fault](now[hit])], ignore_index=True)
 
 
 # The season changes

@@ -12,18 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.loop_models import Rejected, judged, loaded, recorded_year
-from bench.loop_service import (
-    HOUR,
-    LIVE_WINDOW,
-    STARTING,
-    Hours,
-    Made,
-    Service,
-    Watch,
-    hours_of,
-    moment_at,
-    step_of,
-)
+from bench.loop_service import HOUR, LIVE_WINDOW, STARTING, Hours, Made, Service, Watch, hours_of, moment_at, step_of
 from bench.report import say
 from ci.retrain.retrain_command import COOL_DOWN_HOURS, DAILY
 from monitoring.alertmanager_files import REPEAT

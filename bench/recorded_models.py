@@ -65,14 +65,8 @@ def recorded(challenge: Challenge) -> pd.DataFrame:
         query = urlencode(request.query)
         asked = wire.parse_query(parse_qs(query), weather.end, archive="archive" in request.url)
         body = msgspec.json.encode(wire.to_json(wire.select(weather, asked, weather.end), asked, 0.0))
-        answer = Answer(
-            collected_at=weather.end,
-            as_of=weather.end,
-            url=f"{request.url}?{query}",
-            status=200,
-            headers={},
-            body=body,
-        )
+        url = f"{request.url}?{query}"
+        answer = Answer(collected_at=weather.end, as_of=weather.end, url=url, status=200, headers={}, body=body)
         tables.append(source.parse(answer).assign(collected_at=weather.end))
     return fold(tables).drop(columns="collected_at")
 

@@ -79,37 +79,27 @@ SERVERS: dict[str, Callable[[Model], Server]] = {
     "bentoml": bentoml,
     "mlflow": mlflow_server,
 }
+INFER, FORECAST = "/v2/models/weather/infer", "/v1/forecast"
 CONTESTANTS = (
-    Contestant(FLOOR, "floor", "/v2/models/weather/infer", tensor),
+    Contestant(FLOOR, "floor", INFER, tensor),
     Contestant(
         OURS,
         "ours",
-        "/v2/models/weather/infer",
+        INFER,
         tensor,
-        reads=lambda answer: next(output["data"] for output in answer["outputs"] if output["name"] == "forecast"),
+        lambda answer: next(one["data"] for one in answer["outputs"] if one["name"] == "forecast"),
     ),
-    Contestant(FLOOR_WINDOW, "floor", "/v1/forecast", window),
+    Contestant(FLOOR_WINDOW, "floor", FORECAST, window),
+    Contestant(OURS_WINDOW, "ours", FORECAST, window, lambda answer: [one["value"] for one in answer["forecasts"]]),
     Contestant(
-        OURS_WINDOW,
-        "ours",
-        "/v1/forecast",
-        window,
-        reads=lambda answer: [one["value"] for one in answer["forecasts"]],
-    ),
-    Contestant(
-        "MLServer, scikit-learn runtime",
-        "mlserver",
-        "/v2/models/weather/infer",
-        tensor,
-        reads=lambda answer: answer["outputs"][0]["data"],
-        goal=9,
+        "MLServer, scikit-learn runtime", "mlserver", INFER, tensor, lambda answer: answer["outputs"][0]["data"], goal=9
     ),
     Contestant(
         "FastAPI, scikit-learn",
         "fastapi",
         "/predict",
         lambda origin: {"features": origin.features},
-        reads=lambda answer: answer["prediction"],
+        lambda answer: answer["prediction"],
         goal=14,
     ),
     Contestant(
@@ -117,7 +107,7 @@ CONTESTANTS = (
         "bentoml",
         "/predict",
         lambda origin: {"features": [origin.features]},
-        reads=lambda answer: answer[0],
+        lambda answer: answer[0],
         goal=14,
     ),
     Contestant(
@@ -125,7 +115,7 @@ CONTESTANTS = (
         "mlflow",
         "/invocations",
         lambda origin: {"inputs": [origin.features]},
-        reads=lambda answer: answer["predictions"][0],
+        lambda answer: answer["predictions"][0],
         goal=20,
     ),
     Contestant(LEAN, "floor", "/lean/infer", tensor),

@@ -24,43 +24,29 @@ RATE = 250
 LEAD_SECONDS = 2
 LISTED = 12
 OTHER = "anything else"
-PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (
-        "trees",
-        ("score (service/model/served.py", "(forecasting/models/quick_scorer.py", "(forecasting/models/trees.py"),
+PARTS = {
+    "trees": (
+        "score (service/model/served.py", "(forecasting/models/quick_scorer.py", "(forecasting/models/trees.py",
     ),
-    (
-        "features",
-        (
-            "row_at (service/model/served.py",
-            "<origin_reader>",
-            "(forecasting/",
-            "missing_steps (service/model/served.py",
-        ),
+    "features": (
+        "row_at (service/model/served.py", "<origin_reader>", "(forecasting/", "missing_steps (service/model/served.py",
     ),
-    (
-        "body decode and checks",
-        (
-            "(service/protocols/observation_bodies.py",
-            "decode (service/",
-            "_decode_quick (service/",
-            "_requested (service/",
-        ),
+    "body decode and checks": (
+        "(service/protocols/observation_bodies.py", "decode (service/", "_decode_quick (service/",
+        "_requested (service/",
     ),
-    ("drift and metrics", ("(service/watch/monitor.py", "(forecasting/drift/distances.py")),
-    (
-        "answer encode",
-        ("encode (service/", "forecasts (service/model/served.py", "unusual_inputs (service/model/served.py"),
+    "drift and metrics": ("(service/watch/monitor.py", "(forecasting/drift/distances.py"),
+    "answer encode": (
+        "encode (service/", "forecasts (service/model/served.py", "unusual_inputs (service/model/served.py",
     ),
-    (
-        "writing the answer to the socket, its headers included",
-        ("(service/write_batching.py", "send (uvicorn/protocols/"),
+    "writing the answer to the socket, its headers included": (
+        "(service/write_batching.py", "send (uvicorn/protocols/",
     ),
-    ("the service's routes and middleware", ("(service/",)),
-    ("Litestar", ("(litestar/",)),
-    ("uvicorn", ("(uvicorn/protocols/", "(uvicorn/middleware/")),
-    ("event loop, reading sockets (uvloop)", ("(asyncio/", "(uvicorn/", "(uvloop/")),
-)
+    "the service's routes and middleware": ("(service/",),
+    "Litestar": ("(litestar/",),
+    "uvicorn": ("(uvicorn/protocols/", "(uvicorn/middleware/"),
+    "event loop, reading sockets (uvloop)": ("(asyncio/", "(uvicorn/", "(uvloop/"),
+}  # fmt: skip
 """By part, what its frames hold: `function (file:line)`. The first that fits a frame counts."""
 _FRAME = re.compile(r";(?![^(]*\))")
 
@@ -104,7 +90,7 @@ def by_part(stacks: Stacks) -> Counter[str]:
 
 def _parts(frames: tuple[str, ...]) -> Iterator[str]:
     for frame in reversed(frames):
-        for part, marks in PARTS:
+        for part, marks in PARTS.items():
             if any(mark in frame for mark in marks):
                 yield part
 
@@ -114,7 +100,7 @@ def report(seconds: int) -> list[str]:
     profiles = sampled(seconds)
     parts = {path: by_part(stacks) for path, (_, stacks) in profiles.items()}
     rows = []
-    for part in (*(name for name, _ in PARTS), OTHER):
+    for part in (*PARTS, OTHER):
         cells = [part]
         for path, (per_second, _) in profiles.items():
             share = parts[path][part] / max(parts[path].total(), 1)
