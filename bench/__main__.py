@@ -7,32 +7,36 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
+from bench.peer_environments import interpreter
 from clients.git import Git
 from scripts.services import ROOT
 
 RESULTS = ROOT / "bench" / "results"
-PEERS = ROOT / ".rps" / "envs" / "bench"
-
-
-def peer_interpreter() -> Path:
-    """An environment with the peers, made once from requirements/bench.txt."""
-    python = PEERS / "bin" / "python"
-    uv: list[str | Path] = [sys.executable, "-m", "uv"]
-    subprocess.run(
-        [*uv, "venv", "--quiet", "--no-project", "--allow-existing", "--python", sys.executable, PEERS], check=True
-    )
-    requirements: list[str | Path] = [
-        "--require-hashes",
-        "--compile-bytecode",
-        "-r",
-        ROOT / "requirements" / "bench.txt",
-    ]
-    subprocess.run([*uv, "pip", "install", "--quiet", "--no-config", "--python", python, *requirements], check=True)
-    return python
+FILES: dict[str, tuple[str, dict[str, str]]] = {
+    "pipeline": ("The pipeline, measured", {"The whole run": "bench.pipeline", "Features": "bench.features"}),
+    "gate": ("The gate, measured", {"Error rates": "bench.gate", "Speed": "bench.gate_speed"}),
+    "service": (
+        "The service, measured",
+        {
+            "Requests a second": "bench.service",
+            "Observations, memory, start": "bench.service_figures",
+            "Where the time goes": "bench.service_profile",
+        },
+    ),
+    "release": ("The release, measured", {"The image": "bench.image", "The whole release": "bench.release"}),
+    "loop": (
+        "Closing the loop, measured",
+        {
+            "A year under each policy": "bench.loop policies",
+            "Other rules": "bench.loop rules",
+            "From the change to the alert": "bench.loop changes",
+            "From the alert to the new model": "bench.loop demo",
+        },
+    ),
+}
+"""By the name of the file that is written: its heading, and its sections with the module that measures each."""
 
 
 def machine() -> str:
@@ -43,61 +47,20 @@ def machine() -> str:
     return f"Measured {datetime.now(UTC):%Y-%m-%d} at {commit}: {versions}. `make bench` makes it anew."
 
 
-def section(title: str, command: list[str | Path]) -> str:
+def section(title: str, command: str) -> str:
     print(f"{title} …", file=sys.stderr, flush=True)
-    arguments = [sys.executable, *command]
+    arguments = [sys.executable, "-m", *command.split()]
+    if command == "bench.features":
+        arguments += ["--peer", str(interpreter("bench"))]
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as measuring:
         try:
-            told, _ = measuring.communicate()
+            text, _ = measuring.communicate()
         except KeyboardInterrupt:
-            measuring.wait()  # it hears the same, and has to end what it started
+            measuring.wait()  # it gets the signal too, and ends what it started
             raise
     if measuring.returncode:
         raise subprocess.CalledProcessError(measuring.returncode, arguments)
-    return f"## {title}\n\n{told.strip()}\n"
-
-
-def pipeline_sections() -> list[str]:
-    peer = peer_interpreter()
-    return [
-        section("The whole run", ["-m", "bench.pipeline"]),
-        section("Features", ["-m", "bench.features", "--peer", peer]),
-    ]
-
-
-def gate_sections() -> list[str]:
-    return [section("Error rates", ["-m", "bench.gate"]), section("Speed", ["-m", "bench.gate_speed"])]
-
-
-def service_sections() -> list[str]:
-    return [
-        section("Requests a second", ["-m", "bench.service"]),
-        section("Observations, memory, start", ["-m", "bench.service_figures"]),
-        section("Where the time goes", ["-m", "bench.service_profile"]),
-    ]
-
-
-def loop_sections() -> list[str]:
-    return [
-        section("A year under each policy", ["-m", "bench.loop", "policies"]),
-        section("Other rules", ["-m", "bench.loop", "rules"]),
-        section("From the change to the alert", ["-m", "bench.loop", "changes"]),
-        section("From the alert to the new model", ["-m", "bench.loop", "demo"]),
-    ]
-
-
-def release_sections() -> list[str]:
-    return [section("The image", ["-m", "bench.image"]), section("The whole release", ["-m", "bench.release"])]
-
-
-FILES: dict[str, tuple[str, Callable[[], list[str]]]] = {
-    "pipeline": ("The pipeline, measured", pipeline_sections),
-    "gate": ("The gate, measured", gate_sections),
-    "service": ("The service, measured", service_sections),
-    "release": ("The release, measured", release_sections),
-    "loop": ("Closing the loop, measured", loop_sections),
-}
-"""What is written: by the file's name, its heading, and what measures its sections."""
+    return f"## {title}\n\n{text.strip()}\n"
 
 
 def main() -> int:
@@ -106,9 +69,10 @@ def main() -> int:
     only = parser.parse_args().only
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in [only] if only else FILES:
-        heading, measure = FILES[name]
+        heading, sections = FILES[name]
+        measured = [section(title, command) for title, command in sections.items()]
         path = RESULTS / f"{name}.md"
-        path.write_text("\n".join([f"# {heading}", "", machine(), "", *measure()]), encoding="utf-8")
+        path.write_text("\n".join([f"# {heading}", "", machine(), "", *measured]), encoding="utf-8")
         print(f"written: {path.relative_to(ROOT)}")
     return 0
 

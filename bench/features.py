@@ -20,9 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import pandas as pd
+import numpy as np
+import pandas as pd
 
+if TYPE_CHECKING:
     from forecasting.features.spec import FeatureSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +35,12 @@ STATISTICS = ("mean", "std", "min", "max")
 ROUNDS = 2
 REPEATS = 3
 SAMPLE_HOUR = 500
-Compute = Callable[["pd.DataFrame"], "pd.DataFrame"]
+NAMES = {
+    "ours": "ours",
+    "weather": "ours, all of the weather challenge",
+    "floor": "nothing: a fresh table of that size, filled",
+}
+Compute = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 def main() -> int:
@@ -54,33 +60,24 @@ def main() -> int:
 
 def report(sizes: dict[str, int], peer: str | None) -> str:
     """The Markdown table. sizes: by name, how many series."""
-    told = (
-        f"{len(LAGS)} lags, {len(WINDOWS)} windows x {len(STATISTICS)} statistics of one variable; "
-        f"{HOURS:,} hours a series; frame in, frame out; the fastest of {ROUNDS * REPEATS}, taken in turn"
-    )
     lines = [
-        told,
+        f"{len(LAGS)} lags, {len(WINDOWS)} windows x {len(STATISTICS)} statistics of one variable; {HOURS:,} hours",
+        f"a series; frame in, frame out; the fastest of {ROUNDS * REPEATS}, taken in turn",
         "",
         "| rows | features of | rows/s | seconds | CPU a row | memory of input and features | peak memory |",
         "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    contestants = {"ours": sys.executable, **({"mlforecast": peer} if peer else {})}
-    contestants |= {"weather": sys.executable, "floor": sys.executable}
+    contestants = {"ours": sys.executable, "mlforecast": peer, "weather": sys.executable, "floor": sys.executable}
     for size, series in sizes.items():
         measured: dict[str, list[dict[str, Any]]] = {}
         for _ in range(ROUNDS):
             for what, python in contestants.items():
-                measured.setdefault(what, []).append(_in_its_own_process(python, what, series))
+                if python:
+                    measured.setdefault(what, []).append(_in_its_own_process(python, what, series))
         fastest = {what: min(rounds, key=lambda each: float(each["seconds"])) for what, rounds in measured.items()}
         if peer:
             _check_agreement(fastest["ours"]["sample"], fastest["mlforecast"]["sample"])
-        names = {
-            "weather": "ours, all of the weather challenge",
-            "floor": "nothing: a fresh table of that size, filled",
-        }
-        names["ours"] = "ours"
-        for what, best in fastest.items():
-            lines.append(_line(size, names.get(what) or f"{what} {best['version']}", best))
+        lines += [_line(size, NAMES.get(what) or f"{what} {best['version']}", best) for what, best in fastest.items()]
     if not peer:
         lines += ["", "mlforecast was not measured: give an interpreter that has it with `--peer`."]
     return "\n".join(lines)
@@ -113,9 +110,6 @@ def measure(compute: Compute, series: int) -> dict[str, Any]:
 
 def observations(series: int) -> pd.DataFrame:
     """Hours without a gap or a null, as mlforecast wants them: ``unique_id``, ``ds``, the variables of the weather."""
-    import numpy as np
-    import pandas as pd
-
     random = np.random.default_rng(7)
     rows = series * HOURS
     hours = pd.date_range("2013-01-01", periods=HOURS, freq="h").to_numpy()
@@ -174,9 +168,6 @@ def mlforecast() -> Compute:
 
 def floor() -> Compute:
     """No features: a fresh table as large as ours. A small one is memory that is warm, a large one is not."""
-    import numpy as np
-    import pandas as pd
-
     columns = len(LAGS) + len(WINDOWS) * len(STATISTICS)
 
     def compute(frame: pd.DataFrame) -> pd.DataFrame:

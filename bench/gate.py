@@ -6,54 +6,34 @@ what they predict is kept under `.rps/bench/gate/`, so that another policy is ju
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 import pandas as pd
 
-from bench.gate_trials import (
-    CHALLENGE,
-    MONTH_ENDS,
-    Damage,
-    Fitting,
-    Model,
-    Size,
-    draw_weeks,
-    evaluated,
-    fingerprint,
-    season,
-    sizes_for,
-    train,
-)
-from forecasting.challenge.schema import Gate, load_challenge
+from bench.gate_trials import MONTH_ENDS, WORSE, Damage, Fitting, Model, draw_weeks, evaluated, season, sizes_for, train
+from bench.recorded_models import CHALLENGE, fingerprint, in_processes
+from bench.report import arguments, run, table
+from forecasting.challenge.schema import load_challenge
 from forecasting.judging.evaluation import Evaluation
 from forecasting.judging.panel import Panel, read_panel
 from forecasting.judging.verdict import Verdict, judge
 from scripts.services import ROOT
 
-T = TypeVar("T")
-
 CACHE = ROOT / ".rps" / "bench" / "gate"
-INPUTS = ("bench/gate_trials.py", "forecasting/**/*.py", "pipelines/*.py", "pipelines/sources/*.py")
-"""The code that a trial's models and predictions come from, besides the challenge and the recording."""
 JUDGING = {"schema.py", "verdict.py", "contests.py", "bootstrap.py", "equal_accuracy.py"}
 """What has no part in the predictions, but for the challenge's values, which are looked at by themselves."""
 TWINS, DAMAGED, OTHERS = 9, 6, 1
 """How many trials of each of the twelve hold-outs have such candidates."""
-WORSE, WORSE_IN_A_SERIES = 0.05, 0.10
+WORSE_IN_A_SERIES = 0.10
 CURVE = (0.01, 0.02, 0.03, 0.08)
-SIZING_TRIALS = 2
 TWIN_NAMES = ("twin", "twin, exchanged")
 EXCHANGED = {"better": ("production", "noise"), "twin, exchanged": ("production", "twin")}
 """Meetings in which a trial's production model is the candidate, and against which of the trial's candidates."""
@@ -68,14 +48,13 @@ ROWS = (
     ("5 % worse: noise, and other weeks", ("noise, other weeks",), ""),
     *((f"{worse:.0%} worse: noise", (f"noise +{worse:.0%}",), "") for worse in CURVE),
 )
-"""What the report tells of: label, names of the candidates, goal."""
+"""The rows of the report: label, names of the candidates, goal."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept of a trial beside a table of predictions with a column for each model."""
 
     as_of: datetime
-    number: int
     fittings: dict[str, Fitting]
     """By model: `production`, and the names of its candidates."""
     evaluations: dict[str, Evaluation]
@@ -103,36 +82,33 @@ class Judged:
         return self.verdict.overall.change or 0.0
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.gate", description=__doc__)
-    parser.add_argument("--workers", type=int, default=2, help="how many train at a time (default: %(default)s)")
-    options = parser.parse_args()
+def report() -> list[str]:
+    """Error rates beside the naive rules', by rule, by hold-out, and by how much worse."""
     # The policy has no part in what is predicted: another one is judged without training again.
     challenge = {**msgspec.to_builtins(load_challenge(CHALLENGE)), "gate": None}
-    cache = CACHE / fingerprint(challenge, INPUTS, without=JUDGING)
+    cache = CACHE / fingerprint(challenge, "gate_trials", without=JUDGING)
     cache.mkdir(parents=True, exist_ok=True)
-    make_all(cache, options.workers)
-    print(report(judge_all(cache, options.workers), load_challenge(CHALLENGE).gate))
-    return 0
+    make_all(cache)
+    judged = judge_all(cache)
+    return [*_setting(judged), "", *_rates(judged), "", *_by_rule(judged), "", *_by_holdout(judged)]
 
 
-def make_all(cache: Path, workers: int) -> None:
+def make_all(cache: Path) -> None:
     """Train what is not there yet. A hold-out's trials come one after the other, so that its features are made once."""
-    _in_processes(workers, find_sizes, [(as_of, cache) for as_of in MONTH_ENDS], "hold-outs whose damages are sized")
+    in_processes(find_sizes, [(as_of, cache) for as_of in MONTH_ENDS], "hold-outs whose damages are sized")
     trials = [(as_of, number, cache) for as_of in MONTH_ENDS for number in range(TWINS)]
-    _in_processes(workers, make_trial, [trial for trial in trials if not _path(*trial).exists()], "trials")
+    in_processes(make_trial, [trial for trial in trials if not _path(*trial).exists()], "trials")
 
 
-def find_sizes(as_of: datetime, cache: Path) -> dict[str, Size]:
+def find_sizes(as_of: datetime, cache: Path) -> dict[str, float]:
     """How much damage makes a model 5 % worse on this hold-out: looked up, or measured on the middle horizon."""
     path = cache / f"{as_of:%Y-%m-%d}.sizes.json"
     if not path.exists():
         horizons = load_challenge(CHALLENGE).target.horizons
         with tempfile.TemporaryDirectory(prefix="rps-gate-") as scratch:
-            year = season(as_of, horizons[len(horizons) // 2])
-            sizes = sizes_for(year, WORSE, SIZING_TRIALS, Path(scratch) / "model")
+            sizes = sizes_for(season(as_of, horizons[len(horizons) // 2]), Path(scratch) / "model")
         _write(path, msgspec.json.encode(sizes))
-    return msgspec.json.decode(path.read_bytes(), type=dict[str, Size])
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, float])
 
 
 def make_trial(as_of: datetime, number: int, cache: Path) -> None:
@@ -156,16 +132,16 @@ def make_trial(as_of: datetime, number: int, cache: Path) -> None:
     fittings = {name: model.fitting for name, model in models.items()}
     path = _path(as_of, number, cache)
     predictions.to_parquet(path.with_suffix(".parquet"), compression="zstd")
-    _write(path, msgspec.json.encode(Trial(as_of=as_of, number=number, fittings=fittings, evaluations=evaluations)))
+    _write(path, msgspec.json.encode(Trial(as_of=as_of, fittings=fittings, evaluations=evaluations)))
 
 
-def _damages(number: int, sizes: dict[str, Size], production: Model) -> dict[str, Damage]:
+def _damages(number: int, sizes: dict[str, float], production: Model) -> dict[str, Damage]:
     """The candidates of a trial, by name."""
-    noise = sizes["noise"].size
+    noise = sizes["noise"]
     damages = {"twin": Damage()}
     if number < DAMAGED:
-        damages |= {"noise": Damage("noise", noise), "lag": Damage("lag", sizes["lag"].size)}
-        damages["stale"] = Damage("stale", sizes["stale"].size)
+        damages |= {"noise": Damage("noise", noise), "lag": Damage("lag", sizes["lag"])}
+        damages["stale"] = Damage("stale", sizes["stale"])
     if number < OTHERS:
         damages["noise, other weeks"] = Damage("noise", noise)
         damages |= {f"noise +{worse:.0%}": Damage("noise", noise * _noisier(worse)) for worse in CURVE}
@@ -182,18 +158,12 @@ def _noisier(worse: float) -> float:
     return math.sqrt(((1.0 + worse) ** 2 - 1.0) / ((1.0 + WORSE) ** 2 - 1.0))
 
 
-def judge_all(cache: Path, workers: int) -> list[Judged]:
+def judge_all(cache: Path) -> list[Judged]:
     """Every meeting of every trial, judged by the policy as it is now."""
-    logged = {
-        (as_of, number): _read(_path(as_of, number, cache)).fittings["production"].holdout_rmse
-        for as_of in MONTH_ENDS
-        for number in range(TWINS)
-    }
-    tasks = []
-    for as_of, number in logged:
-        before = MONTH_ENDS[MONTH_ENDS.index(as_of) - 1]
-        tasks.append((_path(as_of, number, cache), logged[before, number]))
-    return [one for trial in _in_processes(workers, judge_trial, tasks, "trials judged") for one in trial]
+    paths = {(as_of, number): _path(as_of, number, cache) for as_of in MONTH_ENDS for number in range(TWINS)}
+    logged = {trial: _read(path).fittings["production"].holdout_rmse for trial, path in paths.items()}
+    tasks = [(path, logged[MONTH_ENDS[MONTH_ENDS.index(as_of) - 1], number]) for (as_of, number), path in paths.items()]
+    return [one for trial in in_processes(judge_trial, tasks, "trials judged") for one in trial]
 
 
 def judge_trial(path: Path, month_before: float) -> list[Judged]:
@@ -228,23 +198,10 @@ def _panel(table: pd.DataFrame, trial: Trial, candidate: str, production: str) -
     return read_panel(columns)
 
 
-def report(judged: list[Judged], policy: Gate) -> str:
-    """The Markdown: error rates beside the naive rules', by rule, by hold-out, and by how much worse."""
-    return "\n".join(
-        [
-            *_told(judged, policy),
-            "",
-            *_rates(judged),
-            "",
-            *_by_rule(judged),
-            "",
-            *_by_holdout(judged),
-        ]
-    )
-
-
-def _told(judged: list[Judged], policy: Gate) -> list[str]:
-    settings = ", ".join(f"`{name} = {value}`" for name, value in _as_toml(policy))
+def _setting(judged: list[Judged]) -> list[str]:
+    policy = msgspec.to_builtins(load_challenge(CHALLENGE).gate)
+    limits = {name: list(value) if isinstance(value, tuple) else value for name, value in policy.items()}
+    settings = ", ".join(f"`{name} = {str(value).lower()}`" for name, value in limits.items())
     return [
         f"{len(judged):,} meetings of a candidate and a production model on {len(MONTH_ENDS)} hold-outs of four weeks,",
         "one before each month's end; each model trained on its own block-bootstrap sample of the weeks of the year",
@@ -264,63 +221,46 @@ def _told(judged: list[Judged], policy: Gate) -> list[str]:
 
 
 def _rates(judged: list[Judged]) -> list[str]:
-    lines = [
-        "| candidate | trials | change of RMSE (10–90 %) | blocked (95 % sure) | goal | naive, weeks | naive, months |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for label, names, goal in ROWS:
         those = [one for one in judged if one.name in names]
         changes = np.array([one.change for one in those])
+        quantiles = f"({np.quantile(changes, 0.1):+.1%} to {np.quantile(changes, 0.9):+.1%})"
         low, high = _wilson(sum(one.blocked for one in those), len(those))
-        lines.append(
-            f"| {label} | {len(those)} | {_percent(changes.mean())} ({_percent(np.quantile(changes, 0.1))} to "
-            f"{_percent(np.quantile(changes, 0.9))}) | **{_share(one.blocked for one in those)}** "
-            f"({low:.1%} to {high:.1%}) | {goal} | {_share(one.naive_weeks for one in those)} "
-            f"| {_share(one.naive_months for one in those)} |"
-        )
-    return lines
+        blocked = f"**{_share(one.blocked for one in those)}** ({low:.1%} to {high:.1%})"
+        naive = (_share(one.naive_weeks for one in those), _share(one.naive_months for one in those))
+        rows.append((label, len(those), f"{changes.mean():+.1%} {quantiles}", blocked, goal, *naive))
+    heads = "candidate", "trials", "change of RMSE (10–90 %)", "blocked (95 % sure)", "goal", "naive, weeks"
+    return table("lrrrrrr", (*heads, "naive, months"), rows)
 
 
 def _by_rule(judged: list[Judged]) -> list[str]:
     rules = sorted({reason.rule for one in judged for reason in one.verdict.reasons})
-    lines = [
-        "How often each rule was broken (a verdict may have several reasons):",
-        "",
-        "| candidate | " + " | ".join(rules) + " |",
-        "| --- |" + " ---: |" * len(rules),
-    ]
+    rows = []
     for label, names, _ in ROWS:
-        those = [{reason.rule for reason in one.verdict.reasons} for one in judged if one.name in names]
-        lines.append(f"| {label} | " + " | ".join(_share(rule in broken for broken in those) for rule in rules) + " |")
-    return lines
+        broken = [{reason.rule for reason in one.verdict.reasons} for one in judged if one.name in names]
+        rows.append((label, *(_share(rule in those for those in broken) for rule in rules)))
+    lines = table("l" + "r" * len(rules), ("candidate", *rules), rows)
+    return ["How often each rule was broken (a verdict may have several reasons):", "", *lines]
 
 
 def _by_holdout(judged: list[Judged]) -> list[str]:
-    lines = [
-        "By hold-out. Of the same code on other weeks: the share blocked, the standard deviation of the change of",
-        "RMSE, what the 90 % intervals cover (lowest to highest). Of the damages: the mean change of RMSE.",
-        "",
-        "| hold-out until | blocked | deviation | coverage | noise | lag | stale |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    damages = ("noise", "lag", "stale")
+    rows = []
     for as_of in MONTH_ENDS:
         here = [one for one in judged if one.as_of == as_of]
         twins = [one for one in here if one.name in TWIN_NAMES]
         coverage = [one.verdict.coverage for one in twins]
-        reached = [
-            _percent(float(np.mean([one.change for one in here if one.name == name])))
-            for name in ("noise", "lag", "stale")
-        ]
-        lines.append(
-            f"| {as_of:%d %B} | {_share(one.blocked for one in twins)} | {np.std([one.change for one in twins]):.1%} "
-            f"| {np.mean(coverage):.1%} ({min(coverage):.1%} to {max(coverage):.1%}) | {' | '.join(reached)} |"
-        )
-    return lines
-
-
-def _as_toml(policy: Gate) -> Iterator[tuple[str, str]]:
-    for name, value in msgspec.to_builtins(policy).items():
-        yield name, str(list(value) if isinstance(value, tuple) else value).lower()
+        covered = f"{np.mean(coverage):.1%} ({min(coverage):.1%} to {max(coverage):.1%})"
+        reached = (f"{np.mean([one.change for one in here if one.name == name]):+.1%}" for name in damages)
+        deviation = f"{np.std([one.change for one in twins]):.1%}"
+        rows.append((f"{as_of:%d %B}", _share(one.blocked for one in twins), deviation, covered, *reached))
+    return [
+        "By hold-out. Of the same code on other weeks: the share blocked, the standard deviation of the change of",
+        "RMSE, what the 90 % intervals cover (lowest to highest). Of the damages: the mean change of RMSE.",
+        "",
+        *table("lrrrrrr", ("hold-out until", "blocked", "deviation", "coverage", *damages), rows),
+    ]
 
 
 def _wilson(count: int, trials: int) -> tuple[float, float]:
@@ -333,21 +273,6 @@ def _wilson(count: int, trials: int) -> tuple[float, float]:
 
 def _share(blocked: Iterable[bool]) -> str:
     return f"{np.mean(list(blocked)):.1%}"
-
-
-def _percent(change: float) -> str:
-    return f"{change:+.1%}"
-
-
-def _in_processes(workers: int, function: Callable[..., T], tasks: list[tuple[Any, ...]], what: str) -> list[T]:
-    """The function of every task, in order, with progress for people who wait."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(function, *task) for task in tasks]
-        for done, future in enumerate(as_completed(futures), start=1):
-            future.result()  # a failure is told at once
-            print(f"\r{what}: {done} of {len(tasks)}", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
-        return [future.result() for future in futures]
 
 
 def _path(as_of: datetime, number: int, cache: Path) -> Path:
@@ -366,4 +291,4 @@ def _write(path: Path, content: bytes) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(arguments(), report))

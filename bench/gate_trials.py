@@ -7,51 +7,34 @@ Data, features, fit, bundle, comparison and evaluation are the pipeline's own co
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
-import io
 import shutil
-import tempfile
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qs, urlencode
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from doubles.replay import open_meteo_wire as wire
-from doubles.replay import recording
+from bench.recorded_models import CHALLENGE, YEAR, bench_run, recorded, transformed, write_models
 from forecasting.challenge.schema import Challenge, load_challenge
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
 from forecasting.features.table import Table
 from forecasting.judging.evaluation import Evaluation
-from forecasting.models.bundle import Bundle, read_bundle, recent_windows, write_bundle
+from forecasting.models.bundle import Bundle, read_bundle, recent_windows
 from forecasting.models.manifest import SeriesWindow
 from pipelines.evaluate import evaluation_of
-from pipelines.history import fold
 from pipelines.holdout import PanelFrame, compare
 from pipelines.production import Production
-from pipelines.run import Run, RunIdentity
-from pipelines.sources import make_source
-from pipelines.sources.source import Answer
 from pipelines.split import Split, split_by_time
-from pipelines.train import describe, fit_horizon
-from pipelines.transform import feature_frame, read_observations
-from pipelines.version import Dataset
-from records.stages import RunFiles
-from scripts.services import ROOT
+from pipelines.train import fit_horizon
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-CHALLENGE = ROOT / "challenges" / "weather.toml"
-YEAR = timedelta(days=365)
 WEEK = timedelta(days=7)
 MONTH_ENDS = tuple(
     datetime(2013, month, day, 23, tzinfo=UTC)
@@ -62,6 +45,9 @@ NEWEST_LAG, LAG_BEFORE = "temperature_lag_0", "temperature_lag_1"
 
 STALE_WEEKS = (2, 4, 8, 12, 16, 20, 24, 28)
 """How much older stale data may be. Still older ones leave less than three months to learn from."""
+WORSE = 0.05
+"""By how much a damage makes a model worse."""
+SIZING_TRIALS = 2
 
 Kind = Literal["none", "noise", "lag", "stale"]
 
@@ -77,13 +63,6 @@ class Damage(msgspec.Struct, frozen=True):
     kind: Kind = "none"
     size: float = 0.0
     series: str = ""
-
-
-class Size(msgspec.Struct, frozen=True):
-    """How large a damage must be in one season, and by how much it then makes a model worse on average."""
-
-    size: float
-    worse: float
 
 
 class Fitting(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,15 +103,6 @@ class Model:
     fitting: Fitting
 
 
-def fingerprint(challenge: object, code: Iterable[str], without: Collection[str] = ()) -> str:
-    """Of a challenge, the recording, and the code that these patterns name, files of some names left out."""
-    digest = hashlib.sha256(recording.RECORDING.read_bytes())
-    digest.update(msgspec.json.encode(challenge))
-    for path in (path for pattern in code for path in sorted(ROOT.glob(pattern)) if path.name not in without):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 @functools.lru_cache(maxsize=1)
 def season(as_of: datetime, horizon: int | None = None) -> Season:
     """The year up to ``as_of``. horizon: when only one is to be predicted."""
@@ -143,36 +113,11 @@ def season(as_of: datetime, horizon: int | None = None) -> Season:
     rows = recorded(challenge)
     rows["ds"] = rows["ds"].mask(rows["ds"] > as_of, rows["ds"] - YEAR)
     rows = rows.sort_values(["unique_id", "ds"]).reset_index(drop=True)
-    with tempfile.TemporaryDirectory(prefix="rps-gate-") as scratch, contextlib.redirect_stdout(io.StringIO()):
-        rows.to_parquet(Path(scratch) / "observations.parquet")
-        observations = read_observations(Path(scratch) / "observations.parquet", challenge)
-    features = feature_frame(feature_spec(challenge), observations)
-    features = features[features["y"].notna()].reset_index(drop=True)
+    observations, features = transformed(rows, challenge)
     learner = challenge.learner
     calibration_from = pd.Timestamp(as_of) - timedelta(days=learner.holdout_days + learner.calibration_days)
     recent = recent_windows(feature_spec(challenge), observations)
     return Season(as_of, challenge, features, observations, recent, calibration_from)
-
-
-def recorded(challenge: Challenge) -> pd.DataFrame:
-    """The recorded year as `ingest` would have it: asked for, answered and parsed as Open-Meteo's, with no server."""
-    weather = recording.load()
-    source = make_source(challenge)
-    tables = []
-    for request in source.requests(weather.end - YEAR, weather.end, weather.end):
-        query = urlencode(request.query)
-        asked = wire.parse_query(parse_qs(query), weather.end, archive="archive" in request.url)
-        body = msgspec.json.encode(wire.to_json(wire.select(weather, asked, weather.end), asked, 0.0))
-        answer = Answer(
-            collected_at=weather.end,
-            as_of=weather.end,
-            url=f"{request.url}?{query}",
-            status=200,
-            headers={},
-            body=body,
-        )
-        tables.append(source.parse(answer).assign(collected_at=weather.end))
-    return fold(tables).drop(columns="collected_at")
 
 
 def draw_weeks(season: Season, random: np.random.Generator) -> IntArray:
@@ -184,7 +129,7 @@ def draw_weeks(season: Season, random: np.random.Generator) -> IntArray:
 def train(season: Season, weeks: IntArray, damage: Damage, seed: int, directory: Path) -> Model:
     """A model of these weeks. seed: of the damage; directory: where its run may lie, emptied first."""
     shutil.rmtree(directory, ignore_errors=True)
-    run = _run(season, directory)
+    run = bench_run(season.challenge, season.as_of, directory)
     features = _damaged(season, damage, np.random.default_rng(seed))
     until = season.as_of - damage.size * WEEK if damage.kind == "stale" else season.as_of
     split = split_by_time(features, season.challenge, until)
@@ -193,9 +138,7 @@ def train(season: Season, weeks: IntArray, damage: Damage, seed: int, directory:
     drawn = Split(split.training.iloc[np.concatenate(places)], split.calibration, split.holdout)
     spec = season.spec
     fitted = {horizon: fit_horizon(run, spec, drawn, horizon) for horizon in spec.horizons}
-    description = describe(run, drawn, fitted, _DATASET, "bench")
-    trees = {horizon: one.trees.serialize_bytes() for horizon, one in fitted.items()}
-    write_bundle(run.files.bundle, description, trees, season.recent)
+    write_models(run.files.bundle, run, drawn, fitted, season.recent)
     bundle = read_bundle(run.files.bundle)
     rows = compare(season.challenge, season.as_of, features, season.observations, (bundle, None)).rows
     fitting = Fitting(
@@ -212,7 +155,7 @@ def evaluated(season: Season, candidate: Model, production: Model) -> Evaluation
     theirs = {f"production{side}": production.rows[f"candidate{side}"] for side in sides}
     released = Production("1", production.directory, production.bundle)
     panel = PanelFrame(candidate.rows.assign(**theirs), production.bundle, ())
-    run = _run(season, candidate.directory.parent)
+    run = bench_run(season.challenge, season.as_of, candidate.directory.parent)
     errors = panel.errors(season.challenge.target.loss)
     return evaluation_of(run, candidate.bundle, released, panel, season.features, errors=errors)
 
@@ -222,15 +165,15 @@ def rmse(rows: pd.DataFrame) -> float:
     return float(np.sqrt(np.mean((rows["candidate"] - rows["truth"]) ** 2)))
 
 
-def sizes_for(season: Season, worse: float, trials: int, scratch: Path) -> dict[str, Size]:
-    """For each kind of damage, the size that makes a model ``worse`` (0.05: by 5 %) on average over samples of weeks.
+def sizes_for(season: Season, scratch: Path) -> dict[str, float]:
+    """For each kind of damage, the size that makes a model ``WORSE`` on average over some samples of weeks.
 
-    Measured on ``trials`` samples, the damaged model and the sound one on the same weeks. Squared error grows in
-    proportion to the noise's variance and to the share of lost lags, so that one measurement gives the factor; how it
-    grows with the age of the data is looked up among some ages.
+    The damaged model and the sound one are trained on the same weeks. Squared error grows in proportion to the noise's
+    variance and to the share of lost lags, so one measurement gives the factor; how it grows with the age of the data
+    is looked up among some ages.
     """
     random = np.random.default_rng([0, season.as_of.month])
-    samples = [draw_weeks(season, random) for _ in range(trials)]
+    samples = [draw_weeks(season, random) for _ in range(SIZING_TRIALS)]
     sound = np.array([train(season, weeks, Damage(), 0, scratch).fitting.holdout_rmse for weeks in samples])
 
     def growth(damage: Damage) -> float:
@@ -239,25 +182,16 @@ def sizes_for(season: Season, worse: float, trials: int, scratch: Path) -> dict[
         ]
         return float(np.mean(np.array(damaged) / sound)) - 1.0
 
-    wanted = float(np.mean(sound**2)) * ((1.0 + worse) ** 2 - 1.0)
+    wanted = float(np.mean(sound**2)) * ((1.0 + WORSE) ** 2 - 1.0)
     holdout = split_by_time(season.features, season.challenge, season.as_of).holdout
     step = float(np.mean((holdout[NEWEST_LAG] - holdout[LAG_BEFORE]) ** 2))
     sizes = {}
     for kind, added, power in (("noise", 1.0, 0.5), ("lag", step, 1.0)):
         tried = Damage(kind, (wanted / added) ** power)  # type: ignore[arg-type]  # the literals, as text
-        factor = ((1.0 + worse) ** 2 - 1.0) / ((1.0 + growth(tried)) ** 2 - 1.0)
-        sizes[kind] = Size(tried.size * factor**power, worse)
+        factor = ((1.0 + WORSE) ** 2 - 1.0) / ((1.0 + growth(tried)) ** 2 - 1.0)
+        sizes[kind] = tried.size * factor**power
     ages = {age: growth(Damage("stale", float(age))) for age in STALE_WEEKS}
-    age = min(ages, key=lambda age: abs(ages[age] - worse))
-    return {**sizes, "stale": Size(float(age), ages[age])}
-
-
-_DATASET = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="bench")
-
-
-def _run(season: Season, directory: Path) -> Run:
-    identity = RunIdentity(run_id="bench", git_sha="0" * 40, as_of=season.as_of, reason="bench")
-    return Run(season.challenge, CHALLENGE, RunFiles(directory), identity)
+    return {**sizes, "stale": float(min(ages, key=lambda age: abs(ages[age] - WORSE)))}
 
 
 def _week_of(season: Season, part: pd.DataFrame) -> IntArray:

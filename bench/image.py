@@ -16,12 +16,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import docker
 import msgspec
 
-from bench.report_command import print_report
+from bench.report import arguments, met, run, table
 from bench.service_model import model
-from ci.release.build import Built
 from clients.git import Git
 from doubles.release_image import Building, Source, made_building
 from scripts.base_image import base_image
@@ -38,6 +36,8 @@ _OURS = "the service and the domain, with byte code"
 _BUNDLE = "the bundle"
 _BYTE_CODE = "byte code of the distributions and of what is loaded of the standard library"
 _REST = "the licence, the list of wheels, the time"
+_PARTS = {"service": _OURS, "forecasting": _OURS, "bundle": _BUNDLE, "packages": _BYTE_CODE, "pycache": _BYTE_CODE}
+"""By folder in the image."""
 _WEIGH = """
 import json, os, sys
 found = {}
@@ -50,11 +50,18 @@ print(json.dumps(found))
 
 
 @contextlib.contextmanager
+def bench_engine() -> Iterator[str]:
+    """The address of an engine of its own, whose images are removed with it."""
+    with contextlib.ExitStack() as held:
+        held.callback(shutil.rmtree, ENGINE / "data", ignore_errors=True)
+        yield held.enter_context(engine(ENGINE))
+
+
+@contextlib.contextmanager
 def building() -> Iterator[Building]:
     """An engine with the base, and a clone of this repository that may be changed."""
     with contextlib.ExitStack() as held:
-        held.callback(shutil.rmtree, ENGINE / "data", ignore_errors=True)
-        address = held.enter_context(engine(ENGINE))
+        address = held.enter_context(bench_engine())
         base = base_image(address)
         found = held.enter_context(contextlib.closing(client(address, timeout_seconds=600)))
         scratch = held.enter_context(tempfile.TemporaryDirectory(prefix="rps-bench-"))
@@ -75,27 +82,23 @@ def size_section(made: Building) -> list[str]:
     made.build()
     below = made.client.images.get(made.base.id).attrs["Size"] / _MEGABYTE
     above = made.client.images.get(TAG).attrs["Size"] / _MEGABYTE - below
-    sizes = weighed(made.client)
-    told = "met" if above <= GOAL_MEGABYTES else "not met"
-    rows = [f"| {name} | {size / _MEGABYTE:.1f} |" for name, size in _grouped(sizes)]
+    weighed = made.client.containers.run(
+        TAG, ["-S", "-c", _WEIGH], entrypoint=["python3"], remove=True, network_mode="none"
+    )
+    sizes = _grouped(msgspec.json.decode(weighed, type=dict[str, int]))
     return [
         f"The image is {above:.1f} MB above its base ({made.base.name}, {below:.0f} MB), the bundle and byte code",
-        f"for all that is loaded included; goal ≤ {GOAL_MEGABYTES:.0f} MB: {told}.",
+        f"for all that is loaded included; goal ≤ {GOAL_MEGABYTES:.0f} MB: {met(well=above <= GOAL_MEGABYTES)}.",
         "",
-        "| what is in it | MB |",
-        "| --- | ---: |",
-        *rows,
+        *table("lr", ("what is in it", "MB"), ((name, f"{size / _MEGABYTE:.1f}") for name, size in sizes)),
     ]
 
 
-def weighed(engine: docker.DockerClient) -> dict[str, int]:
-    """Bytes of each file that the image adds, by its path."""
-    told = engine.containers.run(TAG, ["-S", "-c", _WEIGH], entrypoint=["python3"], remove=True, network_mode="none")
-    return msgspec.json.decode(told, type=dict[str, int])
-
-
 def _grouped(sizes: dict[str, int]) -> list[tuple[str, float]]:
-    """Largest first within the packages; then byte code, the service, the bundle."""
+    """By part, the bytes of the files that the image adds: the packages, largest first, then the others.
+
+    sizes: by path.
+    """
     packages: dict[str, float] = {}
     parts = dict.fromkeys((_OURS, _BUNDLE, _BYTE_CODE, _REST), 0.0)
     for path, size in sizes.items():
@@ -104,14 +107,7 @@ def _grouped(sizes: dict[str, int]) -> list[tuple[str, float]]:
             name = place[1].split("-")[0].removesuffix(".libs").removesuffix(".py")
             packages[name] = packages.get(name, 0) + size
             continue
-        part = {
-            "service": _OURS,
-            "forecasting": _OURS,
-            "bundle": _BUNDLE,
-            "packages": _BYTE_CODE,
-            "pycache": _BYTE_CODE,
-        }
-        parts[part.get(place[0], _REST)] += size
+        parts[_PARTS.get(place[0], _REST)] += size
     largest = sorted(packages.items(), key=lambda each: -each[1])
     rest = ("other distributions", sum(size for _, size in largest[LISTED:]))
     return [*largest[:LISTED], rest, *parts.items()]
@@ -120,40 +116,36 @@ def _grouped(sizes: dict[str, int]) -> list[tuple[str, float]]:
 def build_section(made: Building, runs: int) -> list[str]:
     """Seconds of a build, by what is there before it."""
     patches = iter(range(1, 1_000_000))
-    measured = {
-        "cold: the base alone, every package fetched": _timed(runs, lambda: made.build(cached=False)),
-        "warm, another commit of the service": _timed(runs, made.build, before=lambda: change(made)),
-        "warm, another version number": _timed(runs, lambda: made.build(patch=next(patches))),
-        "the same again: found": _timed(runs, made.build, before=made.build),
+    builds: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "cold: the base alone, every package fetched": (lambda: None, lambda: made.build(cached=False)),
+        "warm, another commit of the service": (lambda: change(made), made.build),
+        "warm, another version number": (lambda: None, lambda: made.build(patch=next(patches))),
+        "the same again: found": (made.build, made.build),
     }
-    rows = [f"| {name} | {_told(seconds)} |" for name, seconds in measured.items()]
+    rows = []
+    for name, (prepare, build) in builds.items():
+        seconds = []
+        for _ in range(runs):
+            prepare()
+            seconds.append(seconds_of(build))
+        rows.append((name, f"{statistics.median(seconds):.2f} ({min(seconds):.2f} – {max(seconds):.2f})"))
     return [
         f"Seconds from the call to the tagged image, by `ci.release.build`; median of {runs} (lowest – highest).",
         "",
-        "| build | seconds |",
-        "| --- | ---: |",
-        *rows,
+        *table("lr", ("build", "seconds"), rows),
     ]
 
 
-def _timed(runs: int, call: Callable[[], Built], before: Callable[[], object] = lambda: None) -> list[float]:
-    seconds = []
-    for _ in range(runs):
-        before()
-        began = time.monotonic()
-        call()
-        seconds.append(time.monotonic() - began)
-    return seconds
+def seconds_of(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
 
 
-def _told(seconds: list[float]) -> str:
-    return f"{statistics.median(seconds):.2f} ({min(seconds):.2f} – {max(seconds):.2f})"
-
-
-def report(runs: int) -> str:
+def report(runs: int) -> list[str]:
     with building() as made:
-        return "\n".join([*size_section(made), "", *build_section(made, runs)])
+        return [*size_section(made), "", *build_section(made, runs)]
 
 
 if __name__ == "__main__":
-    sys.exit(print_report("bench.image", __doc__, report))
+    sys.exit(run(arguments(runs=(3, "how often each is built")), report))

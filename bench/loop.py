@@ -1,4 +1,4 @@
-"""What closing the loop brings, on the recorded year: `python -m bench.loop policies` or `changes` prints Markdown.
+"""What closing the loop brings, on the recorded year: `python -m bench.loop PART` prints Markdown.
 
 A year is served hour by hour, in this process, by the service's own code under models of the pipeline's own; they are
 kept under `.rps/bench/loop/`, so that another look, or another rule, takes minutes.
@@ -6,34 +6,33 @@ kept under `.rps/bench/loop/`, so that another look, or another rule, takes minu
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from bench.loop_changes import FAULTS, STATIONS, faulty, jumps, month, natural
+from bench.loop_changes import FAULTS, MONTHS, STATIONS, faulty, jumps, month, natural
 from bench.loop_models import judged, recorded_year, train_all
 from bench.loop_policies import FIRST, Policy, replay, scheduled
 from bench.loop_report import (
-    told_demo,
-    told_faults,
-    told_jumps,
-    told_natural,
-    told_policies,
-    told_quiet,
-    told_rules,
-    told_windows,
+    demo_section,
+    faults_section,
+    jumps_section,
+    natural_section,
+    policies_section,
+    quiet_section,
+    rules_section,
+    windows_section,
 )
-from bench.loop_rules import Recorder, agreement
-from bench.loop_service import CONCEPT, DRIFT, Rules
-from ci.retrain.retrain_command import COOL_DOWN_HOURS
+from bench.loop_rules import Recorder, differing_hours
+from bench.loop_service import CONCEPT, DRIFT, LIVE_WINDOW
+from bench.report import arguments, run
 from scripts.services import ROOT
 
 DAY = 24
 WEEK = 504
 """Forecasts of each horizon of three hourly series in seven days."""
 DAILY = Policy(name="daily", every_hours=DAY)
-EACH = Rules(starting=frozenset(DRIFT))
+EACH = frozenset(DRIFT)
 """Every alert of drift starts a retraining."""
 ON_DRIFT = Policy(name="on drift as shipped, with the gate", on_drift=True, gated=True)
 POLICIES = (
@@ -42,96 +41,81 @@ POLICIES = (
     Policy(name="daily, with the gate", every_hours=DAY, gated=True),
     Policy(name="every fourth day", every_hours=4 * DAY),
     ON_DRIFT,
-    Policy(name="the same, `InputsOutOfDistribution` starts one, too", on_drift=True, gated=True, rules=EACH),
-    Policy(name="the same, and a cool-down of 6 h", on_drift=True, gated=True, cool_down_hours=6, rules=EACH),
+    Policy(name="the same, `InputsOutOfDistribution` starts one, too", on_drift=True, gated=True, starting=EACH),
+    Policy(name="the same, and a cool-down of 6 h", on_drift=True, gated=True, cool_down_hours=6, starting=EACH),
     Policy(name="on drift as shipped, without the gate", on_drift=True),
 )
+
+
+def other(name: str, **rules: Any) -> Policy:  # noqa: ANN401
+    """On drift with the gate, under other rules than what is shipped."""
+    return Policy(name=name, on_drift=True, gated=True, last_midnight=True, **rules)
+
+
 OTHER_RULES = (
-    ("what is shipped", COOL_DOWN_HOURS, Rules()),
-    ("a cool-down of 6 h", 6, Rules()),
-    ("a cool-down of 24 h", 24, Rules()),
-    ("a cool-down of 96 h", 96, Rules()),
-    ("live error over a week", COOL_DOWN_HOURS, Rules(live_window=WEEK)),
-    ("72 h, live error over a week", 72, Rules(live_window=WEEK)),
-    ("6 h, `InputsOutOfDistribution` starts one, too", 6, EACH),
-    ("24 h, `InputsOutOfDistribution` starts one, too", 24, EACH),
-    ("`InputsOutOfDistribution` starts one, too", COOL_DOWN_HOURS, EACH),
-    ("96 h, `InputsOutOfDistribution` starts one, too", 96, EACH),
-    (
+    other("what is shipped"),
+    other("a cool-down of 6 h", cool_down_hours=6),
+    other("a cool-down of 24 h", cool_down_hours=24),
+    other("a cool-down of 96 h", cool_down_hours=96),
+    other("live error over a week", live_window=WEEK),
+    other("72 h, live error over a week", cool_down_hours=72, live_window=WEEK),
+    other("6 h, `InputsOutOfDistribution` starts one, too", cool_down_hours=6, starting=EACH),
+    other("24 h, `InputsOutOfDistribution` starts one, too", cool_down_hours=24, starting=EACH),
+    other("`InputsOutOfDistribution` starts one, too", starting=EACH),
+    other("96 h, `InputsOutOfDistribution` starts one, too", cool_down_hours=96, starting=EACH),
+    other(
         "24 h, `ConceptDrift` alone starts, live error over a week",
-        24,
-        Rules(starting=frozenset({CONCEPT}), live_window=WEEK),
+        cool_down_hours=24,
+        starting=frozenset({CONCEPT}),
+        live_window=WEEK,
     ),
 )
-"""By what is different: the cool-down in hours, and the rules."""
-DEMO = ROOT / ".rps" / "loop-demo" / "timeline.json"
-"""Where `make loop-demo` leaves its figures."""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.loop", description=__doc__)
-    parser.add_argument(
-        "part", choices=("policies", "rules", "changes", "demo"), help="what to measure, or to tell of the demo"
-    )
-    parser.add_argument("--workers", type=int, default=2, help="how many train at a time (default: %(default)s)")
-    parser.add_argument(
-        "--demo", type=Path, default=DEMO, help="the demo's timeline.json (default: where it leaves it)"
-    )
-    options = parser.parse_args()
-    if options.part == "policies":
-        told = policies(options.workers)
-    elif options.part == "rules":
-        told = other_rules(options.workers)
-    elif options.part == "changes":
-        told = changes(Rules())
-    else:
-        told = told_demo(options.demo)
-    print("\n".join(told))
-    return 0
-
-
-def policies(workers: int) -> Iterator[str]:
-    train_all(scheduled(DAY), workers)
+def policies() -> Iterator[str]:
+    train_all(scheduled(DAY))
     recorder = Recorder()
     years = {policy: replay(policy, recorder if policy is ON_DRIFT else None) for policy in POLICIES}
     drift = years[ON_DRIFT]
-    agreed = agreement(recorder, list(drift.firing.values()))
+    differing = differing_hours(recorder, list(drift.firing.values()))
     first = judged(recorded_year(), FIRST, None)
-    yield from told_policies(list(years.values()), years[DAILY], drift, first, agreed)
+    yield from policies_section(list(years.values()), years[DAILY], drift, first, differing)
 
 
-def other_rules(workers: int) -> Iterator[str]:
-    train_all(scheduled(DAY), workers)
-    daily = replay(DAILY)
-    years = [
-        replay(Policy(name=name, on_drift=True, gated=True, cool_down_hours=hours, last_midnight=True, rules=rules))
-        for name, hours, rules in OTHER_RULES
-    ]
+def other_rules() -> Iterator[str]:
+    train_all(scheduled(DAY))
     phases = [
         replay(Policy(name="every fourth day", every_hours=4 * DAY, phase_hours=phase))
         for phase in range(0, 4 * DAY, DAY)
     ]
-    yield from told_rules(years, daily, phases)
-    yield from told_windows(
-        [
-            (rules.live_window, [month(number, rules) for number in range(1, 13)], jumps(DRIFT, rules),
-             natural(DRIFT, rules))
-            for rules in (Rules(), Rules(live_window=WEEK))
-        ]
-    )  # fmt: skip
-
-
-def changes(rules: Rules) -> Iterator[str]:
-    months = [month(number, rules) for number in range(1, 13)]
-    yield from told_quiet(months)
-    yield from told_jumps(jumps(DRIFT, rules))
-    yield from told_natural(natural(DRIFT, rules))
-    quiet = [one for one in months if one.quiet]
-    places = (STATIONS, STATIONS[1:2])
-    yield from told_faults(
-        [faulty(fault, stations, one, DRIFT, rules) for fault in FAULTS for stations in places for one in quiet]
+    yield from rules_section([replay(policy) for policy in OTHER_RULES], replay(DAILY), phases)
+    yield from windows_section(
+        (window, [month(number, window) for number in MONTHS], jumps(window), natural(window))
+        for window in (LIVE_WINDOW, WEEK)
     )
 
 
+def changes() -> Iterator[str]:
+    months = {number: month(number) for number in MONTHS}
+    yield from quiet_section(months)
+    yield from jumps_section(jumps())
+    yield from natural_section(natural())
+    quiet = {number: one for number, one in months.items() if one.quiet}
+    places = (STATIONS, STATIONS[1:2])
+    yield from faults_section(
+        [faulty(fault, place, *one) for fault in FAULTS for place in places for one in quiet.items()]
+    )
+
+
+PARTS: dict[str, Callable[[], Iterable[str]]] = {
+    "policies": policies,
+    "rules": other_rules,
+    "changes": changes,
+    "demo": lambda: demo_section(ROOT / ".rps" / "loop-demo" / "timeline.json"),
+}
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = arguments()
+    parser.add_argument("part", choices=PARTS, help="what to measure; `demo`: what `make loop-demo` measured")
+    sys.exit(run(parser, lambda part: PARTS[part]()))

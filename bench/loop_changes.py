@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -11,13 +10,15 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from bench.gate_trials import CHALLENGE, recorded
 from bench.loop_models import HOUR, YEAR, History, history, loaded, recorded_year, year_before
 from bench.loop_policies import LAST, recorded_hours, scored
-from bench.loop_service import Hours, Made, Rules, Service, Watch, hours_of, moment_at, step_of
+from bench.loop_service import DRIFT, LIVE_WINDOW, Hours, Made, Service, Watch, hours_of, moment_at, step_of
+from bench.recorded_models import CHALLENGE, recorded
+from bench.report import say
 from forecasting.challenge.schema import load_challenge
 from forecasting.models.bundle import Bundle
 
+MONTHS = range(1, 13)
 WEEK_HOURS = 168
 CHANGED = 1.5
 """A week whose error is more than so many times the hold-out's."""
@@ -36,7 +37,7 @@ Firing = list[frozenset[str]]
 
 @dataclass(frozen=True)
 class Served:
-    """What was seen of one model over successive hours."""
+    """One model over successive hours."""
 
     steps: list[int]
     firing: Firing
@@ -46,6 +47,10 @@ class Served:
     """By step, the RMSE of the forecasts made from it on, for a week, over the hold-out's; where the week is whole."""
     error: float
     """The RMSE of all forecasts over the hold-out's."""
+
+    @property
+    def quiet(self) -> bool:
+        return self.outside <= QUIET_OUTSIDE and self.error <= QUIET_ERROR
 
     def first(self, alert: str, since: int = 0) -> int | None:
         """The first hour of the replay, from ``since`` on, in which the alert fires."""
@@ -57,9 +62,9 @@ class Served:
         return int(np.sum(fires & ~np.roll(fires, 1) | (fires & (np.arange(len(fires)) == 0))))
 
 
-def served(bundle: Bundle, hours: Hours, steps: Iterable[int], rules: Rules) -> Served:
+def served(bundle: Bundle, hours: Hours, steps: Iterable[int], live_window: int) -> Served:
     """Serve these hours, one after the other whatever their dates, without ever retraining."""
-    service, watch, steps = Service(bundle, "1", rules.live_window), Watch(rules), list(steps)
+    service, watch, steps = Service(bundle, "1", live_window), Watch(), list(steps)
     made: list[Made] = []
     firing = []
     for hour, step in enumerate(steps):
@@ -92,21 +97,11 @@ def _weekly(origins: np.ndarray, errors: np.ndarray, steps: list[int]) -> dict[i
 # Quiet months, and faults in them
 
 
-@dataclass(frozen=True)
-class Month:
-    """A month that the model has never seen, after eleven that it was made from."""
-
-    number: int
-    served: Served
-
-    @property
-    def quiet(self) -> bool:
-        return self.served.outside <= QUIET_OUTSIDE and self.served.error <= QUIET_ERROR
-
-
-def month(number: int, rules: Rules) -> Month:
-    bundle = _month_model(number)
-    return Month(number, served(bundle, recorded_hours(), _month_steps(number), rules))
+def month(number: int, live_window: int = LIVE_WINDOW) -> Served:
+    """A month of a model that has never seen it, made from the eleven others."""
+    start = datetime(2013, number, 1, tzinfo=UTC)
+    end = datetime(2013, number + 1, 1, tzinfo=UTC) if number < 12 else LAST
+    return served(_month_model(number), recorded_hours(), range(step_of(start), step_of(end)), live_window)
 
 
 def _month_model(number: int) -> Bundle:
@@ -114,38 +109,15 @@ def _month_model(number: int) -> Bundle:
     return loaded(past, past.rows["ds"].max().to_pydatetime())
 
 
-def _month_steps(number: int) -> range:
-    start = datetime(2013, number, 1, tzinfo=UTC)
-    end = datetime(2013, number + 1, 1, tzinfo=UTC) if number < 12 else LAST
-    return range(step_of(start), step_of(end))
-
-
-Damage = Callable[[pd.DataFrame], pd.DataFrame]
-
-
-def _offset(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.assign(temperature=rows["temperature"] + 5.0)
-
-
-def _fahrenheit(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.assign(**{name: rows[name] * 1.8 + 32.0 for name in ("temperature", "dew_point")})
-
-
-def _stuck(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.assign(wind_speed=rows.groupby("unique_id")["wind_speed"].transform("first"))
-
-
-def _noise(rows: pd.DataFrame) -> pd.DataFrame:
-    random = np.random.default_rng(6)
-    return rows.assign(temperature=rows["temperature"] + random.normal(0.0, 3.0, len(rows)))
-
-
-FAULTS: dict[str, Damage] = {
-    "+5 °C offset": _offset,
-    "°F for °C": _fahrenheit,
-    "stuck wind speed": _stuck,
-    "noise of 3 °C": _noise,
+FAULTS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "+5 °C offset": lambda rows: rows.assign(temperature=rows["temperature"] + 5.0),
+    "°F for °C": lambda rows: rows.assign(**{name: rows[name] * 1.8 + 32.0 for name in ("temperature", "dew_point")}),
+    "stuck wind speed": lambda rows: rows.assign(wind_speed=rows.groupby("unique_id")["wind_speed"].transform("first")),
+    "noise of 3 °C": lambda rows: rows.assign(
+        temperature=rows["temperature"] + np.random.default_rng(6).normal(0.0, 3.0, len(rows))
+    ),
 }
+"""By name, what a fault makes of the rows that it hits."""
 
 
 @dataclass(frozen=True)
@@ -158,31 +130,32 @@ class Faulty:
     hours: dict[str, int | None]
     """By alert, from the fault to the first hour in which it fires and would not have without; None: it does not."""
     data_errors: tuple[str, ...]
-    """What the data gate says of a retraining when the first of them fires (or at the month's end)."""
+    """Why the data gate rejects a retraining when the first of them fires (or at the month's end)."""
 
 
-def faulty(fault: str, stations: tuple[str, ...], sound: Month, alerts: tuple[str, ...], rules: Rules) -> Faulty:
-    begins = datetime(2013, sound.number, FAULT_DAY, tzinfo=UTC)
-    past = year_before(sound.number)
-    spoilt = history("spoilt", _spoilt(past, sound.number, begins, stations, FAULTS[fault]), past.challenge)
-    bundle, steps = _month_model(sound.number), sound.served.steps
-    found = served(bundle, hours_of(spoilt.observations, bundle.spec), steps, rules)
+def faulty(fault: str, stations: tuple[str, ...], number: int, sound: Served) -> Faulty:
+    """number: of the month; sound: the same month without the fault."""
+    begins = datetime(2013, number, FAULT_DAY, tzinfo=UTC)
+    past = year_before(number)
+    spoilt = history("spoilt", _spoilt(past, begins, stations, fault), past.challenge)
+    bundle, steps = _month_model(number), sound.steps
+    found = served(bundle, hours_of(spoilt.observations, bundle.spec), steps, LIVE_WINDOW)
     start = step_of(begins) - steps[0]
     hours = {}
-    for alert in alerts:
-        pairs = enumerate(zip(found.firing, sound.served.firing, strict=True))
+    for alert in DRIFT:
+        pairs = enumerate(zip(found.firing, sound.firing, strict=True))
         new = (hour - start for hour, (now, before) in pairs if hour >= start and alert in now and alert not in before)
         hours[alert] = next(new, None)
     first = min((hour for hour in hours.values() if hour is not None), default=len(steps) - 1 - start)
-    _tell(f"{fault}, month {sound.number}")
-    return Faulty(fault, stations, sound.number, hours, spoilt.data_errors(begins + timedelta(hours=first)))
+    say(f"{fault}, month {number}", over=True)
+    return Faulty(fault, stations, number, hours, spoilt.data_errors(begins + timedelta(hours=first)))
 
 
-def _spoilt(past: History, number: int, begins: datetime, stations: tuple[str, ...], damage: Damage) -> pd.DataFrame:
+def _spoilt(past: History, begins: datetime, stations: tuple[str, ...], fault: str) -> pd.DataFrame:
     now = recorded_year().rows
-    now = now[now["ds"].dt.month == number]
+    now = now[now["ds"].dt.month == begins.month]
     hit = (now["ds"] >= begins) & now["unique_id"].isin(stations)
-    return pd.concat([past.rows, now[~hit], damage(now[hit])], ignore_index=True)
+    return pd.concat([past.rows, now[~hit], FAULTS[fault](now[hit])], ignore_index=True)
 
 
 # The season changes
@@ -197,7 +170,7 @@ class Jump:
     before: dict[str, int]
     """By alert, in how many of the hours before the jump it fired."""
     on: frozenset[str]
-    """What fired in the last of them: no news after it."""
+    """The alerts that fired in the last of them, and so are no news after it."""
     hours: dict[str, int | None]
     """By alert, from the first hour after the jump on."""
     error: float
@@ -219,15 +192,15 @@ JUMPS = (
 """Which season a model knows, as of when it is trained, and to the first of which months the clock jumps."""
 
 
-def jumps(alerts: tuple[str, ...], rules: Rules) -> list[Jump]:
+def jumps(live_window: int = LIVE_WINDOW) -> list[Jump]:
     return [
-        _jump(season, as_of, datetime(2013, number, 1, tzinfo=UTC), alerts, rules)
+        _jump(season, as_of, datetime(2013, number, 1, tzinfo=UTC), live_window)
         for season, as_of, months in JUMPS
         for number in months
     ]
 
 
-def _jump(season: str, as_of: datetime, to: datetime, alerts: tuple[str, ...], rules: Rules) -> Jump:
+def _jump(season: str, as_of: datetime, to: datetime, live_window: int) -> Jump:
     # Without the bundle's observations, which are newer than the hold-out month that comes first.
     bundle = replace(loaded(summer() if season == "summer" else recorded_year(), as_of), observations={})
     before = list(range(step_of(as_of - HOLDOUT), step_of(as_of) + 1))
@@ -235,13 +208,13 @@ def _jump(season: str, as_of: datetime, to: datetime, alerts: tuple[str, ...], r
     after = list(range(step_of(to) + later, step_of(to + HOLDOUT) + later))
     known = recorded_hours()
     met = {step: [one._replace(step=step) for one in known.get(step - later, [])] for step in after}
-    found = served(bundle, {**known, **met}, [*before, *after], rules)
-    hours = {alert: found.first(alert, len(before)) for alert in alerts}
-    _tell(f"{season} to {to:%B}")
+    found = served(bundle, {**known, **met}, [*before, *after], live_window)
+    hours = {alert: found.first(alert, len(before)) for alert in DRIFT}
+    say(f"{season} to {to:%B}", over=True)
     return Jump(
         season,
         to,
-        {alert: sum(alert in firing for firing in found.firing[: len(before)]) for alert in alerts},
+        {alert: sum(alert in firing for firing in found.firing[: len(before)]) for alert in DRIFT},
         found.firing[len(before) - 1],
         {alert: None if hour is None else hour - len(before) for alert, hour in hours.items()},
         found.weekly[after[0]],
@@ -258,33 +231,21 @@ class Natural:
     as_of: datetime
     changed: datetime | None
     """The first hour from which on a week's error is ``CHANGED`` times the hold-out's."""
-    fired: dict[str, datetime | None]
-    """By alert, when it first fired."""
-
-    def after(self, alert: str) -> int | None:
-        """Hours from the change, or from the start where there is none, to the alert; None: it did not fire."""
-        at = self.fired[alert]
-        return None if at is None else round((at - (self.changed or self.as_of)) / HOUR)
+    hours: dict[str, int | None]
+    """By alert, from the change, or from the start where there is none, until it fires; None: it does not."""
 
 
-def natural(alerts: tuple[str, ...], rules: Rules) -> list[Natural]:
+def natural(live_window: int = LIVE_WINDOW) -> list[Natural]:
     found = []
     for number in range(4, 12):
         as_of = datetime(2013, number, 1, tzinfo=UTC)
         end = min(step_of(as_of) + NATURAL_DAYS * 24, step_of(LAST))
-        one = served(loaded(recorded_year(), as_of), recorded_hours(), range(step_of(as_of) + 1, end + 1), rules)
+        bundle = loaded(recorded_year(), as_of)
+        one = served(bundle, recorded_hours(), range(step_of(as_of) + 1, end + 1), live_window)
         changed = next((step for step, error in one.weekly.items() if error > CHANGED), None)
-        fired = {alert: one.first(alert) for alert in alerts}
-        found.append(
-            Natural(
-                as_of,
-                None if changed is None else moment_at(changed),
-                {alert: None if hour is None else moment_at(one.steps[hour]) for alert, hour in fired.items()},
-            )
-        )
-        _tell(f"a model of {as_of:%B}")
+        since = step_of(as_of) if changed is None else changed
+        fired = {alert: one.first(alert) for alert in DRIFT}
+        hours = {alert: None if hour is None else one.steps[hour] - since for alert, hour in fired.items()}
+        found.append(Natural(as_of, None if changed is None else moment_at(changed), hours))
+        say(f"a model of {as_of:%B}", over=True)
     return found
-
-
-def _tell(what: str) -> None:
-    print(f"\r{what:60}", end="", file=sys.stderr, flush=True)

@@ -9,14 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
-import sys
-import tempfile
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +19,27 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from bench.gate_trials import CHALLENGE, fingerprint, recorded
+from bench.recorded_models import CHALLENGE, bench_run, fingerprint, in_processes, recorded, transformed, write_models
 from clients.disk import whole_directory
 from forecasting.challenge.schema import Challenge, load_challenge
 from forecasting.features.spec import feature_spec, target_column
 from forecasting.features.table import Table
 from forecasting.judging.panel import COLUMNS, read_panel
 from forecasting.judging.verdict import Verdict, judge
-from forecasting.models.bundle import Bundle, read_bundle, recent_windows, record_holdout, write_bundle
+from forecasting.models.bundle import Bundle, read_bundle, recent_windows, record_holdout
 from pipelines.data_rules import judge as judge_data
 from pipelines.evaluate import evaluation_of
 from pipelines.holdout import compare
 from pipelines.production import Production
-from pipelines.run import Run, RunIdentity
+from pipelines.run import Run
 from pipelines.split import split_by_time
-from pipelines.train import describe, fit_horizon
-from pipelines.transform import feature_frame, read_observations
-from pipelines.version import Dataset
-from records.stages import RunFiles
+from pipelines.train import fit_horizon
 from scripts.services import ROOT
 
 HOUR = timedelta(hours=1)
 YEAR = timedelta(days=364)
 """So far back the end of the recording, which lacks its last day, meets the beginning, at the same hour."""
 CACHE = ROOT / ".rps" / "bench" / "loop"
-INPUTS = ("bench/loop_models.py", "forecasting/**/*.py", "pipelines/*.py", "pipelines/sources/*.py")
-_DATASET = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="bench")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +83,8 @@ class Rejected(Exception):
 def history(name: str, rows: pd.DataFrame, challenge: Challenge) -> History:
     """rows: `unique_id`, `ds` and the challenge's columns, as `ingest` would have them."""
     rows = rows.sort_values(["unique_id", "ds"]).reset_index(drop=True)
-    with tempfile.TemporaryDirectory(prefix="rps-loop-") as scratch, contextlib.redirect_stdout(io.StringIO()):
-        rows.to_parquet(Path(scratch) / "observations.parquet")
-        observations = read_observations(Path(scratch) / "observations.parquet", challenge)
-    features = feature_frame(feature_spec(challenge), observations)
-    return History(name, challenge, rows, observations, features[features["y"].notna()].reset_index(drop=True))
+    observations, features = transformed(rows, challenge)
+    return History(name, challenge, rows, observations, features)
 
 
 @functools.cache
@@ -131,11 +118,9 @@ def trained(past: History, as_of: datetime) -> Path:
         split = split_by_time(features, past.challenge, as_of)
         fitted = {horizon: fit_horizon(run, spec, split, horizon) for horizon in spec.horizons}
         observations = past.observations_at(as_of)
-        trees = {horizon: one.trees.serialize_bytes() for horizon, one in fitted.items()}
         run.files.root.mkdir(parents=True, exist_ok=True)
         with whole_directory(run.files.bundle) as directory:
-            description = describe(run, split, fitted, _DATASET, "bench")
-            write_bundle(directory, description, trees, recent_windows(spec, observations))
+            write_models(directory, run, split, fitted, recent_windows(spec, observations))
             panel = compare(past.challenge, as_of, features, observations, (read_bundle(directory), None))
             measured = panel.errors(past.challenge.target.loss)["candidate"].horizons
             record_holdout(
@@ -170,15 +155,11 @@ def loaded(past: History, as_of: datetime) -> Bundle:
     return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, drift=past.challenge.drift))
 
 
-def train_all(moments: Iterable[datetime], workers: int) -> None:
-    """Train the models of the recorded year that are not there yet, and tell how far it is."""
+def train_all(moments: Iterable[datetime]) -> None:
+    """Train the models of the recorded year that are not there yet."""
     past = recorded_year()
-    missing = [as_of for as_of in moments if not _run(past, as_of).files.bundle.exists()]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for done, _ in enumerate(pool.map(_train_one, missing), start=1):
-            print(f"\rmodels trained: {done} of {len(missing)}", end="", file=sys.stderr, flush=True)
-    if missing:
-        print(file=sys.stderr)
+    missing = [(as_of,) for as_of in moments if not _run(past, as_of).files.bundle.exists()]
+    in_processes(_train_one, missing, "models trained")
 
 
 def _train_one(as_of: datetime) -> None:
@@ -187,9 +168,7 @@ def _train_one(as_of: datetime) -> None:
 
 
 def _run(past: History, as_of: datetime) -> Run:
-    identity = RunIdentity(run_id="bench", git_sha="0" * 40, as_of=as_of, reason="bench")
-    directory = CACHE / _fingerprint() / past.name / f"{as_of:%Y-%m-%dT%H}"
-    return Run(past.challenge, CHALLENGE, RunFiles(directory), identity)
+    return bench_run(past.challenge, as_of, CACHE / _fingerprint() / past.name / f"{as_of:%Y-%m-%dT%H}")
 
 
 @functools.cache
@@ -198,7 +177,7 @@ def _fingerprint() -> str:
     challenge: dict[str, Any] = msgspec.to_builtins(load_challenge(CHALLENGE))
     del challenge["gate"], challenge["schedule"]
     challenge["drift"] = challenge["drift"]["window_rows"]
-    return fingerprint(challenge, INPUTS)
+    return fingerprint(challenge, "loop_models")
 
 
 def _policy(past: History) -> str:

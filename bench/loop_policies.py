@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -13,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.loop_models import Rejected, judged, loaded, recorded_year
-from bench.loop_service import HOUR, Hours, Made, Rules, Service, Watch, hours_of, moment_at, step_of
+from bench.loop_service import HOUR, LIVE_WINDOW, STARTING, Hours, Made, Service, Watch, hours_of, moment_at, step_of
+from bench.report import say
 from ci.retrain.retrain_command import COOL_DOWN_HOURS, DAILY
 from monitoring.alertmanager_files import REPEAT
 from service.watch.monitor import Monitor
@@ -34,14 +34,17 @@ class Policy:
     name: str
     every_hours: int | None = None
     phase_hours: int = 0
-    """Later than the first model, the clock begins."""
+    """How much later than the first model the clock begins."""
     on_drift: bool = False
     gated: bool = False
     cool_down_hours: float = COOL_DOWN_HOURS
     daily_limit: int = DAILY
     last_midnight: bool = False
     """A run takes the model of the midnight before, which a daily policy trains anyway: for a look at many rules."""
-    rules: Rules = field(default_factory=Rules)
+    starting: frozenset[str] = STARTING
+    """The alerts that start a retraining."""
+    live_window: int = LIVE_WINDOW
+    """`RPS_LIVE_WINDOW`."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Retraining:
 
     at: datetime
     alerts: tuple[str, ...]
-    """Those that fired; () when it was time."""
+    """Those that fired; () when the clock started it."""
     outcome: Outcome
     reasons: tuple[str, ...]
     change: float | None = None
@@ -59,7 +62,7 @@ class Retraining:
 
 @dataclass(frozen=True)
 class Year:
-    """What came of a policy."""
+    """A year under one policy."""
 
     policy: Policy
     retrainings: tuple[Retraining, ...]
@@ -70,7 +73,7 @@ class Year:
     persistence: FloatArray
     """(n,), truth minus the value at the origin, °C."""
     firing: dict[int, frozenset[str]]
-    """By step; {} when nobody looked."""
+    """By step; {} for a policy by the clock."""
 
     @property
     def rmse(self) -> float:
@@ -89,9 +92,6 @@ def root_mean_square(errors: FloatArray) -> float:
     return float(np.sqrt(np.mean(errors**2)))
 
 
-Record = Callable[[int, Monitor], None]
-
-
 @functools.cache
 def recorded_hours() -> Hours:
     past = recorded_year()
@@ -107,27 +107,26 @@ def scored(made: Sequence[Made], hours: Hours) -> tuple[npt.NDArray[np.int64], F
     return table[known, 0].astype(np.int64), table[known, 1]
 
 
-def replay(policy: Policy, record: Record | None = None) -> Year:
-    """Serve from ``FIRST`` to ``LAST``. record: called with each step and the monitor, if watched."""
+def replay(policy: Policy, record: Callable[[Monitor], None] | None = None) -> Year:
+    """Serve from ``FIRST`` to ``LAST``. record: called with the monitor each hour, if watched."""
     past, hours = recorded_year(), recorded_hours()
     production = FIRST
-    service = Service(loaded(past, production), "1", policy.rules.live_window)
-    watch, messages = Watch(policy.rules), _Messages()
+    service = Service(loaded(past, production), "1", policy.live_window)
+    watch, messages = Watch(), _Messages()
     made: list[Made] = []
     retrainings: list[Retraining] = []
     firing: dict[int, frozenset[str]] = {}
     start = step_of(FIRST)
     for step in range(start + 1, step_of(LAST) + 1):
         made += service.take(hours.get(step, []))
-        if policy.every_hours is None:
-            monitor = service.fresh_monitor()
-            firing[step] = watch.look(step - start, monitor)
-            if record:
-                record(step, monitor)
         if policy.every_hours is not None:
             due = (step - start - policy.phase_hours) % policy.every_hours == 0
         else:
-            due = messages.sent(step, service.model.version, firing[step] & policy.rules.starting)
+            monitor = service.fresh_monitor()
+            firing[step] = watch.look(step - start, monitor)
+            if record:
+                record(monitor)
+            due = messages.sent(step, service.model.version, firing[step] & policy.starting)
             due = due and policy.on_drift and _allowed(policy, step, retrainings)
         if not due:
             continue
@@ -135,9 +134,9 @@ def replay(policy: Policy, record: Record | None = None) -> Year:
         retrainings.append(retraining)
         if retraining.outcome == "released":
             production = _data_until(policy, retraining.at)
-            service = Service(loaded(past, production), str(len(retrainings) + 1), policy.rules.live_window)
-        _tell(policy, step, len(retrainings))
-    print(f"\r{policy.name}: {len(retrainings)} retrainings", file=sys.stderr, flush=True)
+            service = Service(loaded(past, production), str(len(retrainings) + 1), policy.live_window)
+        say(f"{policy.name}: {retraining.at:%d %B}, {len(retrainings)} retrainings", over=True)
+    say(f"\r{policy.name}: {len(retrainings)} retrainings")
     origins, errors = scored(made, hours)
     last = {(each.unique_id, each.step): each.values[0] for of_hour in hours.values() for each in of_hour}
     _, naive = scored([one._replace(value=last[one.unique_id, one.step]) for one in made], hours)
@@ -153,24 +152,24 @@ def _allowed(policy: Policy, step: int, done: list[Retraining]) -> bool:
 
 
 class _Messages:
-    """Alertmanager, for the one group of a challenge's drift: it speaks of every change, and again after a while."""
+    """Alertmanager, for the one group of a challenge's drift: a message for every change, repeated after a while."""
 
     def __init__(self) -> None:
-        self._told: frozenset[tuple[str, str]] = frozenset()
-        self._told_at = 0
+        self._sent: frozenset[tuple[str, str]] = frozenset()
+        self._sent_at = 0
 
     def sent(self, step: int, version: str, firing: frozenset[str]) -> bool:
         """Whether there is a message with something that fires."""
         now = frozenset((name, version) for name in firing)
-        if now == self._told and (step - self._told_at) * HOUR < REPEAT:
+        if now == self._sent and (step - self._sent_at) * HOUR < REPEAT:
             return False
-        self._told, self._told_at = now, step
+        self._sent, self._sent_at = now, step
         return bool(now)
 
 
 def _retrained(policy: Policy, at: datetime, production: datetime, firing: frozenset[str]) -> Retraining:
     past, as_of = recorded_year(), _data_until(policy, at)
-    alerts = tuple(sorted(firing & policy.rules.starting))
+    alerts = tuple(sorted(firing & policy.starting))
     try:
         loaded(past, as_of)
     except Rejected as error:
@@ -187,12 +186,6 @@ def _data_until(policy: Policy, at: datetime) -> datetime:
     return at.replace(hour=0) if policy.last_midnight else at
 
 
-def _tell(policy: Policy, step: int, count: int) -> None:
-    print(f"\r{policy.name}: {moment_at(step):%d %B}, {count} retrainings  ", end="", file=sys.stderr, flush=True)
-
-
 def scheduled(every_hours: int) -> Iterator[datetime]:
     """When a policy by the clock trains, the first model included."""
-    start = step_of(FIRST)
-    for step in range(start, step_of(LAST) + 1, every_hours):
-        yield moment_at(step)
+    return map(moment_at, range(step_of(FIRST), step_of(LAST) + 1, every_hours))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import calendar
 import statistics
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -19,20 +20,21 @@ from bench.loop_changes import (
     QUIET_OUTSIDE,
     Faulty,
     Jump,
-    Month,
     Natural,
+    Served,
 )
 from bench.loop_policies import FIRST, LAST, Year, root_mean_square
-from bench.loop_rules import Agreement
 from bench.loop_service import CONCEPT, DRIFT, STARTING, WATCHED
+from bench.report import table
 from forecasting.judging.verdict import Verdict
 
 WITHIN, SHARE = 0.02, 0.25
 """The goal: on drift within so much of daily's RMSE, at so large a share of its retrainings."""
 MINUTES = 5.0
 """The goal from the alert to the new model being served."""
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
-          "December")  # fmt: skip
+MONTHS = calendar.month_name
+NAIVE = "persistence, no model"
+YEAR_HEADS = ("RMSE, °C", "against daily", "retrainings", "released", "blocked by the gate", "data rejected")
 
 
 class Demo(msgspec.Struct):
@@ -41,10 +43,13 @@ class Demo(msgspec.Struct):
     alert_to_serving_seconds: float
 
 
-def told_policies(
-    years: Sequence[Year], daily: Year, drift: Year, first: Verdict, agreed: Agreement | None
+def policies_section(
+    years: Sequence[Year], daily: Year, drift: Year, first: Verdict, differing: Sequence[int] | None
 ) -> Iterator[str]:
-    """daily, drift: the two of the years that the goal is about; first: the gate's verdict on the first model."""
+    """daily, drift: the two of the years that the goal is about; first: the gate's verdict on the first model.
+
+    differing: the hours of the year on drift in which other alerts fire in Prometheus; None without promtool.
+    """
     yield from _paragraph(
         f"Live RMSE of the forecasts made from {FIRST:%d %B} to {LAST:%d %B}, the same {len(daily.errors):,} of",
         f"each policy. The first model is as of {FIRST:%d %B}, when the data gate's `min_rows` are there; the",
@@ -53,47 +58,43 @@ def told_policies(
         f"series' last hours from its bundle. A release waits for nobody. The goal: on drift within {WITHIN:.0%}",
         f"of daily, at {SHARE:.0%} of its retrainings or fewer.",
     )
-    yield "| policy | RMSE, °C | against daily | retrainings | released | blocked by the gate | data rejected |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     naive = root_mean_square(daily.persistence)
-    yield f"| persistence, no model | {naive:.3f} | {naive / daily.rmse - 1.0:+.1%} | | | | |"
-    for year in years:
-        yield _row(year, daily)
-    yield ""
-    yield from _paragraph(_verdict(drift, daily))
-    yield from _paragraph("By the month in which the forecast was made, RMSE in °C:")
-    monthly = {"persistence, no model": daily.monthly(daily.persistence)}
-    monthly |= {year.policy.name: year.monthly(year.errors) for year in years}
-    names = [MONTHS[number - 1][:3] for number in daily.monthly(daily.errors)]
-    yield f"| policy | {' | '.join(names)} |"
-    yield "| --- |" + " ---: |" * len(names)
-    for name, by_month in monthly.items():
-        yield f"| {name} | {' | '.join(f'{error:.2f}' for error in by_month.values())} |"
-    yield ""
-    yield from _told_starts(drift)
-    yield from _paragraph(_told_agreement(agreed))
-
-
-def _row(year: Year, daily: Year) -> str:
-    counts = " | ".join(str(year.count(outcome)) for outcome in ("released", "blocked", "data rejected"))
-    against = f"{year.rmse / daily.rmse - 1.0:+.1%}"
-    return f"| {year.policy.name} | {year.rmse:.3f} | {against} | {len(year.retrainings)} | {counts} |"
-
-
-def _verdict(drift: Year, daily: Year) -> str:
-    """Whether the goal is met, in a sentence."""
+    persistence = (NAIVE, f"{naive:.3f}", f"{naive / daily.rmse - 1.0:+.1%}", "", "", "", "")
+    yield from _table("lrrrrrr", ("policy", *YEAR_HEADS), [persistence, *(_row(year, daily) for year in years)])
     worse, share = drift.rmse / daily.rmse - 1.0, len(drift.retrainings) / len(daily.retrainings)
-    return (
-        f"**On drift: {worse:+.1%} of daily's RMSE ({_met(well=worse <= WITHIN)}), with {share:.0%} of its retrainings "
-        f"({_met(well=share <= SHARE)}).**"
+    yield from _paragraph(
+        f"**On drift: {worse:+.1%} of daily's RMSE ({_met(well=worse <= WITHIN)}), with {share:.0%} of its retrainings",
+        f"({_met(well=share <= SHARE)}).**",
     )
+    yield from _paragraph("By the month in which the forecast was made, RMSE in °C:")
+    monthly = {NAIVE: daily.monthly(daily.persistence)}
+    monthly |= {year.policy.name: year.monthly(year.errors) for year in years}
+    names = [calendar.month_abbr[number] for number in monthly[NAIVE]]
+    by_month = ((name, *(f"{error:.2f}" for error in errors.values())) for name, errors in monthly.items())
+    yield from _table("l" + "r" * len(names), ("policy", *names), by_month)
+    yield from _starts(drift)
+    if differing is None:
+        yield from _paragraph("Not checked against Prometheus: `promtool` is not on this machine.")
+    else:
+        hours = len(drift.firing)
+        yield from _paragraph(
+            "The alerts are worked out in Python here. Given what `/metrics` exposes in each hour of the year on",
+            "drift, and the generated rules, `promtool test rules` has the same alerts firing in",
+            f"{hours - len(differing):,} of {hours:,} hours.",
+        )
+
+
+def _row(year: Year, daily: Year) -> tuple[str, ...]:
+    counts = (str(year.count(outcome)) for outcome in ("released", "blocked", "data rejected"))
+    against = f"{year.rmse / daily.rmse - 1.0:+.1%}"
+    return (year.policy.name, f"{year.rmse:.3f}", against, str(len(year.retrainings)), *counts)
 
 
 def _met(*, well: bool) -> str:
     return "goal met" if well else "goal missed"
 
 
-def _told_starts(drift: Year) -> Iterator[str]:
+def _starts(drift: Year) -> Iterator[str]:
     """What started the retrainings, why candidates were blocked, and when."""
     starts = Counter(alert for one in drift.retrainings for alert in one.alerts)
     reasons = Counter(reason for one in drift.retrainings for reason in one.reasons)
@@ -102,7 +103,7 @@ def _told_starts(drift: Year) -> Iterator[str]:
     covering = sum(set(one.reasons) == {"coverage"} for one in better)
     fired = ", ".join(f"{name} {starts[name]}" for name in DRIFT if name in STARTING)
     rules = ", ".join(f"{rule} {count}" for rule, count in reasons.items())
-    months = ", ".join(f"{MONTHS[number - 1]} {count} {outcome}" for (number, outcome), count in outcomes.items())
+    months = ", ".join(f"{MONTHS[number]} {count} {outcome}" for (number, outcome), count in outcomes.items())
     yield from _paragraph(
         f"What fired when a retraining on drift was started (more than one alert may): {fired}. Rules of the gates",
         f"that were broken: {rules or 'none'}. Of the blocked candidates, {len(better)} had a lower error than",
@@ -111,27 +112,13 @@ def _told_starts(drift: Year) -> Iterator[str]:
     )
 
 
-def _told_agreement(agreed: Agreement | None) -> str:
-    if agreed is None:
-        return "Not checked against Prometheus: `promtool` is not on this machine."
-    return (
-        "The alerts are worked out in Python here. Given what `/metrics` told in each hour of the year on drift, and "
-        "the generated rules, `promtool test rules` has the same alerts firing in "
-        f"{agreed.hours - len(agreed.differing):,} of {agreed.hours:,} hours."
-    )
-
-
-def told_rules(years: Sequence[Year], daily: Year, phases: Sequence[Year]) -> Iterator[str]:
+def rules_section(years: Sequence[Year], daily: Year, phases: Sequence[Year]) -> Iterator[str]:
     """years: on drift, under other rules; phases: every fourth day, begun on one of four days."""
     yield from _paragraph(
         "To spare training, a run in this table takes the model of the midnight before it, which the daily policies",
         "have made; the first row is what is shipped, so seen. All with the gate.",
     )
-    yield "| on drift, with | RMSE, °C | against daily | retrainings | released | blocked by the gate | data rejected |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    for year in years:
-        yield _row(year, daily)
-    yield ""
+    yield from _table("lrrrrrr", ("on drift, with", *YEAR_HEADS), (_row(year, daily) for year in years))
     spread = [year.rmse / daily.rmse - 1.0 for year in phases]
     yield from _paragraph(
         "How much is chance: retrained every fourth day without any alert or gate, but begun on one of four days, the",
@@ -140,28 +127,27 @@ def told_rules(years: Sequence[Year], daily: Year, phases: Sequence[Year]) -> It
     )
 
 
-def told_windows(seen: Sequence[tuple[int, Sequence[Month], Sequence[Jump], Sequence[Natural]]]) -> Iterator[str]:
+def windows_section(seen: Iterable[tuple[int, Sequence[Served], Sequence[Jump], Sequence[Natural]]]) -> Iterator[str]:
     """seen: by `RPS_LIVE_WINDOW`."""
     yield from _paragraph(
         "`ConceptDrift`, by how many forecasts of each horizon the live error is taken over (`RPS_LIVE_WINDOW`; 504",
         "are a week of three hourly series): false alarms in a quiet month, hours from the jump into another season,",
         "and hours from the change where the season changed by itself.",
     )
-    yield "| window | false alarms a quiet month | season jumps: median hours (of how many) | by itself: hours |"
-    yield "| ---: | ---: | ---: | --- |"
+    rows = []
     for window, months, jumped, changed in seen:
         quiet = [one for one in months if one.quiet]
-        false = sum(one.served.starts(CONCEPT) for one in quiet) / max(len(quiet), 1)
+        false = sum(one.starts(CONCEPT) for one in quiet) / max(len(quiet), 1)
         hours = _median(one.hours[CONCEPT] for one in jumped)
-        alone = ", ".join(_hours(one.after(CONCEPT)) for one in changed if one.changed)
-        yield f"| {window} | {false:.2f} | {hours} of {len(jumped)} | {alone} |"
-    yield ""
+        alone = ", ".join(_hours(one.hours[CONCEPT]) for one in changed if one.changed)
+        rows.append((window, f"{false:.2f}", f"{hours} of {len(jumped)}", alone))
+    heads = ("window", "false alarms a quiet month", "season jumps: median hours (of how many)", "by itself: hours")
+    yield from _table("rrrl", heads, rows)
 
 
-def told_quiet(months: Sequence[Month]) -> Iterator[str]:
-    quiet = [one for one in months if one.quiet]
-    yield "### False alarms in quiet months"
-    yield ""
+def quiet_section(months: Mapping[int, Served]) -> Iterator[str]:
+    """months: by number."""
+    yield from ("### False alarms in quiet months", "")
     yield from _paragraph(
         "Each month is served by a model of the eleven others, which stand in for those before it: it has seen",
         "nothing of the month, and its calibration and hold-out are the eight weeks before. A month is quiet when",
@@ -169,64 +155,56 @@ def told_quiet(months: Sequence[Month]) -> Iterator[str]:
         f"{QUIET_ERROR:g} times the hold-out's. In the columns: how often the alert began to fire, and for how",
         "many hours it did.",
     )
-    yield f"| month | rows outside | error / hold-out's | quiet | {' | '.join(WATCHED)} |"
-    yield "| --- | ---: | ---: | --- |" + " ---: |" * len(WATCHED)
-    for one in months:
-        seen = one.served
-        fired = " | ".join(f"{seen.starts(name)} ({sum(name in each for each in seen.firing)} h)" for name in WATCHED)
+    rows: list[Sequence[object]] = []
+    for number, one in months.items():
+        fired = (f"{one.starts(name)} ({sum(name in each for each in one.firing)} h)" for name in WATCHED)
         quietness = "yes" if one.quiet else "no"
-        yield f"| {MONTHS[one.number - 1]} | {seen.outside:.1%} | {seen.error:.2f} | {quietness} | {fired} |"
+        rows.append((MONTHS[number], f"{one.outside:.1%}", f"{one.error:.2f}", quietness, *fired))
+    quiet = [one for one in months.values() if one.quiet]
     if quiet:
-        rates = " | ".join(f"**{sum(one.served.starts(name) for one in quiet) / len(quiet):.2f}**" for name in WATCHED)
-        yield f"| **false alarms a quiet month** | | | {len(quiet)} | {rates} |"
-    yield ""
+        rates = (f"**{sum(one.starts(name) for one in quiet) / len(quiet):.2f}**" for name in WATCHED)
+        rows.append(("**false alarms a quiet month**", "", "", len(quiet), *rates))
+    heads = ("month", "rows outside", "error / hold-out's", "quiet", *WATCHED)
+    yield from _table("lrrl" + "r" * len(WATCHED), heads, rows)
     starting = " and ".join(f"`{name}`" for name in DRIFT if name in STARTING)
-    yield from _paragraph(f"Retrainings are started by {starting}; the others tell people.")
+    yield from _paragraph(f"{starting} start retrainings; the others notify people.")
 
 
-def told_jumps(found: Sequence[Jump]) -> Iterator[str]:
-    yield "### The season changes at once"
-    yield ""
+def jumps_section(found: Sequence[Jump]) -> Iterator[str]:
+    yield from ("### The season changes at once", "")
     yield from _paragraph(
         "A model that knows one season alone serves the four weeks that it was measured on; then the clock jumps.",
         "Hours of data from the first hour of the new season to the alert; the first twelve give no forecast, for",
         "half of the last day must be known. In brackets: in how many of the hours before the jump the alert",
         "fired.",
     )
-    yield f"| model of | meets | week's error / hold-out's | {' | '.join(DRIFT)} | first |"
-    yield "| --- | --- | ---: |" + " ---: |" * len(DRIFT) + " ---: |"
+    rows = []
     for one in found:
-        hours = " | ".join(
-            f"{'on' if name in one.on else _hours(one.hours[name])} ({one.before[name]})" for name in DRIFT
-        )
+        hours = (f"{'on' if name in one.on else _hours(one.hours[name])} ({one.before[name]})" for name in DRIFT)
         first = _first(one.hours[name] for name in DRIFT if name not in one.on)
-        yield f"| {one.season} | {one.to:%B} | {one.error:.2f} | {hours} | **{_hours(first)}** |"
-    yield ""
+        rows.append((one.season, f"{one.to:%B}", f"{one.error:.2f}", *hours, f"**{_hours(first)}**"))
+    yield from _table("llrrrrr", ("model of", "meets", "week's error / hold-out's", *DRIFT, "first"), rows)
 
 
-def told_natural(found: Sequence[Natural]) -> Iterator[str]:
-    yield "### The season changes by itself"
-    yield ""
+def natural_section(found: Sequence[Natural]) -> Iterator[str]:
+    yield from ("### The season changes by itself", "")
     yield from _paragraph(
         "A model of the months before, served without another. The change is the first hour from which on the",
         f"error of a week is {CHANGED:g} times the hold-out's, within {NATURAL_DAYS} days. The alerts: hours from",
         "it, negative when they fired before. Where there is no change: hours from the start, in brackets.",
     )
-    yield f"| model of | change | {' | '.join(DRIFT)} | first |"
-    yield "| --- | --- |" + " ---: |" * len(DRIFT) + " ---: |"
+    rows = []
     for one in found:
-        hours = {name: one.after(name) for name in DRIFT}
-        told = [_hours(hour) for hour in (*(hours[name] for name in DRIFT), _first(hours.values()))]
+        hours = [_hours(hour) for hour in (*one.hours.values(), _first(one.hours.values()))]
         if one.changed is None:
-            told = [f"({each})" for each in told]
+            hours = [f"({each})" for each in hours]
         changed = f"{one.changed:%d %B, %H:00}" if one.changed else "none"
-        yield f"| {one.as_of:%d %B} | {changed} | {' | '.join(told[:-1])} | **{told[-1]}** |"
-    yield ""
+        rows.append((f"{one.as_of:%d %B}", changed, *hours[:-1], f"**{hours[-1]}**"))
+    yield from _table("llrrrr", ("model of", "change", *DRIFT, "first"), rows)
 
 
-def told_faults(found: Sequence[Faulty]) -> Iterator[str]:
-    yield "### Faults in the inputs"
-    yield ""
+def faults_section(found: Sequence[Faulty]) -> Iterator[str]:
+    yield from ("### Faults in the inputs", "")
     yield from _paragraph(
         f"In each of the {len({one.month for one in found})} quiet months a fault begins on the {FAULT_DAY}th, and",
         "stays; values that become impossible are left out, as the feed does. Hours from its beginning to the",
@@ -234,20 +212,19 @@ def told_faults(found: Sequence[Faulty]) -> Iterator[str]:
         "the months it does at all. Last: in how many of them the data gate stops a retraining at the first",
         "alert, and by which rules.",
     )
-    yield f"| fault | at | {' | '.join(DRIFT)} | first | data gate |"
-    yield "| --- | --- |" + " ---: |" * len(DRIFT) + " ---: | --- |"
+    rows = []
     for (fault, stations), group in groupby(found, lambda one: (one.fault, one.stations)):
         those = list(group)
-        told = " | ".join(_median(one.hours[name] for one in those) for name in DRIFT)
+        hours = (_median(one.hours[name] for one in those) for name in DRIFT)
+        first = _median(_first(one.hours.values()) for one in those)
         rules = ", ".join(sorted({error for one in those for error in one.data_errors}))
         stopped = f"{sum(bool(one.data_errors) for one in those)} {rules}".strip()
-        where = "all three" if len(stations) > 1 else stations[0]
-        yield f"| {fault} | {where} | {told} | **{_median(_first(one.hours.values()) for one in those)}** | {stopped} |"
-    yield ""
+        rows.append((fault, "all three" if len(stations) > 1 else stations[0], *hours, f"**{first}**", stopped))
+    yield from _table("llrrrrl", ("fault", "at", *DRIFT, "first", "data gate"), rows)
 
 
-def told_demo(path: Path | None) -> Iterator[str]:
-    if path is None or not path.is_file():
+def demo_section(path: Path) -> Iterator[str]:
+    if not path.is_file():
         yield "Not measured yet: `make loop-demo` does it."
         return
     minutes = msgspec.json.decode(path.read_bytes(), type=Demo).alert_to_serving_seconds / 60.0
@@ -255,6 +232,11 @@ def told_demo(path: Path | None) -> Iterator[str]:
         f"`make loop-demo`, on one machine: **{minutes:.1f} minutes** from the alert to the new model being",
         f"served; goal: {MINUTES:g} or less ({_met(well=minutes <= MINUTES)}).",
     )
+
+
+def _table(alignments: str, heads: Iterable[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    yield from table(alignments, heads, rows)
+    yield ""
 
 
 def _paragraph(*parts: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""Whether the replay's own reading of the alert rules is Prometheus': the year's metrics through `promtool test rules`.
+"""Whether the replay reads the alert rules as Prometheus does: the year's metrics through `promtool test rules`.
 
-What the service would have told on `/metrics` is kept for each hour, given to promtool with the rules as they are
-generated, and the alerts that fire there are compared with those that fired in the replay, hour by hour.
+What the service would have exposed on `/metrics` is kept for each hour and given to promtool with the generated rules;
+the alerts that fire there are compared with those that fired in the replay, hour by hour.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -32,29 +31,20 @@ GROUPS = ("recordings", "model")
 _FAILED = re.compile(r"^ *expr: .*, time: (\w+),$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """In how many hours Prometheus and the replay say the same of all the alerts."""
-
-    hours: int
-    differing: tuple[int, ...]
-    """The hours in which they do not, counted from the first."""
-
-
 class Recorder:
-    """What the service told, hour by hour."""
+    """What the service exposes, hour by hour."""
 
     def __init__(self) -> None:
         self.hours = 0
         self._series: dict[str, dict[int, float]] = {}
 
-    def __call__(self, step: int, monitor: Monitor) -> None:  # noqa: ARG002 - as a replay calls it
+    def __call__(self, monitor: Monitor) -> None:
         for metric in Exposition(monitor.model, monitor, one_worker=False).collect():
             for sample in metric.samples:
                 if READ.fullmatch(sample.name):
                     labels = {**sample.labels, "instance": INSTANCE, "job": "service"}
-                    told = ",".join(f'{name}="{value}"' for name, value in sorted(labels.items()))
-                    self._series.setdefault(f"{sample.name}{{{told}}}", {})[self.hours] = float(sample.value)
+                    text = ",".join(f'{name}="{value}"' for name, value in sorted(labels.items()))
+                    self._series.setdefault(f"{sample.name}{{{text}}}", {})[self.hours] = float(sample.value)
         self.hours += 1
 
     def input_series(self) -> list[dict[str, str]]:
@@ -69,8 +59,11 @@ def _written(value: float | None) -> str:
     return "_" if value is None or math.isnan(value) else repr(value)
 
 
-def agreement(recorder: Recorder, firing: list[frozenset[str]]) -> Agreement | None:
-    """firing: what the replay said, one set for each recorded hour. None without promtool."""
+def differing_hours(recorder: Recorder, firing: list[frozenset[str]]) -> list[int] | None:
+    """The hours, counted from the first, in which other alerts fire in Prometheus; None without promtool.
+
+    firing: those of the replay, one set for each recorded hour.
+    """
     if not shutil.which("promtool"):
         return None
     names = "|".join(WATCHED)
@@ -85,28 +78,22 @@ def agreement(recorder: Recorder, firing: list[frozenset[str]]) -> Agreement | N
     ]
     with tempfile.TemporaryDirectory(prefix="rps-rules-") as scratch:
         rules, tests = Path(scratch) / "rules.yml", Path(scratch) / "tests.yml"
-        rules.write_text(_model_rules(), encoding="utf-8")
-        test = {"interval": "1h", "input_series": recorder.input_series(), "promql_expr_test": expected}
+        # The generated rules, without those of other areas: promtool would look at them each hour for nothing.
+        groups = [group for group in yaml.safe_load(prometheus_rules())["groups"] if group["name"] in GROUPS]
+        rules.write_text(yaml.safe_dump({"groups": groups}), encoding="utf-8")
         written = {
             "rule_files": [rules.name],
             "evaluation_interval": "1h",
             "group_eval_order": GROUPS,  # any, otherwise; and an hour later what was recorded is too old to be seen
-            "tests": [test],
+            "tests": [{"interval": "1h", "input_series": recorder.input_series(), "promql_expr_test": expected}],
         }
         tests.write_bytes(msgspec.json.encode(written))  # JSON is YAML
         done = subprocess.run(["promtool", "test", "rules", tests], capture_output=True, text=True, check=False)
-    told = done.stdout + done.stderr
-    failed = {_hours_in(time) for time in _FAILED.findall(told)}
+    output = done.stdout + done.stderr
+    failed = {_hours_in(time) for time in _FAILED.findall(output)}
     if (done.returncode != 0) != bool(failed):
-        raise RuntimeError(f"promtool test rules ended with {done.returncode}: {told[:2000]}")
-    return Agreement(len(firing), tuple(sorted(failed)))
-
-
-def _model_rules() -> str:
-    """The generated rules, those of other areas left out: promtool would look at them each hour for nothing."""
-    rules = yaml.safe_load(prometheus_rules())
-    groups = [group for group in rules["groups"] if group["name"] in GROUPS]
-    return str(yaml.safe_dump({"groups": groups}))
+        raise RuntimeError(f"promtool test rules ended with {done.returncode}: {output[:2000]}")
+    return sorted(failed)
 
 
 def _hours_in(duration: str) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from forecasting.features.spec import FeatureSpec
 from forecasting.features.table import Table, grid_steps
 from forecasting.models.bundle import Bundle
-from monitoring.alerts import COVERAGE, FEWEST_ROWS, FEWEST_SCORES, SPIKE_HOURS, Alert, alerts
+from monitoring.alerts import COVERAGE, FEWEST_ROWS, FEWEST_SCORES, SPIKE_HOURS, alerts
 from service.model.served import Model
 from service.service_settings import Settings
 from service.state.series import SeriesState
@@ -31,11 +30,14 @@ FloatArray = npt.NDArray[np.float64]
 HOUR = timedelta(hours=1)
 INPUTS, FEATURES, CONCEPT = "InputsOutOfDistribution", "FeatureDrift", "ConceptDrift"
 DRIFT = (INPUTS, FEATURES, CONCEPT)
-"""The alerts that tell of drift, in the order of the tables."""
+"""The alerts of drift, in the order of the tables."""
 STARTING = frozenset(alert.name for alert in alerts() if alert.drift)
+"""Those that start a retraining."""
 COVERAGE_ALERT = "IntervalCoverage"
 LIVE_WINDOW = Settings().live_window
 WATCHED = (*DRIFT, COVERAGE_ALERT)
+LASTING_HOURS = {alert.name: alert.lasting / HOUR for alert in alerts() if alert.name in WATCHED}
+"""How long an alert's expression must hold before it fires."""
 
 
 class Observation(NamedTuple):
@@ -116,31 +118,10 @@ class Service:
         return self._states.setdefault(unique_id, SeriesState(self.model))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """What the alerts ask for, and how long the service's live error looks back; by default what is shipped."""
-
-    lasting: Mapping[str, float] = field(
-        default_factory=lambda: {alert.name: alert.lasting / HOUR for alert in watched()}
-    )
-    """In hours, by alert."""
-    spike_hours: int = SPIKE_HOURS
-    fewest_scores: int = FEWEST_SCORES
-    live_window: int = LIVE_WINDOW
-    starting: frozenset[str] = STARTING
-    """Which alerts start a retraining."""
-
-
-def watched() -> tuple[Alert, ...]:
-    """The alerts that the replay works out."""
-    return tuple(alert for alert in alerts() if alert.name in WATCHED)
-
-
 class Watch:
     """Prometheus, looking once an hour at one address, behind which services may follow one another."""
 
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
+    def __init__(self) -> None:
         self._true_since: dict[str, int] = {}
         self._counts: list[tuple[float, float]] = []
         """Rows, and unusual rows, counted in each of the last hours, whatever the version."""
@@ -155,24 +136,22 @@ class Watch:
         self._count(monitor)
         true = self._conditions(hour, monitor)
         self._true_since = {name: self._true_since.get(name, hour) for name in true}
-        return frozenset(name for name, since in self._true_since.items() if hour - since >= self._rules.lasting[name])
+        return frozenset(name for name, since in self._true_since.items() if hour - since >= LASTING_HOURS[name])
 
     def _count(self, monitor: Monitor) -> None:
         rows = float(sum(worker.predicted.sum() for worker in monitor.counts))
         unusual = float(sum(worker.unusual[0] for worker in monitor.counts))
         self._counts.append((rows - self._totals[0], unusual - self._totals[1]))
         self._totals = rows, unusual
-        del self._counts[: -self._rules.spike_hours]
+        del self._counts[:-SPIKE_HOURS]
 
     def _conditions(self, hour: int, monitor: Monitor) -> frozenset[str]:
         """The alerts whose expression gives something."""
         limits, signals = monitor.model.bundle.manifest.drift, monitor.signals()
         rows, unusual = (sum(counted) for counted in zip(*self._counts, strict=True))
-        enough_rows = rows >= FEWEST_ROWS and hour - self._served_since >= self._rules.spike_hours
-        live = signals.live
+        enough_rows = rows >= FEWEST_ROWS and hour - self._served_since >= SPIKE_HOURS
         scores = sum(float(worker.scored.sum()) for worker in monitor.counts)
-        if scores < self._rules.fewest_scores:
-            live = None
+        live = signals.live if scores >= FEWEST_SCORES else None
         found = {
             INPUTS: enough_rows and unusual / rows > limits.max_out_of_distribution_ratio,
             FEATURES: any(each.index > each.limit for each in signals.population_stability.values()),

@@ -6,26 +6,27 @@ counted. `python -m bench.pipeline [--runs N]` prints a Markdown table.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
-import httpx
 
-from bench.report_command import print_report
+from bench.report import arguments, run, say, table
 from ci.gate.evidence import fetch_evidence
 from ci.gate.policy import commit_of
 from clients.dag_run import Airflow, TaskState, busy_seconds
 from clients.git import Git
 from clients.settings import airflow_settings, mlflow_settings
 from records.stages import dag_id
-from scripts.services import ROOT, StackError, separate_stack
+from scripts.services import ROOT, Stack, StackError, separate_stack, set_clock
 from scripts.stack import down, up
 
 DEADLINE_SECONDS = 900.0
@@ -50,24 +51,28 @@ class Measured:
         return self.seconds - busy_seconds(self.tasks.values())
 
 
-def measure(runs: int) -> list[Measured]:
+@contextlib.contextmanager
+def recorded_stack(home: Path, repository: Path) -> Iterator[Stack]:
+    """A laptop stack of its own, whose clock stands where the recording ends."""
+    stack = separate_stack(home, repository)
+    try:
+        up(stack)
+        set_clock(stack.replay or "", speed=0.0, now=RECORDING_ENDS)
+        yield stack
+    finally:
+        down(stack)
+
+
+def measure(runs: int) -> Iterator[Measured]:
     """That many runs, one after the other, after one that makes the environment. Each sees the whole year as new."""
     with tempfile.TemporaryDirectory(prefix="rps-bench-") as scratch:
         repository = Git(ROOT).clone(Path(scratch) / "repository").directory
-        stack = separate_stack(Path(scratch) / "home", repository)
-        try:
-            up(stack)
-            clock = stack.addresses["RPS_CLOCK_URL"]
-            httpx.put(clock, json={"now": RECORDING_ENDS, "speed": 0.0}).raise_for_status()
+        with recorded_stack(Path(scratch) / "home", repository) as stack:
             sha = commit_of(repository, "HEAD")
             _run(stack.addresses, sha, "warm-up")
-            measured = []
             for number in range(runs):
                 _forget(stack.addresses)
-                measured.append(_run(stack.addresses, sha, str(number)))
-            return measured
-        finally:
-            down(stack)
+                yield _run(stack.addresses, sha, str(number))
 
 
 def _forget(addresses: dict[str, str]) -> None:
@@ -85,44 +90,40 @@ def _forget(addresses: dict[str, str]) -> None:
 def _run(addresses: dict[str, str], sha: str, name: str) -> Measured:
     run_id = f"bench__{datetime.now(UTC):%H%M%S}__{name}"
     began = time.monotonic()
-    run = Airflow(airflow_settings(addresses)).start(dag_id("weather"), run_id, {"git_sha": sha, "reason": "bench"})
-    *_, tasks = run.changes(DEADLINE_SECONDS)
+    started = Airflow(airflow_settings(addresses)).start(dag_id("weather"), run_id, {"git_sha": sha, "reason": "bench"})
+    *_, tasks = started.changes(DEADLINE_SECONDS)
     took = time.monotonic() - began
     if any(task.state != "success" for task in tasks):
         failed = next(task for task in tasks if task.state == "failed")
-        raise StackError(f"the task {failed.name} failed:\n" + "\n".join(run.log(failed)[-20:]))
-    peaks = {}
-    for task in tasks:
-        found = DONE.search("\n".join(run.log(task)))
-        if found:
-            peaks[task.name] = float(found[1])
+        raise StackError(f"the task {failed.name} failed:\n" + "\n".join(started.log(failed)[-20:]))
+    logs = {task.name: DONE.search("\n".join(started.log(task))) for task in tasks}
+    peaks = {name: float(found[1]) for name, found in logs.items() if found}
     data = fetch_evidence(mlflow_settings(addresses), "weather", run_id, sha).data
-    print(f"{run_id}: {took:.1f} s", file=sys.stderr, flush=True)
+    say(f"{run_id}: {took:.1f} s")
     return Measured(took, data.rows, {task.name: task for task in tasks}, peaks)
 
 
-def report(measured: list[Measured]) -> str:
-    """The Markdown: medians over the runs, goals beside them."""
+def report(runs: int) -> list[str]:
+    """Medians over the runs, goals beside them."""
+    measured = list(measure(runs))
     seconds = [each.seconds for each in measured]
     outside = statistics.median(each.outside_tasks for each in measured)
     spread = f"lowest {min(seconds):.1f}, highest {max(seconds):.1f}; goal {GOAL_SECONDS:.0f}"
-    lines = [
+    tasks = measured[0].tasks
+    rows = []
+    for name in sorted(tasks, key=lambda name: tasks[name].started or datetime.max.replace(tzinfo=UTC)):
+        median = statistics.median(each.tasks[name].seconds for each in measured)
+        peaks = [each.peaks[name] for each in measured if name in each.peaks]
+        rows.append((name, f"{median:.1f}", f"{max(peaks):.0f}" if peaks else "–"))
+    return [
         f"The DAG `retrain_weather` on {measured[0].rows:,} rows, all of them new to each of {len(measured)} runs, the",
         f"services running, the environment made: median {statistics.median(seconds):.1f} s from the trigger",
         f"to the end ({spread}),",
         f"in {outside:.1f} s of which no task was at work.",
         "",
-        f"| stage | seconds (median) | peak memory, MiB (highest; goal {GOAL_MEBIBYTES:.0f}) |",
-        "| --- | ---: | ---: |",
+        *table("lrr", ("stage", "seconds (median)", f"peak memory, MiB (highest; goal {GOAL_MEBIBYTES:.0f})"), rows),
     ]
-    for name in sorted(
-        measured[0].tasks, key=lambda name: measured[0].tasks[name].started or datetime.max.replace(tzinfo=UTC)
-    ):
-        median = statistics.median(each.tasks[name].seconds for each in measured)
-        peaks = [each.peaks[name] for each in measured if name in each.peaks]
-        lines.append(f"| {name} | {median:.1f} | {f'{max(peaks):.0f}' if peaks else '–'} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    sys.exit(print_report("bench.pipeline", __doc__, lambda runs: report(measure(runs))))
+    sys.exit(run(arguments(runs=(3, "how many")), report))

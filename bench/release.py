@@ -7,24 +7,23 @@ GitHub is the double. `python -m bench.release [--runs N]` prints Markdown.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 
-from bench.image import ENGINE
-from bench.report_command import print_report
+from bench.image import bench_engine, seconds_of
+from bench.report import arguments, met, run, table
 from bench.service_model import model
 from doubles.release_image import made_building, made_source
 from doubles.releasing import Releasing, team
 from records.mlflow_names import PRODUCTION
 from scripts.base_image import base_image
-from scripts.docker_engine import client, engine
+from scripts.docker_engine import client
 from scripts.processes import wait_while
 from scripts.registry import registry
 from scripts.services import Stack, StackError, answers, free_ports, running, service_named
@@ -32,6 +31,7 @@ from scripts.services import Stack, StackError, answers, free_ports, running, se
 RELEASE_GOAL_SECONDS = 60.0
 START_GOAL_SECONDS = 1.5
 STARTS = 10
+FIRST_MODEL = ("--model-version", "1")
 _POLL_SECONDS = 0.005
 
 
@@ -39,9 +39,8 @@ _POLL_SECONDS = 0.005
 def releasing() -> Iterator[Releasing]:
     """A team's repository with an engine, a registry and an MLflow of its own."""
     with contextlib.ExitStack() as held:
-        held.callback(shutil.rmtree, ENGINE / "data", ignore_errors=True)
         home = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="rps-bench-")))
-        address = held.enter_context(engine(ENGINE))
+        address = held.enter_context(bench_engine())
         images = held.enter_context(registry(home / "registry", address))
         (home / "mlflow").mkdir()
         stack = Stack(home / "mlflow", {"RPS_MLFLOW_PORT": str(free_ports(1))})
@@ -56,34 +55,32 @@ def release_section(team: Releasing, runs: int) -> list[str]:
     """Seconds of whole releases, by what is there before, and of their steps."""
     team.version(0.8)
     first = _released(team)
-    kinds: dict[str, list[dict[str, float]]] = {"first, with nothing but the base": [first]}
-    for name, prepare, arguments in (
-        ("warm: a new commit and a better model", _better, ()),
-        ("roll-back", lambda _team: None, ("--model-version", "1")),
-    ):
-        kinds[name] = []
-        for _ in range(runs):
-            if name == "roll-back":
-                _better(team)
-                _released(team)
-            prepare(team)
-            kinds[name].append(_released(team, *arguments))
-    kinds["the same again: found"] = [_released(team, "--model-version", "1") for _ in range(runs)]
-    medians = {
-        name: {step: statistics.median(each[step] for each in some) for step in some[0]} for name, some in kinds.items()
+    warm, back = [], []
+    for _ in range(runs):
+        _better(team)
+        warm.append(_released(team))
+    for _ in range(runs):
+        _better(team)
+        _released(team)
+        back.append(_released(team, *FIRST_MODEL))
+    kinds = {
+        "first, with nothing but the base": [first],
+        "warm: a new commit and a better model": warm,
+        "roll-back": back,
+        "the same again: found": [_released(team, *FIRST_MODEL) for _ in range(runs)],
     }
-    warm = medians["warm: a new commit and a better model"]["whole"]
-    steps = [step for step in next(iter(medians.values())) if step != "whole"]
-    told = "met" if warm <= RELEASE_GOAL_SECONDS else "not met"
-    whole = " | ".join(f"{each['whole']:.1f}" for each in medians.values())
+    rows = [
+        (f"`{step}`" if step != "whole" else step,
+         *(f"{statistics.median(each[step] for each in some):.1f}" for some in kinds.values()))
+        for step in first
+    ]  # fmt: skip
+    seconds = statistics.median(each["whole"] for each in warm)
+    goal = f"goal ≤ {RELEASE_GOAL_SECONDS:.0f} s: {met(well=seconds <= RELEASE_GOAL_SECONDS)}"
     return [
-        f"With a warm base and engine a release takes {warm:.1f} s; goal ≤ {RELEASE_GOAL_SECONDS:.0f} s: {told}.",
+        f"With a warm base and engine a release takes {seconds:.1f} s; {goal}.",
         f"Seconds of `python -m ci release` as a process, medians of {runs} (the first: once); GitHub is the double.",
         "",
-        f"| step | {' | '.join(medians)} |",
-        f"| --- |{' ---: |' * len(medians)}",
-        *(f"| `{step}` | {' | '.join(f'{each[step]:.1f}' for each in medians.values())} |" for step in steps),
-        f"| whole | {whole} |",
+        *table("lrrrr", ("step", *kinds), rows),
     ]
 
 
@@ -95,15 +92,15 @@ def start_section(team: Releasing) -> list[str]:
         found.images.pull(name, auth_config=login)
         healthy, floor = [], []
         for _ in range(STARTS):
-            floor.append(_timed(lambda: _python(found, name)))
+            floor.append(seconds_of(lambda: _python(found, name)))
             healthy.append(_until_healthy(found, name))
     median, least = statistics.median(healthy), statistics.median(floor)
-    told = "met" if median <= START_GOAL_SECONDS else "not met"
+    spread = f"lowest {min(healthy):.2f}, highest {max(healthy):.2f}"
+    goal = f"goal ≤ {START_GOAL_SECONDS} s: {met(well=median <= START_GOAL_SECONDS)}"
     return [
-        f"{median:.2f} s from the start of a container to 200 from `/health` (median of {STARTS}; lowest",
-        f"{min(healthy):.2f}, highest {max(healthy):.2f}); goal ≤ {START_GOAL_SECONDS} s: {told}. The floor,",
-        f"a container of the same image that runs `python3 -c pass` to its end: {least:.2f} s;",
-        f"ratio {median / least:.1f}.",
+        f"{median:.2f} s from the start of a container to 200 from `/health` (median of {STARTS}; {spread});",
+        f"{goal}. The floor, a container of the same image that runs `python3 -c pass` to its end:",
+        f"{least:.2f} s; ratio {median / least:.1f}.",
     ]
 
 
@@ -121,12 +118,6 @@ def _released(team: Releasing, *arguments: str) -> dict[str, float]:
     if done.code:
         raise StackError(f"the release failed: {done.output}")
     return {step["name"]: step["seconds"] for step in team.record()["steps"]} | {"whole": whole}
-
-
-def _timed(call: Callable[[], object]) -> float:
-    began = time.monotonic()
-    call()
-    return time.monotonic() - began
 
 
 def _python(engine: docker.DockerClient, name: str) -> None:
@@ -148,10 +139,10 @@ def _until_healthy(engine: docker.DockerClient, name: str) -> float:
         container.remove(force=True)
 
 
-def report(runs: int) -> str:
+def report(runs: int) -> list[str]:
     with releasing() as team:
-        return "\n".join([*release_section(team, runs), "", "### Start", "", *start_section(team)])
+        return [*release_section(team, runs), "", "### Start", "", *start_section(team)]
 
 
 if __name__ == "__main__":
-    sys.exit(print_report("bench.release", __doc__, report))
+    sys.exit(run(arguments(runs=(3, "how often each is measured")), report))

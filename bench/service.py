@@ -7,7 +7,6 @@ of them in turn, with one thread of wrk on eight connections.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import statistics
 import sys
@@ -20,22 +19,20 @@ from typing import Any
 import httpx
 import msgspec
 
+from bench.peer_environments import pinned_version
+from bench.report import BenchError, arguments, met, run, say, table
 from bench.service_model import CACHE, TOLERANCE, Asked, Model, Origin, model
 from bench.service_servers import (
-    BenchError,
     Figures,
     Running,
     Server,
     bentoml,
-    end_on_signal,
     fastapi,
     floor,
     mlflow_server,
     mlserver,
     ours,
-    pinned_version,
     running,
-    say,
     wrk,
     wrk_program,
 )
@@ -50,18 +47,14 @@ Read = Callable[[Any], list[float]]
 
 @dataclass(frozen=True)
 class Contestant:
-    """One route of one server. reads: the change (of ours: the value) by horizon in its answer; None for a constant."""
+    """One route of one server."""
 
     label: str
     server: str
     path: str
     body: Body
     reads: Read | None = None
-    predicts: str = "change"
-    floor: str | None = None
-    """Of which it has to reach a share."""
-    leanest: str | None = None
-    """Its share of which is told, without a goal."""
+    """The change (of ours: the value) by horizon in its answer; None for a constant."""
     goal: float | None = None
     """How many times as fast ours must be."""
 
@@ -79,50 +72,34 @@ OURS, OURS_WINDOW = "this service, `/v2/models/weather/infer`", "this service, `
 FLOOR, FLOOR_WINDOW = "bare Litestar, same body as infer", "bare Litestar, same body as forecast"
 LEAN, LEAN_WINDOW = (f"Litestar, a bare ASGI route, same body as {route}" for route in ("infer", "forecast"))
 SERVERS: dict[str, Callable[[Model], Server]] = {
-    "floor": lambda _: floor(),
+    "floor": floor,
     "ours": ours,
     "mlserver": mlserver,
     "fastapi": fastapi,
     "bentoml": bentoml,
     "mlflow": mlflow_server,
 }
+INFER, FORECAST = "/v2/models/weather/infer", "/v1/forecast"
 CONTESTANTS = (
-    Contestant(FLOOR, "floor", "/v2/models/weather/infer", tensor),
+    Contestant(FLOOR, "floor", INFER, tensor),
     Contestant(
         OURS,
         "ours",
-        "/v2/models/weather/infer",
+        INFER,
         tensor,
-        reads=lambda told: next(output["data"] for output in told["outputs"] if output["name"] == "forecast"),
-        predicts="value",
-        floor=FLOOR,
-        leanest=LEAN,
+        lambda answer: next(one["data"] for one in answer["outputs"] if one["name"] == "forecast"),
     ),
-    Contestant(FLOOR_WINDOW, "floor", "/v1/forecast", window),
+    Contestant(FLOOR_WINDOW, "floor", FORECAST, window),
+    Contestant(OURS_WINDOW, "ours", FORECAST, window, lambda answer: [one["value"] for one in answer["forecasts"]]),
     Contestant(
-        OURS_WINDOW,
-        "ours",
-        "/v1/forecast",
-        window,
-        reads=lambda told: [one["value"] for one in told["forecasts"]],
-        predicts="value",
-        floor=FLOOR_WINDOW,
-        leanest=LEAN_WINDOW,
-    ),
-    Contestant(
-        "MLServer, scikit-learn runtime",
-        "mlserver",
-        "/v2/models/weather/infer",
-        tensor,
-        reads=lambda told: told["outputs"][0]["data"],
-        goal=9,
+        "MLServer, scikit-learn runtime", "mlserver", INFER, tensor, lambda answer: answer["outputs"][0]["data"], goal=9
     ),
     Contestant(
         "FastAPI, scikit-learn",
         "fastapi",
         "/predict",
         lambda origin: {"features": origin.features},
-        reads=lambda told: told["prediction"],
+        lambda answer: answer["prediction"],
         goal=14,
     ),
     Contestant(
@@ -130,7 +107,7 @@ CONTESTANTS = (
         "bentoml",
         "/predict",
         lambda origin: {"features": [origin.features]},
-        reads=lambda told: told[0],
+        lambda answer: answer[0],
         goal=14,
     ),
     Contestant(
@@ -138,12 +115,14 @@ CONTESTANTS = (
         "mlflow",
         "/invocations",
         lambda origin: {"inputs": [origin.features]},
-        reads=lambda told: told["predictions"][0],
+        lambda answer: answer["predictions"][0],
         goal=20,
     ),
     Contestant(LEAN, "floor", "/lean/infer", tensor),
     Contestant(LEAN_WINDOW, "floor", "/lean/forecast", window),
 )
+BESIDE = {OURS: (FLOOR, LEAN), OURS_WINDOW: (FLOOR_WINDOW, LEAN_WINDOW)}
+"""The bare route of which ours must reach a share, and the leanest one, which has no goal."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +154,8 @@ def compete(model: Model, names: list[str], rounds: int, seconds: int) -> dict[s
         for number in range(rounds):
             for one in those:
                 figures[one.label].append(_measure(one, servers[one.server], files[one.label], seconds))
-            told = ", ".join(f"{figures[one.label][-1].per_second:,.0f}" for one in those)
-            say(f"round {number + 1} of {rounds}: {told} requests/s")
+            rates = ", ".join(f"{figures[one.label][-1].per_second:,.0f}" for one in those)
+            say(f"round {number + 1} of {rounds}: {rates} requests/s")
     return {label: _result(rounds_of) for label, rounds_of in figures.items()}
 
 
@@ -201,7 +180,7 @@ def _check(one: Contestant, server: Server, asked: Asked) -> None:
             raise BenchError(f"{one.label}: expected 200; found {answer.status_code}: {answer.text[:500]}")
         if one.reads is None:
             continue
-        base = origin.features[asked.origin_column] if one.predicts == "value" else 0.0
+        base = origin.features[asked.origin_column] if one.server == "ours" else 0.0
         found = one.reads(msgspec.json.decode(answer.content))
         differ = [abs(each - base - change) for each, change in zip(found, origin.change, strict=True)]
         if not max(differ) <= TOLERANCE:
@@ -230,8 +209,14 @@ def _result(rounds: list[Figures]) -> Result:
     )
 
 
-def report(results: dict[str, Result], rounds: int, seconds: int) -> str:
-    """The Markdown: every contestant, and the goals beside what was reached."""
+def report(rounds: int, seconds: int, only: list[str]) -> list[str]:
+    """Every contestant, and the goals beside what was reached."""
+    wrk_program()
+    results = compete(model(), only, rounds, seconds)
+    rows = (
+        (label, f"{one.per_second:,.0f}", f"{one.lowest:,.0f} – {one.highest:,.0f}", f"{one.p50:.2f}", f"{one.p99:.2f}")
+        for label, one in results.items()
+    )
     lines = [
         "The same 300 trees (three horizons of 100, 31 leaves each) and the same rows of 50 numbers, or for",
         "`/v1/forecast` the 49 hours that they follow from. One worker each; `wrk -t1 -c8` on the same cores; medians",
@@ -241,16 +226,10 @@ def report(results: dict[str, Result], rounds: int, seconds: int) -> str:
         "is slower here and most are faster; the trees as one `MultiOutputRegressor` of three.",
         f"Versions: {', '.join(_versions())}.",
         "",
-        "| server | requests/s (median) | lowest – highest | p50, ms | p99, ms |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        *table("lrrrr", ("server", "requests/s (median)", "lowest – highest", "p50, ms", "p99, ms"), rows),
     ]
-    for label, one in results.items():
-        spread = f"{one.lowest:,.0f} – {one.highest:,.0f}"
-        lines.append(f"| {label} | {one.per_second:,.0f} | {spread} | {one.p50:.2f} | {one.p99:.2f} |")
     goals = _goals(results)
-    if goals:
-        lines += ["", "| what | reached | goal | |", "| --- | ---: | ---: | --- |", *goals]
-    return "\n".join(lines)
+    return [*lines, "", *table("lrrl", ("what", "reached", "goal", ""), goals)] if goals else lines
 
 
 def _versions() -> list[str]:
@@ -259,46 +238,30 @@ def _versions() -> list[str]:
     return [f"{name} {pinned_version(file, name)}" for file, name in (*pinned, ("bench-mlserver", "mlserver"))]
 
 
-def _goals(results: dict[str, Result]) -> list[str]:
-    lines = []
-    for one in CONTESTANTS:
-        if one.label in results and one.floor in results:
-            own, bare = results[one.label], results[one.floor]
-            share, slower = own.per_second / bare.per_second, own.p99 / bare.p99
-            lines.append(_goal(f"{one.label}: requests/s, share of the bare route's", share, "≥", GOAL_SHARE))
-            lines.append(_goal(f"{one.label}: p99, times the bare route's", slower, "≤", GOAL_P99))
-    for one in CONTESTANTS:
-        if one.label in results and one.leanest in results:
-            share = results[one.label].per_second / results[one.leanest].per_second
-            lines.append(f"| {one.label}: requests/s, share of a bare ASGI route's | {share:.2f} | | for information |")
+def _goals(results: dict[str, Result]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for label, (bare, _) in BESIDE.items():
+        if label in results and bare in results:
+            share = results[label].per_second / results[bare].per_second
+            rows.append(_goal(f"{label}: requests/s, share of the bare route's", share, "≥", GOAL_SHARE))
+            slower = results[label].p99 / results[bare].p99
+            rows.append(_goal(f"{label}: p99, times the bare route's", slower, "≤", GOAL_P99))
+    for label, (_, lean) in BESIDE.items():
+        if label in results and lean in results:
+            share = results[label].per_second / results[lean].per_second
+            rows.append((f"{label}: requests/s, share of a bare ASGI route's", f"{share:.2f}", "", "for information"))
     for one in CONTESTANTS:
         if one.goal and one.label in results and OURS in results:
             times = results[OURS].per_second / results[one.label].per_second
-            lines.append(_goal(f"{OURS}: times as many as {one.label}", times, "≥", one.goal))
-    return lines
+            rows.append(_goal(f"{OURS}: times as many as {one.label}", times, "≥", one.goal))
+    return rows
 
 
-def _goal(what: str, reached: float, sign: str, goal: float) -> str:
-    met = reached >= goal if sign == "≥" else reached <= goal
-    return f"| {what} | {reached:.2f} | {sign} {goal:g} | {'met' if met else '**not met**'} |"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.service", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how many (default: %(default)s)")
-    parser.add_argument("--seconds", type=int, default=4, help="how long each is (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS), help="only these servers")
-    options = parser.parse_args()
-    end_on_signal()
-    try:
-        wrk_program()
-        results = compete(model(), options.only, options.rounds, options.seconds)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    print(report(results, options.rounds, options.seconds))
-    return 0
+def _goal(what: str, reached: float, sign: str, goal: float) -> tuple[str, ...]:
+    return what, f"{reached:.2f}", f"{sign} {goal:g}", met(well=reached >= goal if sign == "≥" else reached <= goal)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = arguments(rounds=(5, "how many"), seconds=(4, "how long each is"))
+    parser.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS), help="only these servers")
+    sys.exit(run(parser, report))

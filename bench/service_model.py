@@ -7,9 +7,6 @@ is one request. Kept under `.rps/bench/service/`.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
 import logging
 import tempfile
 from dataclasses import dataclass
@@ -24,34 +21,22 @@ import sklearn
 import treelite
 from sklearn.multioutput import MultiOutputRegressor
 
-from bench.gate_trials import recorded
+from bench.recorded_models import CHALLENGE, bench_run, fingerprint, recorded, transformed, write_models
 from doubles.replay import recording
-from forecasting.challenge.schema import Challenge, load_challenge
+from forecasting.challenge.schema import load_challenge
 from forecasting.features.spec import feature_spec, target_column
 from forecasting.features.table import Table
-from forecasting.models.bundle import Bundle, read_bundle, recent_windows, write_bundle
+from forecasting.models.bundle import Bundle, read_bundle, recent_windows
 from forecasting.models.intervals import calibrate
 from forecasting.models.manifest import SeriesWindow
 from pipelines.learner import new_model
-from pipelines.run import Run, RunIdentity
 from pipelines.split import split_by_time
-from pipelines.train import Fitted, describe
-from pipelines.transform import feature_frame, read_observations
-from pipelines.version import Dataset
-from records.stages import RunFiles
+from pipelines.train import Fitted
 from scripts.services import ROOT
 
 FloatArray = npt.NDArray[np.float64]
 
-CHALLENGE = ROOT / "challenges" / "weather.toml"
 CACHE = ROOT / ".rps" / "bench" / "service"
-INPUTS = (
-    "bench/service_model.py",
-    "bench/gate_trials.py",
-    "forecasting/**/*.py",
-    "pipelines/*.py",
-    "pipelines/sources/*.py",
-)
 ORIGINS = 32
 """How many different rows are asked about, so that nothing is fast because it was asked the same before."""
 TOLERANCE = 1e-9
@@ -91,7 +76,8 @@ class Model:
 
 def model() -> Model:
     """The model as it was kept, or made now. Raises ValueError when its two forms do not predict the same."""
-    home = CACHE / _fingerprint()
+    versions = (sklearn.__version__, treelite.__version__)
+    home = CACHE / fingerprint((load_challenge(CHALLENGE), *versions), "service_model")
     if not home.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=CACHE) as scratch:
@@ -103,22 +89,14 @@ def model() -> Model:
     return Model(home / "bundle", home / "joblib", home / "mlflow", asked)
 
 
-def _fingerprint() -> str:
-    """Of all that the model depends on: the code, the recording, the challenge, the library."""
-    digest = hashlib.sha256(f"{sklearn.__version__} {treelite.__version__}".encode())
-    for path in (recording.RECORDING, CHALLENGE, *(path for pattern in INPUTS for path in sorted(ROOT.glob(pattern)))):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def _make(home: Path) -> None:
     challenge = load_challenge(CHALLENGE)
-    features = msgspec.structs.replace(challenge.features, calendar=())
-    challenge = msgspec.structs.replace(challenge, features=features)
+    without_calendar = msgspec.structs.replace(challenge.features, calendar=())
+    challenge = msgspec.structs.replace(challenge, features=without_calendar)
     spec = feature_spec(challenge)
     as_of = recording.load().end
-    observations = _observations(challenge)
-    split = split_by_time(feature_frame(spec, observations), challenge, as_of)
+    observations, features = transformed(recorded(challenge), challenge)
+    split = split_by_time(features, challenge, as_of)
     columns, targets = list(spec.columns), [target_column(horizon) for horizon in spec.horizons]
 
     known = split.training[split.training[targets].notna().all(axis=1)]
@@ -133,11 +111,8 @@ def _make(home: Path) -> None:
         )
         for place, (horizon, one) in enumerate(zip(spec.horizons, fitted.estimators_, strict=True))
     }
-    identity = RunIdentity(run_id="bench", git_sha="0" * 40, as_of=as_of, reason="bench")
-    dataset = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="bench")
-    description = describe(Run(challenge, CHALLENGE, RunFiles(home), identity), split, horizons, dataset, "bench")
-    trees = {horizon: one.trees.serialize_bytes() for horizon, one in horizons.items()}
-    write_bundle(home / "bundle", description, trees, recent_windows(spec, observations))
+    run = bench_run(challenge, as_of, home)
+    write_models(home / "bundle", run, split, horizons, recent_windows(spec, observations))
     _save_for_peers(home, fitted, known[columns].to_numpy()[:1])
 
     origins = _origins(observations, split.holdout[["unique_id", "ds", *columns]], spec.variables, spec.lookback)
@@ -146,14 +121,6 @@ def _make(home: Path) -> None:
         Origin(*origin, change) for origin, change in zip(origins, fitted.predict(rows).tolist(), strict=True)
     )
     (home / "asked.json").write_bytes(msgspec.json.encode(Asked(spec.horizons, spec.origin_column, asked)))
-
-
-def _observations(challenge: Challenge) -> Table:
-    """The recorded year as the stage `transform` reads it."""
-    with tempfile.TemporaryDirectory(prefix="rps-bench-") as scratch, contextlib.redirect_stdout(io.StringIO()):
-        path = Path(scratch) / "observations.parquet"
-        recorded(challenge).to_parquet(path)
-        return read_observations(path, challenge)
 
 
 def _save_for_peers(home: Path, fitted: MultiOutputRegressor, example: FloatArray) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -267,57 +268,51 @@ def _keys(kind: object, parts: list[str]) -> str:
     return ", ".join(field.name for field in info.fields)
 
 
-def _inconsistencies(challenge: Challenge, stem: str) -> list[tuple[str, str, str]]:
-    """What no single type can say: (key, expected, found), most basic first."""
+def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str, str]]:
+    """What no single type can say: (key, expected, found), most basic first, each given that those before hold."""
     columns = challenge.columns
     target, quality, features = challenge.target, challenge.quality, challenge.features
-    problems: list[tuple[str, str, str]] = []
     if challenge.name != stem:
-        problems.append(("name", f"the file's own name, {stem!r}", repr(challenge.name)))
+        yield "name", f"the file's own name, {stem!r}", repr(challenge.name)
     if list(target.horizons) != sorted(set(target.horizons)):
-        problems.append(("target.horizons", "each horizon once, ascending", repr(list(target.horizons))))
+        yield "target.horizons", "each horizon once, ascending", repr(list(target.horizons))
     if len(set(challenge.series_ids)) != len(challenge.series_ids):
-        problems.append(("source.series", "each unique_id once", repr(list(challenge.series_ids))))
+        yield "source.series", "each unique_id once", repr(list(challenge.series_ids))
     known = f"one of source.variables ({', '.join(columns)})"
     used = [("target.variable", target.variable)]
     used += [("quality.key_columns", column) for column in quality.key_columns]
     used += [("quality.stuck_columns", column) for column in quality.stuck_columns]
     used += [(f"quality.ranges.{column}", column) for column in quality.ranges]
     used += [("features", variable) for variable in features.variables]
-    problems += [(key, known, repr(column)) for key, column in used if column not in columns]
-    taken = [column for column in columns if column in _KEY_COLUMNS]
-    problems += [("source.variables", f"other names than {', '.join(_KEY_COLUMNS)}", repr(name)) for name in taken]
-    if target.variable in columns and challenge.source.variables[target.variable].unit != target.unit:
-        unit = challenge.source.variables[target.variable].unit
-        problems.append(("target.unit", f"the unit of source.variables.{target.variable}, {unit!r}", repr(target.unit)))
+    yield from ((key, known, repr(column)) for key, column in used if column not in columns)
+    for name in columns:
+        if name in _KEY_COLUMNS:
+            yield "source.variables", f"other names than {', '.join(_KEY_COLUMNS)}", repr(name)
+    unit = challenge.source.variables[target.variable].unit
+    if unit != target.unit:
+        yield "target.unit", f"the unit of source.variables.{target.variable}, {unit!r}", repr(target.unit)
     for column, (low, high) in quality.ranges.items():
         if not low < high:
-            problems.append((f"quality.ranges.{column}", "[low, high] with low < high", repr([low, high])))
-    problems += _gate_inconsistencies(challenge.gate, challenge.learner.interval)
+            yield f"quality.ranges.{column}", "[low, high] with low < high", repr([low, high])
+    yield from _gate_inconsistencies(challenge.gate, challenge.learner.interval)
     if not features.variables and not features.calendar:
-        problems.append(("features", "at least one feature", "none"))
+        yield "features", "at least one feature", "none"
     lookback_days = challenge.learner.holdout_days + challenge.learner.calibration_days
     if lookback_days >= challenge.source.history_days:
         expected = f"less than source.history_days ({challenge.source.history_days}) left for training"
-        problems.append(("learner.holdout_days + calibration_days", expected, str(lookback_days)))
+        yield "learner.holdout_days + calibration_days", expected, str(lookback_days)
     if len(challenge.schedule.cron.split()) != 5:
-        problems.append(("schedule.cron", "a cron expression of five fields", repr(challenge.schedule.cron)))
-    return problems
+        yield "schedule.cron", "a cron expression of five fields", repr(challenge.schedule.cron)
 
 
-def _gate_inconsistencies(gate: Gate, interval: float) -> list[tuple[str, str, str]]:
-    problems = []
-    at_least = f"at least gate.negligible_regression ({gate.negligible_regression:g})"
-    for key, limit in (
-        ("gate.max_regression", gate.max_regression),
-        ("gate.max_slice_regression", gate.max_slice_regression),
-    ):
-        if limit < gate.negligible_regression:
-            problems.append((key, at_least, repr(limit)))
+def _gate_inconsistencies(gate: Gate, interval: float) -> Iterator[tuple[str, str, str]]:
+    for key in ("max_regression", "max_slice_regression"):
+        if getattr(gate, key) < gate.negligible_regression:
+            at_least = f"at least gate.negligible_regression ({gate.negligible_regression:g})"
+            yield f"gate.{key}", at_least, repr(getattr(gate, key))
     low, high = gate.coverage
     if low >= high:
-        problems.append(("gate.coverage", "[low, high] with low < high", repr([low, high])))
+        yield "gate.coverage", "[low, high] with low < high", repr([low, high])
     elif not low < interval < high:
         expected = f"[low, high] around learner.interval ({interval:g}), or no model can pass"
-        problems.append(("gate.coverage", expected, repr([low, high])))
-    return problems
+        yield "gate.coverage", expected, repr([low, high])

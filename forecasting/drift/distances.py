@@ -68,13 +68,13 @@ def feature_references(
     window_rows: how many rows drift will be measured over; with it, the rows must be in order of time, and each
     reference tells how far such a window of training, and shorter ones, lay from the whole.
     """
-    references = {name: feature_reference(column) for name, column in zip(columns, matrix.T, strict=True)}
-    if window_rows is None:
-        return references
-    return {
-        name: msgspec.structs.replace(reference, usual_shift=usual_shift(reference, column, window_rows))
-        for (name, reference), column in zip(references.items(), matrix.T, strict=True)
-    }
+    references = {}
+    for name, column in zip(columns, matrix.T, strict=True):
+        reference = feature_reference(column)
+        if window_rows is not None:
+            reference = msgspec.structs.replace(reference, usual_shift=usual_shift(reference, column, window_rows))
+        references[name] = reference
+    return references
 
 
 def usual_shift(reference: FeatureReference, values: FloatArray, window_rows: int) -> dict[int, float]:
@@ -121,12 +121,11 @@ def population_stability_index(reference: FeatureReference, values: FloatArray) 
 
 def out_of_distribution(reference: FeatureReference, values: FloatArray) -> npt.NDArray[np.bool_]:
     """Which values lie outside what training has seen: (n,). A missing value does when training missed none."""
-    beyond = np.zeros(len(values), dtype=np.bool_)
     missing = np.isnan(values)
-    if reference.low is not None and reference.high is not None:
-        beyond = (values < reference.low) | (values > reference.high)
-    else:
+    if reference.low is None or reference.high is None:
         beyond = ~missing
+    else:
+        beyond = (values < reference.low) | (values > reference.high)
     return beyond | missing if reference.missing == 0.0 else beyond
 
 

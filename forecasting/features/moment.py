@@ -107,15 +107,16 @@ def _merges(windows: Sequence[int]) -> list[tuple[int, int, int, int]]:
 
     A window's end is how many steps before the origin it ends; the windows themselves end at 0.
     """
-    plan = {merge.size: merge for merge in merge_plan(tuple(windows))}
+    plan = merge_plan(tuple(windows))
     ends: dict[int, set[int]] = {size: set() for size in (1, *plan)}
     for window in windows:
         ends[window].add(0)
     for size in sorted(plan, reverse=True):
+        newer, older = plan[size]
         for end in ends[size]:
-            ends[plan[size].newer].add(end)
-            ends[plan[size].older].add(end + plan[size].newer)
-    return [(size, end, plan[size].newer, plan[size].older) for size in sorted(plan) for end in sorted(ends[size])]
+            ends[newer].add(end)
+            ends[older].add(end + newer)
+    return [(size, end, *plan[size]) for size in sorted(plan) for end in sorted(ends[size])]
 
 
 def _of_some(rolling: Sequence[RollingStatistic]) -> Callable[[Floats], list[float]]:

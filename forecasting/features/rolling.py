@@ -26,30 +26,24 @@ Summary = tuple[float, float, float, float, float]
 NOTHING: Summary = (0.0, 0.0, 0.0, math.inf, -math.inf)
 
 
-@dataclass(frozen=True)
-class Merge:
-    """The window of ``size`` cells is its ``newer`` last cells and the ``older`` ones before them."""
-
-    size: int
-    newer: int
-    older: int
-
-
 @cache
-def merge_plan(windows: tuple[int, ...]) -> tuple[Merge, ...]:
-    """Every merge that the windows need, parts before wholes. A window's parts do not depend on the other windows."""
-    plan: dict[int, Merge] = {}
+def merge_plan(windows: tuple[int, ...]) -> dict[int, tuple[int, int]]:
+    """Every merge that the windows need, parts before wholes: by size, its newer part's and its older part's.
+
+    A window's parts do not depend on the other windows.
+    """
+    plan: dict[int, tuple[int, int]] = {}
 
     def add(size: int) -> None:
         if size == 1 or size in plan:
             return
-        merge = Merge(size, size - 1, 1) if size % 2 else Merge(size, size // 2, size // 2)
-        add(merge.newer)
-        plan[size] = merge
+        newer, older = (size - 1, 1) if size % 2 else (size // 2, size // 2)
+        add(newer)
+        plan[size] = newer, older
 
     for window in sorted(set(windows)):
         add(window)
-    return tuple(plan.values())
+    return plan
 
 
 def leaf(value: float) -> Summary:
@@ -128,8 +122,8 @@ def summaries(cells: FloatArray, windows: Iterable[int]) -> dict[int, Summaries]
             high=np.where(missing, -np.inf, values),
         )
     }
-    for merge in merge_plan(tuple(windows)):
-        by_size[merge.size] = _merged_columns(by_size[merge.newer], by_size[merge.older], merge.older)
+    for size, (newer, older) in merge_plan(tuple(windows)).items():
+        by_size[size] = _merged_columns(by_size[newer], by_size[older], older)
     return by_size
 
 

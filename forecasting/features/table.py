@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forecasting.challenge.schema import Statistic
-from forecasting.features.definitions import FeatureError, FloatArray, IntArray
+from forecasting.features.definitions import Cells, FeatureError, FloatArray, IntArray
 from forecasting.features.rolling import Summaries, summaries
 from forecasting.features.spec import FeatureSpec
 
@@ -118,7 +118,7 @@ def _finite(values: FloatArray) -> FloatArray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-class TableCells:
+class TableCells(Cells):
     """A piece of the grid: the cells of some rows, and as many before them as the features reach."""
 
     def __init__(self, spec: FeatureSpec, table: Table, steps: IntArray, places: IntArray, rows: slice) -> None:
@@ -137,17 +137,14 @@ class TableCells:
         self._summaries: dict[str, dict[int, Summaries]] = {}
 
     def at_origins(self, variable: str, age: int) -> FloatArray:
-        """The variable ``age`` cells before each row's: (rows,)."""
         return self._grid(variable)[self._ending(age)]
 
     def rolling_at_origins(self, variable: str, window: int, statistic: Statistic) -> FloatArray:
-        """The statistic of the window that ends at each row's cell: (rows,)."""
         if variable not in self._summaries:
             self._summaries[variable] = summaries(self._grid(variable), self._spec.windows[variable])
         return self._summaries[variable][window].statistic(statistic)[self._ending(window - 1)]
 
     def minutes_after_origins(self, horizon: int) -> IntArray:
-        """The moment ``horizon`` steps after each row's, in minutes since 1970: (rows,)."""
         return (self._steps + horizon) * self._spec.step_minutes
 
     def _ending(self, age: int) -> slice | IntArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,11 @@ class TooLittleEvidence(Exception):
     """There are too few moments to test anything; the message says how many."""
 
 
-@dataclass(frozen=True)
-class DMTest:
-    """What the test says: ``statistic`` above 0 means that the candidate loses more; ``p_value`` is one-sided."""
+class DMTest(NamedTuple):
+    """``statistic`` above 0 means that the candidate loses more; ``p_value`` is one-sided."""
 
     statistic: float
     p_value: float
-    mean: float
-    """The mean loss difference, in units of the loss."""
-    periods: int
 
 
 def diebold_mariano(loss_difference: FloatArray, horizon: int, *, steps: IntArray | None = None) -> DMTest:
@@ -64,10 +60,10 @@ def diebold_mariano(loss_difference: FloatArray, horizon: int, *, steps: IntArra
     # A constant leaves rounding errors of the mean, which are no variance.
     if np.max(np.abs(deviations)) <= 1e-14 * np.max(np.abs(loss_difference), initial=0.0):
         statistic = math.copysign(math.inf, mean) if mean else 0.0
-        return DMTest(statistic, 1.0 if mean <= 0.0 else 0.0, mean, periods)
+        return DMTest(statistic, 1.0 if mean <= 0.0 else 0.0)
     correction = (periods + 1 - 2 * horizon + horizon * (horizon - 1) / periods) / periods
     statistic = mean * math.sqrt(correction / _variance_of_mean(deviations, when, horizon))
-    return DMTest(statistic, student_t_survival(statistic, periods - 1), mean, periods)
+    return DMTest(statistic, student_t_survival(statistic, periods - 1))
 
 
 def student_t_survival(statistic: float, degrees_of_freedom: int) -> float:

@@ -1,6 +1,6 @@
 """How far predictions lie from the truth: point errors, and the loss that a challenge names.
 
-All functions take NumPy arrays of one shape, in the target's unit, without NaN; NoRows is raised for empty ones.
+All functions take NumPy arrays of one shape, in the target's unit, without NaN; ValueError is raised for empty ones.
 """
 
 from __future__ import annotations
@@ -12,10 +12,6 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 Loss = Literal["squared_error", "absolute_error"]
-
-
-class NoRows(Exception):
-    """There is nothing to measure."""
 
 
 def rmse(truth: FloatArray, prediction: FloatArray) -> float:
@@ -61,5 +57,5 @@ def _errors(truth: FloatArray, prediction: FloatArray) -> FloatArray:
     if truth.shape != prediction.shape:
         raise ValueError(f"expected one prediction per truth; found {prediction.shape} for {truth.shape}")
     if truth.size == 0:
-        raise NoRows("there are no rows to measure")
+        raise ValueError("there are no rows to measure")
     return prediction - truth

@@ -45,7 +45,7 @@ class Panel:
     candidate: FloatArray
     candidate_lower: FloatArray
     candidate_upper: FloatArray
-    production: FloatArray | None
+    production: FloatArray | None = None
     production_lower: FloatArray | None = None
     production_upper: FloatArray | None = None
 
@@ -58,21 +58,18 @@ def read_panel(columns: Mapping[str, npt.NDArray[np.generic]]) -> Panel:
     compared may be anything. Raises PanelError.
     """
     compared = _compared(columns)
-    origin = _origins(columns["ds"][compared])
-    horizon = _horizons(columns["horizon"][compared])
-    values = {name: _values(name, columns[name][compared]) for name in _VALUES}
-    for name in _VALUES:
-        _require_finite(name, values[name])
-    _require_order("candidate", values["candidate_lower"], values["candidate_upper"])
-    theirs = _production(columns, compared)
+    values = {name: _values(name, columns[name][compared]) for name in (*_VALUES, *_PRODUCTION)}
+    if all(np.isnan(values[name]).all() for name in _PRODUCTION):
+        values = {name: values[name] for name in _VALUES}
+    for name, found in values.items():
+        _require_finite(name, found)
+    for model in ("candidate", "production") if "production" in values else ("candidate",):
+        _require_order(model, values[f"{model}_lower"], values[f"{model}_upper"])
     panel = Panel(
         unique_id=_series(columns["unique_id"][compared]),
-        origin=origin,
-        horizon=horizon,
+        origin=_origins(columns["ds"][compared]),
+        horizon=_horizons(columns["horizon"][compared]),
         **values,
-        production=theirs.get("production"),
-        production_lower=theirs.get("production_lower"),
-        production_upper=theirs.get("production_upper"),
     )
     _require_one_row_each(panel)
     return panel
@@ -139,19 +136,6 @@ def _values(name: str, found: npt.NDArray[np.generic]) -> FloatArray:
     if found.dtype.kind not in "fiu":
         raise PanelError(f"{name}: expected numbers; found values of type {found.dtype}")
     return found.astype(np.float64)
-
-
-def _production(
-    columns: Mapping[str, npt.NDArray[np.generic]], compared: npt.NDArray[np.bool_]
-) -> dict[str, FloatArray]:
-    """The prediction and its interval; empty without production."""
-    values = {name: _values(name, columns[name][compared]) for name in _PRODUCTION}
-    if all(np.isnan(found).all() for found in values.values()):
-        return {}
-    for name, found in values.items():
-        _require_finite(name, found)
-    _require_order("production", values["production_lower"], values["production_upper"])
-    return values
 
 
 def _require_finite(name: str, found: FloatArray) -> None:

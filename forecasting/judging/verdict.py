@@ -31,6 +31,10 @@ __all__ = ["Contest", "Reason", "Rule", "Verdict", "judge"]
 Rule = Literal["evidence", "baseline", "regression", "slice", "coverage", "bundle_size", "prediction_time"]
 
 
+Broken = Iterator[tuple[Rule, str]]
+"""The rules that something breaks, each with its message."""
+
+
 class Reason(Struct, frozen=True, kw_only=True):
     """One broken rule of the policy: which, and in one sentence with its numbers, what was expected and found."""
 
@@ -96,7 +100,7 @@ def judge(
         for slices in sliced
     )
     coverage, coverage_low, coverage_high = covered(by_origin)
-    reasons = (
+    found = (
         *_evidence(panel, by_origin, evaluation),
         *_baseline(overall, evaluation),
         *regressions,
@@ -105,8 +109,8 @@ def judge(
         *_budgets(evaluation, policy),
     )
     return Verdict(
-        outcome="block" if reasons else "pass",
-        reasons=reasons,
+        outcome="block" if found else "pass",
+        reasons=tuple(Reason(rule=rule, message=message) for rule, message in found),
         measure=_measure(evaluation.loss),
         unit=evaluation.unit,
         opponent="persistence" if panel.production is None else "production",
@@ -125,21 +129,23 @@ def judge(
     )
 
 
-def _evidence(panel: Panel, by_origin: LossesByOrigin, evaluation: Evaluation) -> Iterator[Reason]:
-    told = list(evaluation.reasons)
-    if not evaluation.fair and not told:
-        told.append("the evaluation calls its hold-out unfair and gives no reason")
-    told += _too_short(by_origin)
-    told += _mismatch(panel, by_origin, evaluation)
+def _evidence(panel: Panel, by_origin: LossesByOrigin, evaluation: Evaluation) -> Broken:
+    messages = list(evaluation.reasons)
+    if not evaluation.fair and not messages:
+        messages.append("the evaluation calls its hold-out unfair and gives no reason")
+    messages += _too_short(by_origin)
+    messages += _mismatch(panel, by_origin, evaluation)
     first = _moment(by_origin.origins[0])
     for name, model in (("the candidate", evaluation.candidate), (_production(evaluation), evaluation.production)):
         if model and model.train_end >= first:
-            told.append(f"{name} has seen data until {_at(model.train_end)}, and the hold-out starts at {_at(first)}")
+            seen, start = _at(model.train_end), _at(first)
+            messages.append(f"{name} has seen data until {seen}, and the hold-out starts at {start}")
         if model and not _is_time(model.prediction_seconds_per_row):
-            told.append(f"{name} has no time per prediction: found {model.prediction_seconds_per_row} seconds")
+            messages.append(f"{name} has no time per prediction: found {model.prediction_seconds_per_row} seconds")
     if not evaluation.candidate.dataset_md5:
-        told.append("the dataset that the candidate was trained on is not named")
-    yield from (Reason(rule="evidence", message=message) for message in told)
+        messages.append("the dataset that the candidate was trained on is not named")
+    for message in messages:
+        yield "evidence", message
 
 
 def _too_short(by_origin: LossesByOrigin) -> Iterator[str]:
@@ -170,27 +176,23 @@ def _mismatch(panel: Panel, by_origin: LossesByOrigin, evaluation: Evaluation) -
         yield "there are predictions of a production model of which nothing else is known"
 
 
-def _baseline(overall: Contest, evaluation: Evaluation) -> Iterator[Reason]:
+def _baseline(overall: Contest, evaluation: Evaluation) -> Broken:
     if not overall.candidate < overall.persistence:
         ours, naive = (f"{error:.4g} {evaluation.unit}" for error in (overall.candidate, overall.persistence))
-        message = f"{_measure(evaluation.loss)} {ours} does not beat persistence's {naive}"
-        yield Reason(rule="baseline", message=message)
+        yield "baseline", f"{_measure(evaluation.loss)} {ours} does not beat persistence's {naive}"
 
 
-def _regression(overall: Contest, evaluation: Evaluation, policy: Gate) -> Iterator[Reason]:
+def _regression(overall: Contest, evaluation: Evaluation, policy: Gate) -> Broken:
     if overall.production is None:
         return
     found = _compared(overall, evaluation)
     if overall.candidate > (1.0 + policy.max_regression) * overall.production:
-        yield Reason(rule="regression", message=f"{found}; at most {_percent(policy.max_regression)} is allowed")
+        yield "regression", f"{found}; at most {_percent(policy.max_regression)} is allowed"
     if overall.p_value is not None and overall.p_value < policy.significance:
-        yield Reason(
-            rule="regression",
-            message=f"{found}; that is significantly more than {_percent(policy.negligible_regression)} "
-            f"({_probability(overall.p_value)}, below {policy.significance:g})",
-        )
+        sure = f"({_probability(overall.p_value)}, below {policy.significance:g})"
+        yield "regression", f"{found}; that is significantly more than {_percent(policy.negligible_regression)} {sure}"
     if policy.strict and overall.candidate > overall.production:
-        yield Reason(rule="regression", message=f"{found}; the policy is strict: no increase is allowed")
+        yield "regression", f"{found}; the policy is strict: no increase is allowed"
 
 
 def _is_worse(contest: Contest, policy: Gate) -> bool:
@@ -202,44 +204,35 @@ def _is_worse(contest: Contest, policy: Gate) -> bool:
     )
 
 
-def _slices(slices: tuple[Contest, ...], evaluation: Evaluation, policy: Gate) -> Iterator[Reason]:
+def _slices(slices: tuple[Contest, ...], evaluation: Evaluation, policy: Gate) -> Broken:
     for contest in slices:
         if contest.worse and contest.p_value is not None:
-            yield Reason(
-                rule="slice",
-                message=f"{contest.slice}: {_compared(contest, evaluation)}; at most "
-                f"{_percent(policy.max_slice_regression)} is allowed when it is significantly more than "
+            margins = (
+                f"at most {_percent(policy.max_slice_regression)} is allowed when it is significantly more than "
                 f"{_percent(policy.negligible_regression)} ({_probability(contest.p_value)} after Holm's correction, "
-                f"below {policy.significance:g})",
+                f"below {policy.significance:g})"
             )
+            yield "slice", f"{contest.slice}: {_compared(contest, evaluation)}; {margins}"
 
 
-def _coverage(
-    share: float, low: float | None, high: float | None, evaluation: Evaluation, policy: Gate
-) -> Iterator[Reason]:
+def _coverage(share: float, low: float | None, high: float | None, evaluation: Evaluation, policy: Gate) -> Broken:
     least, most = policy.coverage
     surely_low = share < least if high is None else high < least
     surely_high = share > most if low is None else low > most
     if surely_low or surely_high:
         sure = "" if low is None or high is None else f" ({CONFIDENCE:.0%} sure: {low:.1%} to {high:.1%})"
-        message = f"the {evaluation.interval:.0%} intervals cover {share:.1%} of the truths{sure}"
-        yield Reason(rule="coverage", message=f"{message}; expected {least:.0%} to {most:.0%}")
+        found = f"the {evaluation.interval:.0%} intervals cover {share:.1%} of the truths{sure}"
+        yield "coverage", f"{found}; expected {least:.0%} to {most:.0%}"
 
 
-def _budgets(evaluation: Evaluation, policy: Gate) -> Iterator[Reason]:
+def _budgets(evaluation: Evaluation, policy: Gate) -> Broken:
     found = evaluation.candidate.bundle_bytes
     if found > policy.max_bundle_bytes:
-        yield Reason(
-            rule="bundle_size",
-            message=f"the bundle has {found:,} bytes; at most {policy.max_bundle_bytes:,} are allowed",
-        )
-    times = _time_ratio(evaluation)
-    if times is not None and times > policy.max_prediction_time_ratio:
-        limit = policy.max_prediction_time_ratio
-        yield Reason(
-            rule="prediction_time",
-            message=f"a prediction takes {times:.2f} times as long as production's; at most {limit:g} times is allowed",
-        )
+        yield "bundle_size", f"the bundle has {found:,} bytes; at most {policy.max_bundle_bytes:,} are allowed"
+    times, limit = _time_ratio(evaluation), policy.max_prediction_time_ratio
+    if times is not None and times > limit:
+        found_times = f"a prediction takes {times:.2f} times as long as production's"
+        yield "prediction_time", f"{found_times}; at most {limit:g} times is allowed"
 
 
 def _time_ratio(evaluation: Evaluation) -> float | None:
@@ -261,8 +254,8 @@ def _measure(loss: Loss) -> Literal["RMSE", "MAE"]:
 
 def _compared(contest: Contest, evaluation: Evaluation) -> str:
     measure, unit = _measure(evaluation.loss), evaluation.unit
-    told = f"{measure} {contest.candidate:.4g} {unit}, production's is {contest.production:.4g} {unit}"
-    return told if contest.change is None else f"{told}: {contest.change:+.2%}"
+    errors = f"{measure} {contest.candidate:.4g} {unit}, production's is {contest.production:.4g} {unit}"
+    return errors if contest.change is None else f"{errors}: {contest.change:+.2%}"
 
 
 def _production(evaluation: Evaluation) -> str:

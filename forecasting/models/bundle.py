@@ -49,47 +49,13 @@ TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Forecaster:
-    """The models of a bundle and what is needed to use them."""
-
-    description: Description
-    models: Mapping[int, TreeEnsemble]
-
-    def predict(self, horizon: int, matrix: npt.ArrayLike) -> FloatArray:
-        """See ``Bundle.predict``."""
-        spec = self.description.features
-        inputs = np.ascontiguousarray(matrix, dtype=np.float64)
-        width = len(spec.columns_for(horizon))
-        if inputs.ndim != 2 or inputs.shape[1] != width:
-            raise FeatureError(f"matrix: expected (n, {width}) for horizon {horizon}; found {inputs.shape}")
-        if not len(inputs):
-            return np.zeros(0)
-        predicted: FloatArray = inputs[:, spec.origin_column] + self.models[horizon].predict(inputs)
-        return predicted
-
-    def forecast(self, buffer: RingBuffer) -> tuple[Forecast, ...]:
-        """See ``Bundle.forecast``."""
-        spec = self.description.features
-        origin = buffer.newest
-        if origin is None or np.isnan(buffer.origin_value):
-            found = f"none at {origin:%Y-%m-%dT%H:%M:%SZ}, the newest time" if origin else "no observation"
-            raise FeatureError(f"{spec.target}: expected its value at the forecast's origin; found {found}")
-        forecasts = []
-        for horizon in spec.horizons:
-            value = float(self.predict(horizon, buffer.features(horizon))[0])
-            offsets = self.description.offsets[horizon]
-            ds = origin + horizon * timedelta(minutes=spec.step_minutes)
-            forecasts.append(Forecast(horizon, ds, value, value + offsets.lower, value + offsets.upper))
-        return tuple(forecasts)
-
-
-@dataclass(frozen=True)
 class Bundle:
     """A bundle that was read and found whole."""
 
     manifest: Manifest
     observations: Mapping[str, SeriesWindow]
-    forecaster: Forecaster
+    models: Mapping[int, TreeEnsemble]
+    """By horizon."""
 
     @property
     def spec(self) -> FeatureSpec:
@@ -101,14 +67,31 @@ class Bundle:
         matrix: (n, len(spec.columns_for(horizon))), NaN when missing; NaN comes out where the origin's value is.
         Raises FeatureError for another shape or horizon.
         """
-        return self.forecaster.predict(horizon, matrix)
+        inputs = np.ascontiguousarray(matrix, dtype=np.float64)
+        width = len(self.spec.columns_for(horizon))
+        if inputs.ndim != 2 or inputs.shape[1] != width:
+            raise FeatureError(f"matrix: expected (n, {width}) for horizon {horizon}; found {inputs.shape}")
+        if not len(inputs):
+            return np.zeros(0)
+        predicted: FloatArray = inputs[:, self.spec.origin_column] + self.models[horizon].predict(inputs)
+        return predicted
 
     def forecast(self, buffer: RingBuffer) -> tuple[Forecast, ...]:
         """Every horizon, with intervals, from the state of a series.
 
         Raises FeatureError when the newest observation has no value of the target.
         """
-        return self.forecaster.forecast(buffer)
+        spec, origin = self.spec, buffer.newest
+        if origin is None or np.isnan(buffer.origin_value):
+            found = f"none at {origin:%Y-%m-%dT%H:%M:%SZ}, the newest time" if origin else "no observation"
+            raise FeatureError(f"{spec.target}: expected its value at the forecast's origin; found {found}")
+        forecasts = []
+        for horizon in spec.horizons:
+            value = float(self.predict(horizon, buffer.features(horizon))[0])
+            offsets = self.manifest.offsets[horizon]
+            ds = origin + horizon * timedelta(minutes=spec.step_minutes)
+            forecasts.append(Forecast(horizon, ds, value, value + offsets.lower, value + offsets.upper))
+        return tuple(forecasts)
 
     def forecast_window(self, window: SeriesWindow) -> tuple[Forecast, ...]:
         """As ``forecast``, from nothing but a window of observations; the newest is the origin."""
@@ -152,14 +135,16 @@ def write_bundle(
         raise BundleError(f"models: expected one for each horizon of {listed(horizons)}; found {listed(models)}")
     contents = {model_file(horizon): blob for horizon, blob in models.items()}
     contents[OBSERVATIONS] = msgspec.json.encode(dict(observations), order="deterministic")
-    forecaster = Forecaster(description, _models(contents, description.features))
+    ensembles = _models(contents, description.features)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
-        example=_worked_example(forecaster, observations),
+        example=_example(description, observations),
         checksums={name: sha256(content) for name, content in contents.items()},
         **msgspec.structs.asdict(description),
     )
-    contents[MANIFEST] = encoded_manifest(manifest)
+    forecasts = Bundle(manifest, observations, ensembles).forecast_window(manifest.example.observations)
+    example = msgspec.structs.replace(manifest.example, forecasts=forecasts)
+    contents[MANIFEST] = encoded_manifest(msgspec.structs.replace(manifest, example=example))
     for name, content in contents.items():
         (directory / name).write_bytes(content)
     return read_bundle(directory).manifest
@@ -199,7 +184,7 @@ def read_bundle(directory: Path) -> Bundle:
             found = f"{sha256(content)} ({len(content)} bytes)"
             raise BundleError(f"{name}: expected SHA-256 {manifest.checksums[name]}; found {found}")
     observations = decoded_observations(contents[OBSERVATIONS], manifest)
-    return Bundle(manifest, observations, Forecaster(manifest, _models(contents, manifest.features)))
+    return Bundle(manifest, observations, _models(contents, manifest.features))
 
 
 def recent_windows(spec: FeatureSpec, table: Table) -> dict[str, SeriesWindow]:
@@ -258,15 +243,15 @@ def _models(contents: Mapping[str, bytes], spec: FeatureSpec) -> dict[int, TreeE
     return models
 
 
-def _worked_example(forecaster: Forecaster, observations: Mapping[str, SeriesWindow]) -> Example:
-    spec = forecaster.description.features
+def _example(description: Description, observations: Mapping[str, SeriesWindow]) -> Example:
+    """A window that ends with a known target, and no forecasts yet."""
+    spec = description.features
     target = spec.variables.index(spec.target)
-    for unique_id in forecaster.description.series:
+    for unique_id in description.series:
         window = observations.get(unique_id, SeriesWindow((), ()))
         check_window(f"{OBSERVATIONS}: {unique_id}", window, spec)
         known = [row for row, values in enumerate(window.values) if values[target] is not None]
         if known:
             end = known[-1] + 1
-            window = SeriesWindow(window.ds[:end], window.values[:end])
-            return Example(unique_id, window, forecaster.forecast(filled_buffer(spec, window)))
+            return Example(unique_id, SeriesWindow(window.ds[:end], window.values[:end]), ())
     raise BundleError(f"{OBSERVATIONS}: expected an observation of {spec.target}; found none")

@@ -11,10 +11,6 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 
-class TooFewResiduals(ValueError):
-    """The calibration set is too small for the level; the message says how many residuals are needed."""
-
-
 class Offsets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is added to a forecast for the ends of its interval, in target units."""
 
@@ -29,7 +25,7 @@ def calibrate(residuals: FloatArray, level: float) -> Offsets:
     Each tail gets half of 1 - level, so the interval may lie askew, as the residuals do. With n residuals the ends are
     order statistics: the floor((n + 1) (1 - level) / 2)-th smallest and the ceil((n + 1) (1 + level) / 2)-th. For
     exchangeable residuals the coverage is then at least ``level``, and at most level + 2 / (n + 1) when none are tied.
-    Raises TooFewResiduals when those order statistics do not exist, ValueError for a residual that is not finite.
+    Raises ValueError when those order statistics do not exist, or for a residual that is not finite.
     Source: Vovk, Gammerman & Shafer (2005), split (inductive) conformal prediction; Lei et al. (2018), Theorem 2.2;
     a tail each as in Romano, Patterson & Candès (2019), Theorem 2.
     """
@@ -43,7 +39,7 @@ def calibrate(residuals: FloatArray, level: float) -> Offsets:
     below = math.floor((count + 1) * tail + 1e-9)
     if below < 1:
         needed = residuals_needed(level)
-        raise TooFewResiduals(f"residuals: expected at least {needed} for a level of {level}; found {count}")
+        raise ValueError(f"residuals: expected at least {needed} for a level of {level}; found {count}")
     ordered = np.sort(residuals)
     return Offsets(lower=float(ordered[below - 1]), upper=float(ordered[count - below]))
 

@@ -115,7 +115,9 @@ def listed(items: Iterable[object]) -> str:
 
 def encoded_manifest(manifest: Manifest) -> bytes:
     """The manifest as JSON with its own checksum set anew; the same manifest gives the same bytes."""
-    return _encoded(_sealed(manifest))
+    plain: dict[str, Any] = msgspec.to_builtins(manifest, str_keys=True, order="deterministic")
+    checksums = plain["checksums"] | {MANIFEST: _own_checksum(plain)}
+    return _text(plain | {"checksums": dict(sorted(checksums.items()))})
 
 
 def decoded_manifest(encoded: bytes) -> Manifest:
@@ -187,24 +189,10 @@ def _check_same(key: str, expected: set[object] | set[int] | set[str], found: se
         raise BundleError(f"{MANIFEST}: {key}: expected {listed(expected)}; found {listed(found)}")
 
 
-def _sealed(manifest: Manifest) -> Manifest:
-    own = _own_checksum(_plain(manifest))
-    return msgspec.structs.replace(manifest, checksums={**manifest.checksums, MANIFEST: own})
-
-
 def _own_checksum(plain: dict[str, Any]) -> str:
     """Of a manifest without the entry that holds it."""
     others = {name: digest for name, digest in plain["checksums"].items() if name != MANIFEST}
     return sha256(_text(plain | {"checksums": others}))
-
-
-def _encoded(manifest: Manifest) -> bytes:
-    return _text(_plain(manifest))
-
-
-def _plain(manifest: Manifest) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(manifest, str_keys=True, order="deterministic")
-    return plain
 
 
 def _text(plain: dict[str, Any]) -> bytes:

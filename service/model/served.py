@@ -171,7 +171,7 @@ class Model:
 
     def _quick_scorer(self) -> QuickScorer | None:
         """None when the trees are too large for it; treelite then walks them."""
-        models = self.bundle.forecaster.models
+        models = self.bundle.models
         try:
             references = [self.bundle.manifest.references[column] for column in self.columns]
             limits = [

@@ -13,9 +13,9 @@ import pytest
 from bench.loop_changes import Served, _weekly
 from bench.loop_models import history, recorded_year
 from bench.loop_policies import Policy, Retraining, _allowed, _Messages, scheduled, scored
-from bench.loop_report import told_demo
-from bench.loop_rules import Recorder, _hours_in, agreement
-from bench.loop_service import DRIFT, Made, Observation, Rules, Service, Watch, hours_of, moment_at, step_of
+from bench.loop_report import demo_section
+from bench.loop_rules import Recorder, _hours_in, differing_hours
+from bench.loop_service import DRIFT, Made, Observation, Service, Watch, hours_of, moment_at, step_of
 from forecasting.challenge.schema import Drift
 from forecasting.features.spec import target_column
 from forecasting.models.bundle import Bundle, read_bundle
@@ -63,7 +63,7 @@ def test_what_fires_is_what_prometheus_says_over_a_change_of_the_model(
     for step, observations in found.items():  # rows outside training come and go
         if step % 40 > 25:
             found[step] = [one._replace(values=(one.values[0] + 40.0, *one.values[1:])) for one in observations]
-    service, watch, recorder, firing = Service(bundle, "1"), Watch(Rules()), Recorder(), []
+    service, watch, recorder, firing = Service(bundle, "1"), Watch(), Recorder(), []
     for hour, step in enumerate(sorted(found)):
         if hour == HOURS:
             service = Service(bundle, "2")
@@ -71,21 +71,21 @@ def test_what_fires_is_what_prometheus_says_over_a_change_of_the_model(
         if hour % HOURS == 50:  # enough of them at once, for the alerts that wait a week for them
             service.monitor.scored([Score(0, 9.0, 1.0, covered=False)] * 2000)
         firing.append(watch.look(hour, monitor := service.fresh_monitor()))
-        recorder(step, monitor)
+        recorder(monitor)
     fired = set().union(*firing)
     assert len(set(firing)) > 2, "too little happens for a comparison"
     assert fired & set(DRIFT)
-    assert agreement(recorder, firing).differing == ()
+    assert differing_hours(recorder, firing) == []
     wrong = [now ^ {"FeatureDrift"} if hour in {3, 70} else now for hour, now in enumerate(firing)]
-    assert agreement(recorder, wrong).differing == (3, 70)
+    assert differing_hours(recorder, wrong) == [3, 70]
 
 
-@pytest.mark.parametrize(("told", "expected"), [("120h0m0s", 120), ("0s", 0), ("1d2h", 26), ("1w", 168)])
-def test_durations_are_read_as_they_are_written(told: str, expected: int) -> None:
-    assert _hours_in(told) == expected
+@pytest.mark.parametrize(("text", "expected"), [("120h0m0s", 120), ("0s", 0), ("1d2h", 26), ("1w", 168)])
+def test_durations_are_read_as_they_are_written(text: str, expected: int) -> None:
+    assert _hours_in(text) == expected
 
 
-def test_a_change_is_told_at_once_and_what_stays_after_twelve_hours() -> None:
+def test_a_change_sends_a_message_at_once_and_what_stays_one_after_twelve_hours() -> None:
     messages = _Messages()
     inputs, both = frozenset({"InputsOutOfDistribution"}), frozenset({"InputsOutOfDistribution", "ConceptDrift"})
     seen = [messages.sent(step, "1", inputs) for step in range(100, 126)]
@@ -149,9 +149,9 @@ def test_the_clock_trains_the_first_model_and_one_each_day() -> None:
     assert len(moments) == 279
 
 
-def test_the_demo_is_told_with_its_goal(tmp_path: Path) -> None:
+def test_the_demo_is_reported_with_its_goal(tmp_path: Path) -> None:
     path = tmp_path / "timeline.json"
-    assert "Not measured yet" in "\n".join(told_demo(path))
+    assert "Not measured yet" in "\n".join(demo_section(path))
     path.write_text('{"alert_to_serving_seconds": 150.0, "seconds": {}}', encoding="utf-8")
-    assert "**2.5 minutes**" in "\n".join(told_demo(path))
-    assert "(goal met)" in " ".join(told_demo(path))
+    assert "**2.5 minutes**" in "\n".join(demo_section(path))
+    assert "(goal met)" in " ".join(demo_section(path))

@@ -287,7 +287,7 @@ def test_the_example_shows_a_model_that_computes_something_else(directory: Path)
     example = msgspec.structs.replace(bundle.manifest.example, forecasts=(changed, *others))
     manifest = msgspec.structs.replace(bundle.manifest, example=example)
     with pytest.raises(BundleError, match=r"example\.forecasts: expected .*; found "):
-        Bundle(manifest, bundle.observations, bundle.forecaster).check_example()
+        Bundle(manifest, bundle.observations, bundle.models).check_example()
 
 
 def test_parts_that_do_not_fit_are_not_written(trained: Trained, tmp_path: Path) -> None:

@@ -33,7 +33,6 @@ def test_statistic_and_p_value_are_those_of_a_published_implementation(seed: int
     statistic, candidate_loses_less = dm_test(zero, candidate.tolist(), production.tolist(), h=horizon, one_sided=True)
     assert found.statistic == pytest.approx(statistic, abs=1e-8)
     assert found.p_value == pytest.approx(1.0 - candidate_loses_less, abs=1e-8)
-    assert found.periods == len(candidate)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -100,7 +99,7 @@ def test_the_unit_of_the_loss_does_not_matter() -> None:
 
 def test_equal_models_give_no_evidence() -> None:
     found = diebold_mariano(np.zeros(100), 6)
-    assert (found.statistic, found.p_value, found.mean) == (0.0, 1.0, 0.0)
+    assert found == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(("difference", "p_value"), [(0.1, 0.0), (-0.1, 1.0)])

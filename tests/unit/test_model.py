@@ -93,4 +93,4 @@ def test_a_bundle_that_computes_something_else_than_its_example_is_refused(tmp_p
         example = msgspec.structs.replace(whole.manifest.example, forecasts=(changed, *others))
         manifest = msgspec.structs.replace(whole.manifest, example=example)
         with pytest.raises(BundleError, match=r"example\.forecasts: expected "):
-            check_example(Model(Bundle(manifest, whole.observations, whole.forecaster), "1"))
+            check_example(Model(Bundle(manifest, whole.observations, whole.models), "1"))

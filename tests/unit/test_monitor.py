@@ -42,7 +42,7 @@ def monitor_of(model: Model, directory: Path | None = None) -> Monitor:
 
 def with_loss(model: Model, loss: str) -> Model:
     manifest = msgspec.structs.replace(model.bundle.manifest, loss=loss)
-    return Model(Bundle(manifest, model.bundle.observations, model.bundle.forecaster), "1")
+    return Model(Bundle(manifest, model.bundle.observations, model.bundle.models), "1")
 
 
 def some_scores(model: Model, number: int) -> list[Score]:
@@ -145,7 +145,7 @@ def test_stability_is_told_from_as_few_rows_as_training_was_measured_with(model:
 
 def test_a_model_without_hold_out_metrics_has_no_error_ratio(model: Model) -> None:
     manifest = msgspec.structs.replace(model.bundle.manifest, holdout={})
-    bare = Model(Bundle(manifest, model.bundle.observations, model.bundle.forecaster), "1")
+    bare = Model(Bundle(manifest, model.bundle.observations, model.bundle.models), "1")
     monitor = monitor_of(bare)
     monitor.scored(some_scores(bare, FEWEST_ROWS))
     live = monitor.signals().live

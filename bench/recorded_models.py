@@ -1,0 +1,107 @@
+"""The recorded year of weather, and the pipeline's own steps from it to a bundle, as every benchmark takes them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import datetime, timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlencode
+
+import msgspec
+import pandas as pd
+
+from bench.report import say
+from doubles.replay import open_meteo_wire as wire
+from doubles.replay import recording
+from forecasting.challenge.schema import Challenge
+from forecasting.features.spec import feature_spec
+from forecasting.features.table import Table
+from forecasting.models.bundle import write_bundle
+from forecasting.models.manifest import SeriesWindow
+from pipelines.history import fold
+from pipelines.run import Run, RunIdentity
+from pipelines.sources import make_source
+from pipelines.sources.source import Answer
+from pipelines.split import Split
+from pipelines.train import Fitted, describe
+from pipelines.transform import feature_frame, read_observations
+from pipelines.version import Dataset
+from records.stages import RunFiles
+from scripts.services import ROOT
+
+T = TypeVar("T")
+
+CHALLENGE = ROOT / "challenges" / "weather.toml"
+YEAR = timedelta(days=365)
+_CODE = ("bench/recorded_models.py", "forecasting/**/*.py", "pipelines/*.py", "pipelines/sources/*.py")
+"""What a model comes from, besides the challenge, the recording and the benchmark's own module."""
+_DATASET = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="bench")
+_WORKERS = 2
+
+
+def fingerprint(settings: object, module: str, without: Collection[str] = ()) -> str:
+    """Of settings, the recording, and the code; ``without``: the names of files that have no part in it."""
+    digest = hashlib.sha256(recording.RECORDING.read_bytes())
+    digest.update(msgspec.json.encode(settings))
+    for path in (path for pattern in (f"bench/{module}.py", *_CODE) for path in sorted(ROOT.glob(pattern))):
+        if path.name not in without:
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def recorded(challenge: Challenge) -> pd.DataFrame:
+    """The recorded year as `ingest` would have it: requested, answered and parsed as Open-Meteo's, with no server."""
+    weather = recording.load()
+    source = make_source(challenge)
+    tables = []
+    for request in source.requests(weather.end - YEAR, weather.end, weather.end):
+        query = urlencode(request.query)
+        asked = wire.parse_query(parse_qs(query), weather.end, archive="archive" in request.url)
+        body = msgspec.json.encode(wire.to_json(wire.select(weather, asked, weather.end), asked, 0.0))
+        url = f"{request.url}?{query}"
+        answer = Answer(collected_at=weather.end, as_of=weather.end, url=url, status=200, headers={}, body=body)
+        tables.append(source.parse(answer).assign(collected_at=weather.end))
+    return fold(tables).drop(columns="collected_at")
+
+
+def transformed(rows: pd.DataFrame, challenge: Challenge) -> tuple[Table, pd.DataFrame]:
+    """The observations and the features of collected rows in order, as the stage `transform` makes them."""
+    with tempfile.TemporaryDirectory(prefix="rps-bench-") as scratch, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(scratch) / "observations.parquet"
+        rows.to_parquet(path)
+        observations = read_observations(path, challenge)
+    features = feature_frame(feature_spec(challenge), observations)
+    return observations, features[features["y"].notna()].reset_index(drop=True)
+
+
+def bench_run(challenge: Challenge, as_of: datetime, directory: Path) -> Run:
+    """A run of the pipeline in that directory."""
+    identity = RunIdentity(run_id="bench", git_sha="0" * 40, as_of=as_of, reason="bench")
+    return Run(challenge, CHALLENGE, RunFiles(directory), identity)
+
+
+def write_models(
+    directory: Path, run: Run, split: Split, fitted: dict[int, Fitted], recent: Mapping[str, SeriesWindow]
+) -> None:
+    """The bundle that the stage `train` would write of these models."""
+    trees = {horizon: one.trees.serialize_bytes() for horizon, one in fitted.items()}
+    write_bundle(directory, describe(run, split, fitted, _DATASET, "bench"), trees, recent)
+
+
+def in_processes(function: Callable[..., T], tasks: list[tuple[Any, ...]], what: str) -> list[T]:
+    """The function of every task, in order, with progress."""
+    with ProcessPoolExecutor(_WORKERS, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(function, *task) for task in tasks]
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()  # a failure ends the bench at once
+            say(f"{what}: {done} of {len(tasks)}", over=True)
+    if tasks:
+        say("")
+    return [future.result() for future in futures]
