@@ -22,6 +22,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
+from clients.errors import ConfigurationError
 from service.log import configure_logging
 from service.model.bundle_source import load_model
 from service.model.served import Model
@@ -34,7 +35,7 @@ from service.protocols.inference import Inference, OpenInferenceController, Scor
 from service.protocols.observation_bodies import ObservationBodies
 from service.protocols.problems import answer_problem
 from service.protocols.request_limits import RequestLimits
-from service.service_settings import Settings, SettingsError, read_settings
+from service.service_settings import Settings, service_settings
 from service.state.stores import MemoryStore, SeriesStore, StateUnreadable
 from service.state.stream import warm
 from service.watch.exposition import Exposition
@@ -47,8 +48,8 @@ _LOGGER = logging.getLogger("service")
 
 
 def create_app() -> RequestLimits:
-    """The application as the environment asks for it: what a worker serves. Raises SettingsError and BundleError."""
-    settings = read_settings()
+    """What a worker serves, by the environment's settings. Raises ConfigurationError and BundleError."""
+    settings = service_settings()
     configure_logging(settings)
     model = load_model(settings)
     store, monitor = _store(model, settings), _monitor(model, settings)
@@ -108,7 +109,7 @@ def _store(model: Model, settings: Settings) -> SeriesStore:
     try:
         return RedisStore(model, settings.state)
     except ValueError as error:
-        raise SettingsError(f"RPS_STATE: expected the address of a Redis: {error}") from error
+        raise ConfigurationError(f"RPS_STATE: expected the address of a Redis: {error}") from error
 
 
 def _openapi_config() -> OpenAPIConfig:

@@ -14,9 +14,10 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from clients.errors import ConfigurationError
 from service.protocols.problems import Problem
 from service.protocols.request_limits import RequestLimits, added_headers, problem_answer
-from service.service_settings import Settings, SettingsError
+from service.service_settings import Settings
 from service.write_batching import BatchedTransport
 
 KEEP_ALIVE_SECONDS = 75
@@ -192,7 +193,7 @@ def serve(settings: Settings) -> int:
 
 
 def listening(settings: Settings) -> socket.socket:
-    """The socket, bound. Raises SettingsError when its address cannot be had."""
+    """The socket, bound. Raises ConfigurationError when its address cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -202,7 +203,7 @@ def listening(settings: Settings) -> socket.socket:
         taken.bind(address)
     except OSError as error:
         where = f"RPS_HOST={settings.host}, RPS_PORT={settings.port}"
-        raise SettingsError(f"{where}: cannot listen there: {error.strerror or error}") from error
+        raise ConfigurationError(f"{where}: cannot listen there: {error.strerror or error}") from error
     taken.set_inheritable(True)
     return taken
 

@@ -10,13 +10,14 @@ from bisect import insort
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from clients.errors import PassingFault
 from service.model.served import Model
 from service.state.series import SeriesState
 
 T = TypeVar("T")
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(PassingFault):
     """The state cannot be reached now; the message holds no credential."""
 
 
