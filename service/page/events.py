@@ -23,7 +23,7 @@ from service.protocols.forecasts import Forecasts, SeriesAnswer
 from service.protocols.problems import Problem, problem_responses
 from service.protocols.request_limits import RequestLimits
 from service.state.stores import SeriesStore, StoreUnavailable
-from service.watch.monitor import FEWEST_ROWS, LiveHorizon, Monitor
+from service.watch.monitor import FEWEST_ROWS, LiveHorizon, Monitor, Stability
 
 FILES = {
     "page.js": "text/javascript",
@@ -52,14 +52,6 @@ API_PAGE_HEADERS = {
 """RapiDoc writes its own styles."""
 
 
-class FeatureDrift(msgspec.Struct, frozen=True):
-    """How far one feature lies from training, and from where on that is drift."""
-
-    feature: str
-    population_stability_index: float
-    limit: float
-
-
 class PageModel(msgspec.Struct, frozen=True):
     """What the page says of the model."""
 
@@ -84,7 +76,7 @@ class PageSignals(msgspec.Struct, frozen=True):
     fewest_rows: int
     """With fewer rows, or forecasts that met their truth, there is too little to say."""
     out_of_distribution_ratio: float | None
-    features: tuple[FeatureDrift, ...]
+    features: tuple[Stability, ...]
     """Those that lie farthest beyond their limits, or nearest to them; the farthest first."""
     features_watched: int
     features_drifting: int
@@ -182,18 +174,15 @@ class Page:
 
     def _signals(self) -> PageSignals:
         signals = self._monitor.signals()
-        shares = {name: found.index / found.limit for name, found in signals.population_stability.items()}
-        farthest = sorted(shares, key=shares.__getitem__, reverse=True)
+        features = signals.population_stability.values()
+        farthest = sorted(features, key=lambda each: each.index / each.limit, reverse=True)
         return PageSignals(
             rows=signals.rows,
             fewest_rows=FEWEST_ROWS,
             out_of_distribution_ratio=signals.out_of_distribution_ratio,
-            features=tuple(
-                FeatureDrift(name, signals.population_stability[name].index, signals.population_stability[name].limit)
-                for name in farthest[:MOST_FEATURES]
-            ),
+            features=tuple(farthest[:MOST_FEATURES]),
             features_watched=len(farthest),
-            features_drifting=sum(share > 1.0 for share in shares.values()),
+            features_drifting=sum(each.index > each.limit for each in farthest),
             live=signals.live,
             live_by_horizon=signals.live_by_horizon,
             limits=self._drift,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -73,11 +74,11 @@ class LiveHorizon:
     error_ratio: float | None
 
 
-@dataclass(frozen=True)
-class Stability:
+class Stability(msgspec.Struct, frozen=True):
     """A feature's population stability index, and from where on it is drift."""
 
-    index: float
+    feature: str
+    index: float = msgspec.field(name="population_stability_index")
     limit: float
 
 
@@ -203,7 +204,7 @@ class Monitor:
             reference = manifest.references[column]
             limit = stability_limit(reference, len(rows), manifest.drift.max_population_stability_index)
             if limit is not None:
-                found[column] = Stability(population_stability_index(reference, rows[:, place]), limit)
+                found[column] = Stability(column, population_stability_index(reference, rows[:, place]), limit)
         return found
 
     def _live(self, scores: FloatArray, horizons: Sequence[int]) -> LiveHorizon | None:
