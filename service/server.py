@@ -7,7 +7,6 @@ import signal
 import socket
 from http import HTTPStatus
 from types import FrameType
-from typing import Any
 
 import httptools
 import uvicorn
@@ -162,25 +161,24 @@ class Protocol(HttpToolsProtocol):
 
 def serve(settings: Settings) -> int:
     """Serve until a signal to stop; the exit code."""
-    options: dict[str, Any] = {
-        "factory": True,
-        "host": settings.host,
-        "port": settings.port,
-        "workers": settings.workers,
-        "loop": "uvloop",
-        "http": Protocol,
-        "ws": "none",
-        "interface": "asgi3",
-        "lifespan": "on",
-        "proxy_headers": False,
-        "server_header": False,
-        "access_log": False,
-        "log_config": None,
-        "backlog": 2048,
-        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
-        "timeout_graceful_shutdown": max(1, round(settings.stop_seconds)),
-    }
-    config = uvicorn.Config("service.application:create_app", **options)
+    config = uvicorn.Config(
+        "service.application:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop",
+        http=Protocol,
+        ws="none",
+        interface="asgi3",
+        lifespan="on",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.stop_seconds)),
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _heed)
     with listening(settings) as taken:

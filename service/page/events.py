@@ -1,4 +1,4 @@
-"""The page for people, its files, and the events that keep it up to date."""
+"""The page for people: its files, and the events that keep it up to date."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ API_PAGE_HEADERS = {
 
 
 class PageModel(msgspec.Struct, frozen=True):
-    """What the page says of the model."""
+    """The model, as the page shows it."""
 
     challenge: str
     title: str
@@ -70,7 +70,7 @@ class PageModel(msgspec.Struct, frozen=True):
 
 
 class PageSignals(msgspec.Struct, frozen=True):
-    """Drift and live error, with the limits from where on they count; None where there is too little to say."""
+    """Drift and live error with their limits; None where there is too little to say."""
 
     rows: int
     fewest_rows: int
@@ -163,11 +163,10 @@ class Page:
             names = await self._store.names(MOST_SERIES)
             count = await self._store.count()
             shown = unique_id or (names[0] if names else "")
-            found = await self._store.read(shown) if shown else None
-            if found is None:
-                problem = f"no series {shown!r}" if shown else "no series yet"
-            else:
+            if found := await self._store.read(shown) if shown else None:
                 series = self._forecasts.shown(shown, found)
+            else:
+                problem = f"no series {shown!r}" if shown else "no series yet"
         except StoreUnavailable as error:
             problem = str(error)
         return PageState(self._model, self._signals(), count, tuple(names), series, problem)

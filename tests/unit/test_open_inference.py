@@ -164,7 +164,7 @@ def test_outputs_are_those_asked_for_in_their_order(
 ) -> None:
     document = table(datatype=datatype) | {"outputs": outputs, "parameters": parameters}
     request = decode(json.dumps(document).encode())
-    assert [(output.name, output.binary) for output in request.outputs] == expected
+    assert list(request.outputs.items()) == expected
 
 
 ANSWER = {
