@@ -40,7 +40,7 @@ class Protocol(HttpToolsProtocol):
     _in_headers = False
     _header_bytes = 0
     _unread: asyncio.TimerHandle | None = None
-    """Looks after an answer that waits for its client."""
+    """Watches an answer that waits for its client."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(BatchedTransport(transport, self.loop))  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ class Protocol(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
 
     def _pass_over_upgrade(self, rest: bytes) -> None:
-        """Take a request that asks for another protocol, as the first of some clients does, for the HTTP/1.1 it is."""
+        """Read a request that asks for another protocol, as the first of some clients does, as HTTP/1.1."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             self._refuse(405, "this is no proxy: CONNECT is not taken")
@@ -156,7 +156,6 @@ class Protocol(HttpToolsProtocol):
     def _stop_watching(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
-            self._unread = None
 
 
 def serve(settings: Settings) -> int:

@@ -37,18 +37,13 @@ MOST_FEATURES = 6
 LOOK_SECONDS = 0.5
 HEARTBEAT_LOOKS = 20
 _DIRECTORY = Path(__file__).parent / "static"
-_NOTHING_ELSE = (
+_POLICY = (
     "default-src 'none'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; "
+    "script-src 'self'; style-src {}; form-action {}"
 )
-_HEADERS = {"referrer-policy": "no-referrer"}
-PAGE_HEADERS = {
-    **_HEADERS,
-    "content-security-policy": _NOTHING_ELSE + "script-src 'self'; style-src 'self'; form-action 'none'",
-}
-API_PAGE_HEADERS = {
-    **_HEADERS,
-    "content-security-policy": _NOTHING_ELSE + "script-src 'self'; style-src 'unsafe-inline'; form-action 'self'",
-}
+_NO_REFERRER = {"referrer-policy": "no-referrer"}
+PAGE_HEADERS = {**_NO_REFERRER, "content-security-policy": _POLICY.format("'self'", "'none'")}
+API_PAGE_HEADERS = {**_NO_REFERRER, "content-security-policy": _POLICY.format("'unsafe-inline'", "'self'")}
 """RapiDoc writes its own styles."""
 
 

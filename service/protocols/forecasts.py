@@ -30,6 +30,7 @@ MOST_SERIES = 500
 """How many series a list names."""
 _UniqueId = Annotated[str, PathParameter(schema_extra={"pattern": r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"})]
 """Described only: a name that no series can have is not found, like any that none has."""
+_NO_ARRIVALS = {arrival.value: 0 for arrival in Arrival}
 
 
 class ServedModel(msgspec.Struct, frozen=True):
@@ -136,7 +137,7 @@ class Forecasts:
         except Problem:
             self._monitor.arrived("rejected")
             raise
-        arrivals = {arrival.value: 0 for arrival in Arrival}
+        arrivals = dict(_NO_ARRIVALS)
         at_once = 0
         for unique_id, rows in by_series.items():
             for start in range(0, len(rows), AT_ONCE):

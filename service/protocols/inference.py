@@ -13,14 +13,7 @@ from service import VERSION
 from service.model.served import Model, Prediction
 from service.protocols import mlflow_protocol, open_inference
 from service.protocols.health import Health
-from service.protocols.open_inference_types import (
-    Live,
-    ModelMetadata,
-    Ready,
-    ServerMetadata,
-    model_metadata,
-    server_metadata,
-)
+from service.protocols.open_inference_types import Live, ModelMetadata, Ready, ServerMetadata, model_metadata
 from service.protocols.problems import Problem, problem_responses
 from service.protocols.wire_tables import FloatArray
 from service.service_settings import Settings
@@ -35,7 +28,7 @@ class Inference:
         self._monitor = monitor
         self._most = settings.max_batch
         self._metadata = model_metadata(model.name, model.version, model.columns, model.horizons)
-        self.server = server_metadata("rps", VERSION)
+        self.server = ServerMetadata("rps", VERSION, extensions=("binary_tensor_data",))
 
     def infer(self, body: bytes, header_length: str | None) -> tuple[bytes, int | None]:
         """What answers POST /v2/models/{name}/infer; see ``open_inference`` for the lengths. Raises Problem."""
