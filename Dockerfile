@@ -26,11 +26,12 @@ FROM ${BASE} AS service
 ENV PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 PYTHONPYCACHEPREFIX=/app/pycache PYTHONPATH=/app:/app/packages
 COPY --from=packages /rootfs/ /
 COPY scripts/image_tree.py /build/
+COPY clients/__init__.py clients/errors.py clients/redaction.py clients/settings.py /app/clients/
 COPY forecasting/ /app/forecasting/
 COPY service/ /app/service/
 RUN python3 /build/image_tree.py compile /rootfs/app/pycache /app \
         service.__main__ service.application service.healthcheck service.state.redis_store service.server \
-    && mv /app/forecasting /app/service /rootfs/app/
+    && mv /app/clients /app/forecasting /app/service /rootfs/app/
 COPY bundle/ /rootfs/app/bundle/
 COPY LICENSE /rootfs/app/
 ARG SOURCE_DATE_EPOCH=0

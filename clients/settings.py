@@ -1,13 +1,19 @@
-"""The addresses and credentials that `ci` reads from the environment, each asked for by name before any work."""
+"""The one reader of settings: all come from the environment, and a missing or wrong one is reported by name."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar, get_type_hints
 from urllib.parse import urlsplit
 
 from clients.errors import ConfigurationError
+
+Kind = TypeVar("Kind")
+Number = TypeVar("Number", int, float)
 
 _REPOSITORY = re.compile(
     r"(?:[a-zA-Z0-9.-]+(?::\d+)?/|\[[0-9a-f:]+\](?::\d+)?/)?(?:[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*/)*"
@@ -55,6 +61,62 @@ class ImageSettings:
     """The base image; empty: the Dockerfile's own."""
     network: str = ""
     """The network of the build's steps; empty: the engine's default."""
+
+
+def read_settings(kind: type[Kind], environment: Mapping[str, str], prefix: str) -> Kind:
+    """An instance of the dataclass ``kind``: each field from the variable with its name in capitals after the prefix.
+
+    A variable that is empty counts as not set. The reader of a field's text, if any, is in its type: `Annotated[…,
+    reader]`. It raises ValueError.
+    Raises ConfigurationError with everything that is wrong, a line each.
+    """
+    values: dict[str, Any] = {}
+    problems = []
+    types = get_type_hints(kind, include_extras=True)
+    for each in fields(kind):  # type: ignore[arg-type]
+        name = f"{prefix}{each.name.upper()}"
+        if text := environment.get(name, "").strip():
+            try:
+                (read,) = getattr(types[each.name], "__metadata__", (str,))
+                values[each.name] = read(text)
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return kind(**values)
+
+
+def number(kind: type[Number], low: float, high: float = math.inf) -> Callable[[str], Number]:
+    """A reader of numbers from ``low`` to ``high``; without ``high``, of finite ones above ``low``."""
+    limits = f"above {low}" if high == math.inf else f"from {low} to {high}"
+    expected = f"{'a whole number' if kind is int else 'a number'} {limits}"
+
+    def read(text: str) -> Number:
+        value: Number | None = None
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+        if value is None or not (low <= value <= high if high < math.inf else low < value < high):
+            raise ValueError(f"expected {expected}; found {text!r}")
+        return value
+
+    return read
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A reader of one of these words, in capitals or not."""
+
+    def read(text: str) -> str:
+        if text.upper() not in words:
+            raise ValueError(f"expected one of {', '.join(words)}; found {text!r}")
+        return text.upper()
+
+    return read
+
+
+def yes_or_no(text: str) -> bool:
+    if text.lower() not in {"1", "true", "yes", "on", "0", "false", "no", "off"}:
+        raise ValueError(f"expected true or false; found {text!r}")
+    return text.lower() in {"1", "true", "yes", "on"}
 
 
 def airflow_settings(environment: Mapping[str, str]) -> AirflowSettings:

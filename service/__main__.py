@@ -9,12 +9,9 @@ import sys
 import tempfile
 from dataclasses import fields
 
+from clients.errors import ConfigurationError, DataRejected, RpsError
 from forecasting.models.manifest import BundleError
-from service.service_settings import Settings, SettingsError, read_settings
-
-CONFIGURATION = 64
-DATA = 65
-PASSING = 75
+from service.service_settings import PREFIX, Settings, service_settings
 
 
 def main() -> int:
@@ -29,21 +26,19 @@ def main() -> int:
     parser.add_argument("--port", help="the port; 0 takes a free one (RPS_PORT; default 8000)")
     parser.add_argument("--workers", help="processes; more than one need RPS_STATE=redis://… (RPS_WORKERS; default 1)")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    # Workers are processes of their own: what was asked for here reaches them through the environment.
-    os.environ.update({f"RPS_{name.upper()}": value for name, value in given.items()})
+    # Workers are processes of their own: they get the options through the environment.
+    os.environ.update({f"{PREFIX}{name.upper()}": value for name, value in given.items()})
     from service.state.stores import StoreUnavailable
 
     try:
         return _serve()
-    except SettingsError as error:
-        print(f"service: {error}", file=sys.stderr)
-        return CONFIGURATION
     except BundleError as error:
         print(f"service: the bundle is refused: {error}", file=sys.stderr)
-        return DATA
-    except StoreUnavailable as error:
-        print(f"service: {error}. Start it, or set RPS_STATE", file=sys.stderr)
-        return PASSING
+        return DataRejected.exit_code
+    except RpsError as error:
+        hint = ". Start it, or set RPS_STATE" if isinstance(error, StoreUnavailable) else ""
+        print(f"service: {error}{hint}", file=sys.stderr)
+        return error.exit_code
 
 
 def _serve() -> int:
@@ -51,7 +46,7 @@ def _serve() -> int:
     from service.model.bundle_source import load_model
     from service.server import serve
 
-    settings = read_settings()
+    settings = service_settings()
     configure_logging(settings)
     if settings.state != "memory":
         from service.state.redis_store import reached
@@ -59,7 +54,7 @@ def _serve() -> int:
         try:  # before any worker is started: a supervisor would start it again and again
             asyncio.run(reached(settings.state))
         except ValueError as error:
-            raise SettingsError(f"RPS_STATE: expected the address of a Redis: {error}") from error
+            raise ConfigurationError(f"RPS_STATE: expected the address of a Redis: {error}") from error
     if settings.workers == 1:
         return serve(settings)
     load_model(settings)  # a fault is reported once, not by every worker at each of its starts
@@ -69,7 +64,7 @@ def _serve() -> int:
 
 
 def _environment() -> str:
-    names = [f"RPS_{field.name.upper()}" for field in fields(Settings) if field.name != "counts"]
+    names = [f"{PREFIX}{field.name.upper()}" for field in fields(Settings) if field.name != "counts"]
     return "environment:\n  " + "\n  ".join(names) + "\n\ndocs/reference/service.md says what each one is."
 
 

@@ -1,4 +1,4 @@
-"""The Litestar application around one bundle, and what lives as long as it."""
+"""The Litestar application around one bundle, and everything that lives as long as it does."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
+from clients.errors import ConfigurationError
+from service import VERSION
 from service.log import configure_logging
 from service.model.bundle_source import load_model
 from service.model.served import Model
@@ -34,39 +36,40 @@ from service.protocols.inference import Inference, OpenInferenceController, Scor
 from service.protocols.observation_bodies import ObservationBodies
 from service.protocols.problems import answer_problem
 from service.protocols.request_limits import RequestLimits
-from service.service_settings import Settings, SettingsError, read_settings
+from service.service_settings import Settings, service_settings
 from service.state.stores import MemoryStore, SeriesStore, StateUnreadable
 from service.state.stream import warm
 from service.watch.exposition import Exposition
 from service.watch.monitor import Monitor
 from service.watch.worker_counts import MOST_SERIES, AllCounts, Layout
 
-VERSION = "1"
-"""Of the service's own interface."""
 _LOGGER = logging.getLogger("service")
 
 
 def create_app() -> RequestLimits:
-    """The application as the environment asks for it: what a worker serves. Raises SettingsError and BundleError."""
-    settings = read_settings()
+    """What a worker serves, by the environment's settings. Raises ConfigurationError and BundleError."""
+    settings = service_settings()
     configure_logging(settings)
     model = load_model(settings)
     store, monitor = _store(model, settings), _monitor(model, settings)
     limits = RequestLimits(settings, monitor)
     bodies = ObservationBodies(model, settings.max_batch)
     forecasts = Forecasts(model, store, monitor, settings, bodies)
-    inference = Inference(model, monitor, settings, VERSION)
+    inference = Inference(model, monitor, settings)
     shared = {
         "forecasts": forecasts,
         "inference": inference,
-        "health": Health(model, store, limits, VERSION),
+        "health": Health(model, store, limits),
         "exposition": Exposition(model, monitor, one_worker=settings.workers == 1),
         "page": Page(model, store, monitor, forecasts, limits),
     }
     cors = _cors(settings.cors_origins) if settings.cors_origins else None
     app = Litestar(
         [ForecastController, OpenInferenceController, ScoringController, HealthController, PageController],
-        dependencies={name: _provided(value) for name, value in shared.items()},
+        dependencies={
+            "metadata": Provide(inference.metadata, sync_to_thread=False),
+            **{name: _provided(value) for name, value in shared.items()},
+        },
         exception_handlers={Exception: answer_problem},
         openapi_config=_openapi_config(),
         cors_config=cors,
@@ -108,7 +111,7 @@ def _store(model: Model, settings: Settings) -> SeriesStore:
     try:
         return RedisStore(model, settings.state)
     except ValueError as error:
-        raise SettingsError(f"RPS_STATE: expected the address of a Redis: {error}") from error
+        raise ConfigurationError(f"RPS_STATE: expected the address of a Redis: {error}") from error
 
 
 def _openapi_config() -> OpenAPIConfig:
@@ -146,7 +149,7 @@ async def _lifespan(model: Model, store: SeriesStore, limits: RequestLimits) -> 
     _notice_stop(limits)
     sweeper = asyncio.create_task(limits.sweep())
     gc.collect()
-    gc.freeze()  # what is there now stays: the collector need not look at it again
+    gc.freeze()  # what exists now stays: the collector need not look at it again
     try:
         yield
     finally:

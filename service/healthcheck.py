@@ -1,6 +1,6 @@
-"""Whether the service in this container answers 200 at /health: exit code 0, or 1 with what it says.
+"""Whether the service in this container answers 200 at /health: exit code 0, or 1 with its answer.
 
-The image runs it every few seconds as a file of its own, without this package or `site`: it must load little.
+The image runs this file every few seconds, alone, without this package or `site`: it must load little.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ MOST_BYTES = 1 << 16
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
-def main() -> int:
+def main() -> None:
     host = os.environ.get("RPS_HOST", "").strip()
     port = os.environ.get("RPS_PORT", "").strip() or "8000"
     try:
         status, body = _ask(_EVERYWHERE.get(host, host), int(port))
     except (OSError, ValueError) as error:
-        print(f"no answer from the service on port {port}: {error}", file=sys.stderr)
-        return 1
+        sys.exit(f"no answer from the service on port {port}: {error}")
     if status != b"200":
-        print(f"the service says {status.decode()}: {body.decode(errors='replace')}", file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(f"the service says {status.decode()}: {body.decode(errors='replace')}")
 
 
 def _ask(host: str, port: int) -> tuple[bytes, bytes]:
@@ -43,4 +40,4 @@ def _ask(host: str, port: int) -> tuple[bytes, bytes]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,16 +7,16 @@ import signal
 import socket
 from http import HTTPStatus
 from types import FrameType
-from typing import Any
 
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from clients.errors import ConfigurationError
 from service.protocols.problems import Problem
 from service.protocols.request_limits import RequestLimits, added_headers, problem_answer
-from service.service_settings import Settings, SettingsError
+from service.service_settings import Settings
 from service.write_batching import BatchedTransport
 
 KEEP_ALIVE_SECONDS = 75
@@ -40,7 +40,7 @@ class Protocol(HttpToolsProtocol):
     _in_headers = False
     _header_bytes = 0
     _unread: asyncio.TimerHandle | None = None
-    """Looks after an answer that waits for its client."""
+    """Watches an answer that waits for its client."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(BatchedTransport(transport, self.loop))  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ class Protocol(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
 
     def _pass_over_upgrade(self, rest: bytes) -> None:
-        """Take a request that asks for another protocol, as the first of some clients does, for the HTTP/1.1 it is."""
+        """Read a request that asks for another protocol, as the first of some clients does, as HTTP/1.1."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             self._refuse(405, "this is no proxy: CONNECT is not taken")
@@ -156,30 +156,28 @@ class Protocol(HttpToolsProtocol):
     def _stop_watching(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
-            self._unread = None
 
 
 def serve(settings: Settings) -> int:
     """Serve until a signal to stop; the exit code."""
-    options: dict[str, Any] = {
-        "factory": True,
-        "host": settings.host,
-        "port": settings.port,
-        "workers": settings.workers,
-        "loop": "uvloop",
-        "http": Protocol,
-        "ws": "none",
-        "interface": "asgi3",
-        "lifespan": "on",
-        "proxy_headers": False,
-        "server_header": False,
-        "access_log": False,
-        "log_config": None,
-        "backlog": 2048,
-        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
-        "timeout_graceful_shutdown": max(1, round(settings.stop_seconds)),
-    }
-    config = uvicorn.Config("service.application:create_app", **options)
+    config = uvicorn.Config(
+        "service.application:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop",
+        http=Protocol,
+        ws="none",
+        interface="asgi3",
+        lifespan="on",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.stop_seconds)),
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _heed)
     with listening(settings) as taken:
@@ -192,7 +190,7 @@ def serve(settings: Settings) -> int:
 
 
 def listening(settings: Settings) -> socket.socket:
-    """The socket, bound. Raises SettingsError when its address cannot be had."""
+    """The socket, bound. Raises ConfigurationError when its address cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -202,7 +200,7 @@ def listening(settings: Settings) -> socket.socket:
         taken.bind(address)
     except OSError as error:
         where = f"RPS_HOST={settings.host}, RPS_PORT={settings.port}"
-        raise SettingsError(f"{where}: cannot listen there: {error.strerror or error}") from error
+        raise ConfigurationError(f"{where}: cannot listen there: {error.strerror or error}") from error
     taken.set_inheritable(True)
     return taken
 

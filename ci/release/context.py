@@ -16,7 +16,10 @@ from clients.errors import ConfigurationError, NotReleased
 from clients.git import Git
 from forecasting.models.manifest import MANIFEST, BundleError, decoded_manifest, listed, sha256
 
-PATHS = ("Dockerfile", "LICENSE", "forecasting", "requirements/service.txt", "scripts/image_tree.py", "service")
+PATHS = (
+    "Dockerfile", "LICENSE", "clients/__init__.py", "clients/errors.py", "clients/redaction.py", "clients/settings.py",
+    "forecasting", "requirements/service.txt", "scripts/image_tree.py", "service",
+)  # fmt: skip
 """What the Dockerfile copies of a commit; `.dockerignore` lets in the same."""
 BUNDLE = "bundle"
 REQUIREMENTS = "requirements/service.txt"

@@ -27,7 +27,7 @@ class Arrival(Enum):
     """Its step has the same values already."""
     CORRECTED = "corrected"
     """Its step had other values, which it replaced."""
-    TOO_OLD = "too old"
+    TOO_OLD = "too_old"
     """It is older than anything a feature reads, and was ignored."""
 
 

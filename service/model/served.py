@@ -1,10 +1,10 @@
-"""The model that is served: a bundle, and everything about it that can be worked out before the first request."""
+"""The model that is served: a bundle, and everything that can be computed from it before the first request."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -96,9 +96,14 @@ class Model:
         self.watched = np.flatnonzero(self._watched)
         self._scorer = self._quick_scorer()
         self._origin = spec.origin_column
-        self.times = lru_cache(CALENDARS_KEPT)(self._worked_out_times)
-        self.origin = lru_cache(CALENDARS_KEPT)(self._worked_out_origin)
-        self._calendar = lru_cache(CALENDARS_KEPT)(self._worked_out_calendar)
+        kept = lru_cache(CALENDARS_KEPT)
+        self.origin: Callable[[int], datetime] = kept(lambda step: moment_of(step, spec))
+        self._times: Callable[[int], list[datetime]] = kept(
+            lambda step: [moment_of(step + horizon, spec) for horizon in spec.horizons]
+        )
+        self._calendar: Callable[[int], tuple[float, ...]] = kept(
+            lambda step: tuple(value for horizon in spec.horizons for value in spec.calendar_values(step, horizon))
+        )
 
     def predict(self, matrix: FloatArray) -> Prediction:
         """matrix: (n, len(columns)) float64, NaN when missing."""
@@ -127,7 +132,7 @@ class Model:
         return self.spec.read_origin(columns) + self._calendar(step)
 
     def unusual_inputs(self, row: Sequence[float], places: Sequence[int]) -> tuple[UnusualInput, ...]:
-        """What an answer says of the columns that ``score`` gave."""
+        """The columns that ``score`` gave, as an answer shows them."""
         unusual = []
         for place in places:
             reference = self.bundle.manifest.references[self.columns[place]]
@@ -141,7 +146,7 @@ class Model:
             [
                 HorizonForecast(horizon, ds, value, value + lower, value + upper)
                 for horizon, ds, value, (lower, upper) in zip(
-                    self.horizons, self.times(step), values, self._offsets, strict=True
+                    self.horizons, self._times(step), values, self._offsets, strict=True
                 )
             ]
         )
@@ -163,27 +168,16 @@ class Model:
         inputs = zip(self.horizons, self._inputs, strict=True)
         return np.stack([self.bundle.predict(horizon, matrix[:, columns]) for horizon, columns in inputs], axis=1)
 
-    def _worked_out_origin(self, step: int) -> datetime:
-        return moment_of(step, self.spec)
-
-    def _worked_out_times(self, step: int) -> tuple[datetime, ...]:
-        return tuple(moment_of(step + horizon, self.spec) for horizon in self.horizons)
-
     def _quick_scorer(self) -> QuickScorer | None:
         """None when the trees are too large for it; treelite then walks them."""
         models = self.bundle.models
         try:
-            references = [self.bundle.manifest.references[column] for column in self.columns]
-            limits = [
-                reference if watched else None for reference, watched in zip(references, self._watched, strict=True)
-            ]
+            watched = zip(self.columns, self._watched, strict=True)
+            limits = [self.bundle.manifest.references[column] if each else None for column, each in watched]
             return QuickScorer([models[each] for each in self.horizons], self._inputs.tolist(), limits)
         except Unsuitable as error:
             _LOGGER.info("the trees are walked one by one", extra={"reason": str(error)})
             return None
-
-    def _worked_out_calendar(self, step: int) -> tuple[float, ...]:
-        return tuple(value for horizon in self.horizons for value in self.spec.calendar_values(step, horizon))
 
     def _outside(self, matrix: FloatArray) -> BoolArray:
         """Which values lie outside what training saw: (n, len(columns))."""
@@ -226,9 +220,6 @@ def check_example(model: Model) -> None:
 def _reach(bundle: Bundle) -> int:
     """The longest rolling window of the target; without any, all that a feature looks back on."""
     spec = bundle.spec
-    windows = [
-        feature.window
-        for feature in spec.past
-        if isinstance(feature, RollingStatistic) and feature.variable == spec.target
-    ]
+    statistics = (feature for feature in spec.past if isinstance(feature, RollingStatistic))
+    windows = [each.window for each in statistics if each.variable == spec.target]
     return max(windows, default=spec.lookback + 1)

@@ -1,4 +1,4 @@
-"""The page for people, its files, and the events that keep it up to date."""
+"""The page for people: its files, and the events that keep it up to date."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from service.protocols.forecasts import Forecasts, SeriesAnswer
 from service.protocols.problems import Problem, problem_responses
 from service.protocols.request_limits import RequestLimits
 from service.state.stores import SeriesStore, StoreUnavailable
-from service.watch.monitor import FEWEST_ROWS, LiveHorizon, Monitor
+from service.watch.monitor import FEWEST_ROWS, LiveHorizon, Monitor, Stability
 
 FILES = {
     "page.js": "text/javascript",
@@ -37,31 +37,18 @@ MOST_FEATURES = 6
 LOOK_SECONDS = 0.5
 HEARTBEAT_LOOKS = 20
 _DIRECTORY = Path(__file__).parent / "static"
-_NOTHING_ELSE = (
+_POLICY = (
     "default-src 'none'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; "
+    "script-src 'self'; style-src {}; form-action {}"
 )
-_HEADERS = {"referrer-policy": "no-referrer"}
-PAGE_HEADERS = {
-    **_HEADERS,
-    "content-security-policy": _NOTHING_ELSE + "script-src 'self'; style-src 'self'; form-action 'none'",
-}
-API_PAGE_HEADERS = {
-    **_HEADERS,
-    "content-security-policy": _NOTHING_ELSE + "script-src 'self'; style-src 'unsafe-inline'; form-action 'self'",
-}
+_NO_REFERRER = {"referrer-policy": "no-referrer"}
+PAGE_HEADERS = {**_NO_REFERRER, "content-security-policy": _POLICY.format("'self'", "'none'")}
+API_PAGE_HEADERS = {**_NO_REFERRER, "content-security-policy": _POLICY.format("'unsafe-inline'", "'self'")}
 """RapiDoc writes its own styles."""
 
 
-class FeatureDrift(msgspec.Struct, frozen=True):
-    """How far one feature lies from training, and from where on that is drift."""
-
-    feature: str
-    population_stability_index: float
-    limit: float
-
-
 class PageModel(msgspec.Struct, frozen=True):
-    """What the page says of the model."""
+    """The model, as the page shows it."""
 
     challenge: str
     title: str
@@ -78,13 +65,13 @@ class PageModel(msgspec.Struct, frozen=True):
 
 
 class PageSignals(msgspec.Struct, frozen=True):
-    """Drift and live error, with the limits from where on they count; None where there is too little to say."""
+    """Drift and live error with their limits; None where there is too little to say."""
 
     rows: int
     fewest_rows: int
     """With fewer rows, or forecasts that met their truth, there is too little to say."""
     out_of_distribution_ratio: float | None
-    features: tuple[FeatureDrift, ...]
+    features: tuple[Stability, ...]
     """Those that lie farthest beyond their limits, or nearest to them; the farthest first."""
     features_watched: int
     features_drifting: int
@@ -171,29 +158,25 @@ class Page:
             names = await self._store.names(MOST_SERIES)
             count = await self._store.count()
             shown = unique_id or (names[0] if names else "")
-            found = await self._store.read(shown) if shown else None
-            if found is None:
-                problem = f"no series {shown!r}" if shown else "no series yet"
-            else:
+            if found := await self._store.read(shown) if shown else None:
                 series = self._forecasts.shown(shown, found)
+            else:
+                problem = f"no series {shown!r}" if shown else "no series yet"
         except StoreUnavailable as error:
             problem = str(error)
         return PageState(self._model, self._signals(), count, tuple(names), series, problem)
 
     def _signals(self) -> PageSignals:
         signals = self._monitor.signals()
-        shares = {name: found.index / found.limit for name, found in signals.population_stability.items()}
-        farthest = sorted(shares, key=shares.__getitem__, reverse=True)
+        features = signals.population_stability.values()
+        farthest = sorted(features, key=lambda each: each.index / each.limit, reverse=True)
         return PageSignals(
             rows=signals.rows,
             fewest_rows=FEWEST_ROWS,
             out_of_distribution_ratio=signals.out_of_distribution_ratio,
-            features=tuple(
-                FeatureDrift(name, signals.population_stability[name].index, signals.population_stability[name].limit)
-                for name in farthest[:MOST_FEATURES]
-            ),
+            features=tuple(farthest[:MOST_FEATURES]),
             features_watched=len(farthest),
-            features_drifting=sum(share > 1.0 for share in shares.values()),
+            features_drifting=sum(each.index > each.limit for each in farthest),
             live=signals.live,
             live_by_horizon=signals.live_by_horizon,
             limits=self._drift,

@@ -1,10 +1,11 @@
-"""Requests that work, made from the example that every bundle carries: for the service's description of itself."""
+"""Requests that work, made from the example that every bundle carries: for the OpenAPI document."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+from datetime import datetime
 from typing import Any
 
 from service.model.served import Model, example_row
@@ -16,10 +17,10 @@ UNIQUE_ID = "example"
 
 def observations(model: Model) -> dict[str, Any]:
     """The body of POST /v1/observations."""
-    window = model.bundle.manifest.example.observations
-    latest = list(zip(window.ds, window.values, strict=True))[-OBSERVATIONS:]
-    named = [{"ds": _written(ds), **dict(zip(model.spec.variables, values, strict=True))} for ds, values in latest]
-    return {"observations": [{"unique_id": UNIQUE_ID, **each} for each in named]}
+    found = model.bundle.manifest.example.observations
+    latest = list(zip(found.ds, found.values, strict=True))[-OBSERVATIONS:]
+    named = [(ds, dict(zip(model.spec.variables, values, strict=True))) for ds, values in latest]
+    return {"observations": [{"unique_id": UNIQUE_ID, "ds": _written(ds), **values} for ds, values in named]}
 
 
 def window(model: Model) -> dict[str, Any]:
@@ -57,5 +58,5 @@ def features(model: Model) -> list[float | None]:
     return [None if math.isnan(value) else value for value in row]
 
 
-def _written(ds: Any) -> str:  # noqa: ANN401
+def _written(ds: datetime) -> str:
     return f"{ds:%Y-%m-%dT%H:%M:%SZ}"

@@ -14,8 +14,8 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, PathParameter
 
-from forecasting.features.ring_buffer import moment_of
-from service.model.served import HorizonForecast, Model, UnusualInput
+from forecasting.features.ring_buffer import Arrival, moment_of
+from service.model.served import HorizonForecast, Model, Scored, UnusualInput
 from service.protocols.observation_bodies import ObservationBodies
 from service.protocols.problems import Field, Problem, problem_responses
 from service.service_settings import Settings
@@ -30,6 +30,7 @@ MOST_SERIES = 500
 """How many series a list names."""
 _UniqueId = Annotated[str, PathParameter(schema_extra={"pattern": r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"})]
 """Described only: a name that no series can have is not found, like any that none has."""
+_NO_ARRIVALS = {arrival.value: 0 for arrival in Arrival}
 
 
 class ServedModel(msgspec.Struct, frozen=True):
@@ -114,12 +115,7 @@ class Forecasts:
     """Forecasts from the state of the series, or from a window of observations."""
 
     def __init__(
-        self,
-        model: Model,
-        store: SeriesStore,
-        monitor: Monitor,
-        settings: Settings,
-        bodies: ObservationBodies,
+        self, model: Model, store: SeriesStore, monitor: Monitor, settings: Settings, bodies: ObservationBodies
     ) -> None:
         self._model = model
         self._store = store
@@ -131,7 +127,7 @@ class Forecasts:
         self._unit, self._interval = manifest.unit, manifest.interval
 
     async def take_observations(self, body: bytes) -> ObservationsAnswer:
-        """Take in the body of POST /v1/observations. Raises Problem."""
+        """The answer to POST /v1/observations, once all of it is stored. Raises Problem."""
         try:
             by_series = self._bodies.read_observations(body)
             new = await self._store.unknown(set(by_series))
@@ -141,7 +137,7 @@ class Forecasts:
         except Problem:
             self._monitor.arrived("rejected")
             raise
-        arrivals = dict.fromkeys(("newest", "late", "repeated", "corrected", "too_old"), 0)
+        arrivals = dict(_NO_ARRIVALS)
         at_once = 0
         for unique_id, rows in by_series.items():
             for start in range(0, len(rows), AT_ONCE):
@@ -157,14 +153,13 @@ class Forecasts:
         return ObservationsAnswer(accepted=accepted, new_series=tuple(sorted(new)[:MOST_SERIES]), **arrivals)
 
     def from_window(self, body: bytes, *, features: bool) -> ForecastAnswer:
-        """What answers POST /v1/forecast; with the features, if asked. Raises Problem."""
+        """The answer to POST /v1/forecast; with the features, if asked. Raises Problem."""
         unique_id, step, columns = self._bodies.read_window(body)
         self._require_enough(columns[0], step, "", "Send a window that has them")
-        model = self._model
-        row = model.row_at(columns, step)
-        values, unusual = model.score(row)
-        self._monitor.row("window", row, unusual=bool(unusual))
-        return self._answer(step, row, values, unusual, unique_id, features=features)
+        row = self._model.row_at(columns, step)
+        scored = self._model.score(row)
+        self._monitor.row("window", row, unusual=bool(scored.unusual))
+        return self._answer(step, row, scored, unique_id, features=features)
 
     async def from_state(self, unique_id: str, *, features: bool) -> ForecastAnswer:
         """The forecast of a series that is known; with the features, if asked. Raises Problem."""
@@ -174,11 +169,10 @@ class Forecasts:
             raise Problem(409, f"{unique_id}: no observation yet; POST them to /v1/observations")
         self._require_enough(columns[0], step, f"{unique_id}: ", "POST the missing ones to /v1/observations")
         row = self._model.row_at(columns, step)
-        values, unusual = self._model.score(row)
-        return self._answer(step, row, values, unusual, unique_id, features=features)
+        return self._answer(step, row, self._model.score(row), unique_id, features=features)
 
     async def series(self, unique_id: str) -> SeriesAnswer:
-        """What there is to see of a series that is known. Raises Problem."""
+        """What ``shown`` gives of a known series. Raises Problem."""
         return self.shown(unique_id, await self._state(unique_id))
 
     async def known(self) -> SeriesListAnswer:
@@ -189,8 +183,7 @@ class Forecasts:
     def shown(self, unique_id: str, state: SeriesState) -> SeriesAnswer:
         """What there is to see of a series."""
         model, spec, newest = self._model, self._model.spec, state.buffer.newest_step
-        observations: list[ObservedValue] = []
-        made: list[MadeForecast] = []
+        observations, made = [], []
         forecasts: tuple[HorizonForecast, ...] = ()
         unusual: tuple[UnusualInput, ...] = ()
         problem: str | None = "no observation yet"
@@ -230,21 +223,13 @@ class Forecasts:
     async def _state(self, unique_id: str) -> SeriesState:
         state = await self._store.read(unique_id)
         if state is None:
-            message = (
-                f"no series {unique_id[:80]!r}: GET /v1/series lists them; POST its observations to /v1/observations"
-            )
-            raise Problem(404, message, [Field("unique_id", "expected a series that is known")])
+            hint = "GET /v1/series lists them; POST its observations to /v1/observations"
+            fields = [Field("unique_id", "expected a series that is known")]
+            raise Problem(404, f"no series {unique_id[:80]!r}: {hint}", fields)
         return state
 
     def _answer(
-        self,
-        step: int,
-        row: Sequence[float],
-        values: Sequence[float],
-        unusual: Sequence[int],
-        unique_id: str | None,
-        *,
-        features: bool,
+        self, step: int, row: Sequence[float], scored: Scored, unique_id: str | None, *, features: bool
     ) -> ForecastAnswer:
         model = self._model
         return ForecastAnswer(
@@ -252,8 +237,8 @@ class Forecasts:
             model.origin(step),
             self._unit,
             self._interval,
-            model.forecasts(step, values),
-            model.unusual_inputs(row, unusual),
+            model.forecasts(step, scored.values),
+            model.unusual_inputs(row, scored.unusual),
             unique_id,
             dict(zip(model.columns, row, strict=True)) if features else None,
         )
@@ -279,12 +264,11 @@ class Forecasts:
 
     def _missing(self, target: Sequence[float], step: int) -> list[dict[str, datetime]]:
         """The times without a value, as spans from their first to their last step."""
-        spec = self._model.spec
         steps = sorted(step - age for age in self._model.missing_steps(target))
         spans = []
         for _, group in groupby(enumerate(steps), lambda pair: pair[1] - pair[0]):
-            span = [each for _, each in group]
-            spans.append({"from": moment_of(span[0], spec), "to": moment_of(span[-1], spec)})
+            span = [moment_of(each, self._model.spec) for _, each in group]
+            spans.append({"from": span[0], "to": span[-1]})
         return spans
 
 

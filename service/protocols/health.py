@@ -11,6 +11,7 @@ from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
 from litestar.enums import MediaType
 
+from service import VERSION
 from service.model.served import Model
 from service.protocols.problems import Problem, problem_responses
 from service.protocols.request_limits import RequestLimits
@@ -38,12 +39,10 @@ class HealthAnswer(msgspec.Struct, frozen=True):
 class Health:
     """What is served, and whether it can be."""
 
-    def __init__(self, model: Model, store: SeriesStore, limits: RequestLimits, version: str) -> None:
-        """version: of the service."""
+    def __init__(self, model: Model, store: SeriesStore, limits: RequestLimits) -> None:
         self._model = model
         self._store = store
         self._limits = limits
-        self._version = version
 
     def served(self) -> HealthAnswer:
         manifest = self._model.bundle.manifest
@@ -56,7 +55,7 @@ class Health:
             train_end=f"{manifest.train_end:%Y-%m-%dT%H:%M:%SZ}",
             uptime_seconds=round(time.time() - self._limits.monitor.started, 3),
             state="memory" if self._limits.settings.state == "memory" else "redis",
-            service_version=self._version,
+            service_version=VERSION,
         )
 
     async def require_ready(self) -> None:

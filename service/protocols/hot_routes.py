@@ -1,8 +1,7 @@
 """The routes that clients call all the time, as plain ASGI handlers in front of the Litestar application.
 
-A typed Litestar handler costs 60 µs a request, twice what the forecast does (docs/decisions/0007). So observations,
-forecasts from a window and the Open Inference Protocol's inference do without its routing, parameters and responses;
-every other route is a typed handler in a controller. `openapi` adds these to the application's OpenAPI document.
+A typed Litestar handler costs 60 µs a request, twice what the forecast does (docs/decisions/0007). Every other route is
+such a handler, in a controller. `openapi` adds these to the application's OpenAPI document.
 """
 
 from __future__ import annotations
@@ -74,12 +73,8 @@ def hot_routes(
             return _Answer(body)
         return _Answer(body, b"application/octet-stream", ((_HEADER_LENGTH, b"%d" % header_length),))
 
-    infer_app = _handler(infer_rows, cors)
-    return {
-        OBSERVATIONS: _handler(take_observations, cors),
-        FORECAST: _handler(forecast_window, cors),
-        **dict.fromkeys(infer, infer_app),
-    }
+    endpoints = {OBSERVATIONS: take_observations, FORECAST: forecast_window, **dict.fromkeys(infer, infer_rows)}
+    return {path: _handler(endpoint, cors) for path, endpoint in endpoints.items()}
 
 
 def _handler(endpoint: _Endpoint, cors: CORSConfig | None) -> ASGIApp:
@@ -111,11 +106,10 @@ def _cors_headers(scope: Scope, cors: CORSConfig) -> list[tuple[bytes, bytes]]:
     origin = dict(scope["headers"]).get(b"origin", b"").decode("latin-1")
     if not origin or not cors.is_origin_allowed(origin):
         return []
-    exposed = ", ".join(cors.expose_headers).encode()
-    allowed = b"*" if cors.is_allow_all_origins else origin.encode("latin-1")
+    allowed = "*" if cors.is_allow_all_origins else origin
     return [
-        (b"access-control-allow-origin", allowed),
-        (b"access-control-expose-headers", exposed),
+        (b"access-control-allow-origin", allowed.encode("latin-1")),
+        (b"access-control-expose-headers", ", ".join(cors.expose_headers).encode()),
         (b"vary", b"Origin"),
     ]
 

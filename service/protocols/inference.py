@@ -1,25 +1,19 @@
-"""The routes of the protocols that other tools speak: the Open Inference Protocol and MLflow's scoring."""
+"""The routes of other tools' protocols: the Open Inference Protocol and MLflow's scoring."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from litestar import Controller, Request, get, post
-from litestar.di import NamedDependency, Provide
+from litestar.di import NamedDependency
 from litestar.enums import MediaType
 from litestar.params import FromPath, RawBody
 
+from service import VERSION
 from service.model.served import Model, Prediction
 from service.protocols import mlflow_protocol, open_inference
 from service.protocols.health import Health
-from service.protocols.open_inference_types import (
-    Live,
-    ModelMetadata,
-    Ready,
-    ServerMetadata,
-    model_metadata,
-    server_metadata,
-)
+from service.protocols.open_inference_types import Live, ModelMetadata, Ready, ServerMetadata, model_metadata
 from service.protocols.problems import Problem, problem_responses
 from service.protocols.wire_tables import FloatArray
 from service.service_settings import Settings
@@ -29,22 +23,20 @@ from service.watch.monitor import Monitor, PredictedBy
 class Inference:
     """Rows of features in, forecasts out, in other tools' words."""
 
-    def __init__(self, model: Model, monitor: Monitor, settings: Settings, version: str) -> None:
-        """version: of the service."""
+    def __init__(self, model: Model, monitor: Monitor, settings: Settings) -> None:
         self._model = model
         self._monitor = monitor
         self._most = settings.max_batch
         self._metadata = model_metadata(model.name, model.version, model.columns, model.horizons)
-        self.server = server_metadata("rps", version)
+        self.server = ServerMetadata("rps", VERSION, extensions=("binary_tensor_data",))
 
     def infer(self, body: bytes, header_length: str | None) -> tuple[bytes, int | None]:
         """What answers POST /v2/models/{name}/infer; see ``open_inference`` for the lengths. Raises Problem."""
         model = self._model
         request = open_inference.decode(body, header_length, model.columns, self._most)
         found = self._predict("open_inference", request.matrix)
-        return open_inference.encode(
-            request, model.name, model.version, model.horizons, found.forecast, found.lower, found.upper
-        )
+        outputs = {"forecast": found.forecast, "lower": found.lower, "upper": found.upper}
+        return open_inference.encode(request, model.name, model.version, model.horizons, **outputs)
 
     def score(self, body: bytes, content_type: str) -> bytes:
         """What answers POST /invocations. Raises Problem."""
@@ -52,8 +44,8 @@ class Inference:
         found = self._predict("mlflow", matrix)
         return mlflow_protocol.encode(self._model.horizons, found.forecast, found.lower, found.upper)
 
-    def metadata(self, name: str, version: str | None) -> ModelMetadata:
-        """The model's description. Raises Problem 404 for a model, or a version, that is not served here."""
+    def metadata(self, name: FromPath[str], version: FromPath[str | None] = None) -> ModelMetadata:
+        """The description of the model that a path names. Raises Problem 404 when it is not served here."""
         model = self._model
         if name != model.name or version not in {None, model.version}:
             found = name if version is None else f"{name}/{version}"
@@ -71,23 +63,15 @@ class Inference:
         return found
 
 
-async def provide_metadata(
-    inference: NamedDependency[Inference], name: FromPath[str], version: FromPath[str | None] = None
-) -> ModelMetadata:
-    """The model that a path names. Raises Problem 404."""
-    return inference.metadata(name, version)
-
-
 def _paths(end: str = "") -> list[str]:
     return [f"/models/{{name:str}}{end}", f"/models/{{name:str}}/versions/{{version:str}}{end}"]
 
 
 class OpenInferenceController(Controller):
-    """The Open Inference Protocol, version 2, but for the inference itself, which ``hot_routes`` has."""
+    """The Open Inference Protocol, version 2; ``hot_routes`` has the inference itself."""
 
     path = "/v2"
     tags = ("Open Inference Protocol",)
-    dependencies = {"metadata": Provide(provide_metadata)}  # noqa: RUF012 - Litestar reads it from the class
 
     @get(summary="The server", responses=problem_responses(), sync_to_thread=False)
     def describe_server(self, inference: NamedDependency[Inference]) -> ServerMetadata:
@@ -117,7 +101,7 @@ class OpenInferenceController(Controller):
 
     @post(_paths("/infer"), include_in_schema=False, sync_to_thread=False)
     def infer(self, metadata: NamedDependency[ModelMetadata]) -> None:
-        """Only other models' names come here, and ``metadata`` refuses them."""
+        """Only other models' names reach this route, and ``metadata`` refuses them."""
 
 
 class ScoringController(Controller):

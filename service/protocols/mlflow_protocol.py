@@ -1,6 +1,6 @@
-"""MLflow's scoring protocol, POST /invocations: a table in any of its forms in, predictions as records out.
+"""The wire forms of MLflow's scoring protocol, POST /invocations: a table in, predictions as records out.
 
-Only the wire forms are here: no routes, no model. Source: mlflow/pyfunc/scoring_server (MLflow 3.17).
+Source: mlflow/pyfunc/scoring_server (MLflow 3.17).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 
@@ -101,19 +102,18 @@ def decode(body: bytes, content_type: str, columns: Sequence[str], most_rows: in
     if kind == CSV:
         return _csv_table(body, columns, most_rows)
     document = read_json(_BODY, body)
-    given = [form for form in FORMS if getattr(document, form) is not msgspec.UNSET]
+    given = {f"/{form}": found for form in FORMS if (found := getattr(document, form)) is not msgspec.UNSET}
     if len(given) != 1:
-        expected = f"expected exactly one of {', '.join(FORMS)}; found {' and '.join(given) or 'none of them'}"
-        raise Problem(
-            422, expected, [Field(f"/{form}", "only one form is read") for form in given] or [Field("", expected)]
-        )
-    form = given[0]
-    where, table = f"/{form}", getattr(document, form)
+        found = " and ".join(where[1:] for where in given) or "none of them"
+        expected = f"expected exactly one of {', '.join(FORMS)}; found {found}"
+        fields = [Field(where, "only one form is read") for where in given] or [Field("", expected)]
+        raise Problem(422, expected, fields)
+    ((where, table),) = given.items()
     if isinstance(table, _Split):
         return _split_table(table, columns, most_rows)
     if isinstance(table, dict):
         return _column_table(table, where, columns, most_rows)
-    _check_count(len(table), most_rows, where)
+    check_rows(len(table), most_rows, where)
     if type(table[0]) is dict:
         return _record_table(table, where, columns)
     return _row_table(table, where, len(columns))
@@ -128,12 +128,6 @@ def _content_type(content_type: str) -> str:
         if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in {"utf-8", "utf8"}:
             raise wrong_field("Content-Type", f"expected charset=utf-8; found {shown(value)}", 415)
     return kind.lower()
-
-
-def _check_count(rows: int, most_rows: int, where: str) -> None:
-    if rows == 0:
-        raise wrong_field(where, "expected at least one row; found none")
-    check_rows(rows, most_rows, where)
 
 
 def _check_names(names: Sequence[str], columns: Sequence[str], where: str) -> None:
@@ -159,7 +153,7 @@ def _in_order(matrix: FloatArray, names: Sequence[str], columns: Sequence[str]) 
 
 
 def _split_table(table: _Split, columns: Sequence[str], most_rows: int) -> FloatArray:
-    _check_count(len(table.data), most_rows, "/dataframe_split/data")
+    check_rows(len(table.data), most_rows, "/dataframe_split/data")
     if table.index is not None and len(table.index) != len(table.data):
         detail = f"expected {len(table.data)} entries, one per row; found {len(table.index)}"
         raise wrong_field("/dataframe_split/index", detail)
@@ -203,17 +197,11 @@ def _column_table(table: dict[str, Any], where: str, columns: Sequence[str], mos
         at = f"{where}/{_escaped(column)}"
         if type(values) is not list:
             raise wrong_field(at, f"expected a list of numbers; found {shown(values)}")
-        if rows is None:
-            rows = len(values)
-            _check_count(rows, most_rows, at)
+        rows = rows or check_rows(len(values), most_rows, at)
         if len(values) != rows:
             raise wrong_field(at, f"expected {rows} numbers, as the first column has; found {len(values)}")
-    read = [_column(table[column], f"{where}/{_escaped(column)}") for column in columns]
-    return np.stack(read, axis=1)
-
-
-def _column(values: list[Any], where: str) -> FloatArray:
-    return numbers(values, lambda position: f"{where}/{position}")
+    at_column = [partial("{}/{}/{}".format, where, _escaped(column)) for column in columns]
+    return np.stack([numbers(table[column], at) for column, at in zip(columns, at_column, strict=True)], axis=1)
 
 
 def _escaped(name: str) -> str:
@@ -243,8 +231,7 @@ def _csv_table(body: bytes, columns: Sequence[str], most_rows: int) -> FloatArra
         raise Problem(400, f"the body is not CSV: line {reader.line_num}: {error}") from error
     if names is None:
         raise wrong_field("header", f"expected the names of the columns; found nothing; they are {listed(columns)}")
-    if not rows:
-        raise wrong_field("rows", "expected at least one row; found none")
+    check_rows(len(rows), most_rows, "rows")
     return _in_order(np.array(rows, dtype=np.float64), names, columns)
 
 

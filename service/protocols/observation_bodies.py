@@ -1,12 +1,8 @@
-"""The bodies of the service's own routes: types made from the model's variables, so that decoding is the check.
-
-A problem names the field by JSON pointer, what was expected of it and, where possible, what was found.
-"""
+"""The bodies of the service's own routes: types made from the model's variables, so that decoding is the check."""
 
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,7 +17,7 @@ from forecasting.challenge.schema import SeriesId
 from forecasting.features.definitions import FeatureError
 from forecasting.features.ring_buffer import grid_step, moment_of
 from service.model.served import Model
-from service.protocols.problems import Field, Problem
+from service.protocols.problems import Field, Problem, located, wrong_field
 from service.state.stream import Row
 
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -30,8 +26,6 @@ LATEST_LEAD = timedelta(hours=1)
 """How far ahead of this machine's clock an observation may be: clocks differ."""
 RUNS_KEPT = 256
 """Consecutive times that are remembered: clients ask again and again from the same few moments."""
-_AT = re.compile(r" - at `(?P<path>[^`]*)`$")
-_PART = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _MOST_BYTES_LOOKED_AT = 1 << 16
 
 
@@ -43,16 +37,15 @@ class ObservationBodies:
         self._model = model
         self._most = most
         variables = model.spec.variables
-        ranges = model.bundle.manifest.variables
-        numbers: dict[str, Any] = {}
-        for variable in variables:
-            limits = ranges.get(variable)
-            low, high = (limits.low, limits.high) if limits else (None, None)
-            numbers[variable] = Annotated[float, Meta(ge=low, le=high)] if limits else float
-        self._numbers = numbers
+        self._ranges = ranges = model.bundle.manifest.variables
+        names = [f"v{index}" for index in range(len(variables))]
+        numbers: list[Any] = [
+            Annotated[float, Meta(ge=ranges[each].low, le=ranges[each].high)] | None if each in ranges else float | None
+            for each in variables
+        ]
         fields = [
-            (f"v{index}", numbers[name] | None, msgspec.field(name=name, default=None))
-            for index, name in enumerate(variables)
+            (name, number, msgspec.field(name=variable, default=None))
+            for name, number, variable in zip(names, numbers, variables, strict=True)
         ]
         self.observation = msgspec.defstruct(
             "Observation", [("unique_id", SeriesId), ("ds", Moment), *fields], forbid_unknown_fields=True, gc=False
@@ -62,10 +55,10 @@ class ObservationBodies:
             [("observations", Annotated[list[self.observation], Meta(min_length=1)])],  # type: ignore[name-defined]
             forbid_unknown_fields=True,
         )
-        columns: list[tuple[str, Any, Any]] = []
-        for index, variable in enumerate(variables):
-            number: Any = numbers[variable] | None
-            columns.append((f"v{index}", list[number], msgspec.field(name=variable, default_factory=list)))
+        columns: list[tuple[str, Any, Any]] = [
+            (name, list[number], msgspec.field(name=variable, default_factory=list))  # type: ignore[valid-type]
+            for name, number, variable in zip(names, numbers, variables, strict=True)
+        ]
         values = msgspec.defstruct("Values", columns, forbid_unknown_fields=True)
         self.window = msgspec.defstruct(
             "Window",
@@ -76,7 +69,6 @@ class ObservationBodies:
             ],
             forbid_unknown_fields=True,
         )
-        names = [f"v{index}" for index in range(len(variables))]
         self._row = attrgetter(*names) if len(names) > 1 else lambda found: (getattr(found, names[0]),)
         self._observations = msgspec.json.Decoder(self.observations)
         self._window = msgspec.json.Decoder(self.window)
@@ -85,8 +77,7 @@ class ObservationBodies:
     def read_observations(self, body: bytes) -> dict[str, list[Row]]:
         """By series, its observations in the order in which they came. Raises Problem."""
         found = self._decoded(self._observations, body).observations
-        if len(found) > self._most:
-            raise self._too_many("/observations", len(found))
+        self._check_count(len(found), "/observations")
         latest = datetime.now(UTC) + LATEST_LEAD
         rows: dict[str, list[Row]] = {}
         wrong: list[Field] = []
@@ -109,8 +100,7 @@ class ObservationBodies:
         """
         window = self._decoded(self._window, body)
         length = len(window.ds)
-        if length > self._most:
-            raise self._too_many("/ds", length)
+        self._check_count(length, "/ds")
         columns: list[list[float]] = list(self._row(window.values))
         if set(map(len, columns)) != {length}:
             columns = self._filled(columns, length)
@@ -132,8 +122,8 @@ class ObservationBodies:
         """A variable that was left out is missing throughout; any other has a value for each time. Raises Problem."""
         for variable, column in zip(self._model.spec.variables, columns, strict=True):
             if len(column) not in {0, length}:
-                message = f"expected {length} values, one for each of ds; found {len(column)}"
-                raise Problem(422, f"/values/{variable}: {message}", [Field(f"/values/{variable}", message)])
+                detail = f"expected {length} values, one for each of ds; found {len(column)}"
+                raise wrong_field(f"/values/{variable}", detail)
         return [column or [math.nan] * length for column in columns]
 
     def _consecutive(self, first: datetime, length: int) -> tuple[int, list[datetime]]:
@@ -141,9 +131,10 @@ class ObservationBodies:
         start = self._checked_step_of("/ds/0", first)
         return start + length - 1, [moment_of(start + each, self._model.spec) for each in range(length)]
 
-    def _too_many(self, pointer: str, found: int) -> Problem:
-        message = f"expected at most {self._most} observations (RPS_MAX_BATCH); found {found}"
-        return Problem(413, f"{pointer}: {message}", [Field(pointer, message)])
+    def _check_count(self, found: int, pointer: str) -> None:
+        if found > self._most:
+            detail = f"expected at most {self._most} observations (RPS_MAX_BATCH); found {found}"
+            raise wrong_field(pointer, detail, 413)
 
     def _arranged(self, times: list[datetime], columns: list[list[float]]) -> tuple[int, list[list[float]]]:
         """The same on the grid, as far back as a feature reads: gaps are NaN; of a repeated time the last counts."""
@@ -157,7 +148,7 @@ class ObservationBodies:
         try:
             return self._checked_step(ds, datetime.now(UTC) + LATEST_LEAD)
         except FeatureError as error:
-            raise Problem(422, f"{pointer}: {error}", [Field(pointer, str(error))]) from error
+            raise wrong_field(pointer, str(error)) from error
 
     def _checked_step(self, ds: datetime, latest: datetime) -> int:
         """The step of the grid. Raises FeatureError for a time off the grid, before 1970 or in the future."""
@@ -172,24 +163,18 @@ class ObservationBodies:
         except msgspec.ValidationError as error:
             raise self._wrong(str(error), body) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise malformed(error) from error
+            raise Problem(400, f"the body is no JSON: {error}") from error
         except RecursionError as error:
             raise Problem(400, "the body is nested too deeply") from error
 
     def _wrong(self, message: str, body: bytes) -> Problem:
-        at = _AT.search(message)
-        path = at["path"] if at else "$"
-        parts = [name or place for name, place in _PART.findall(path)]
-        pointer = "".join(f"/{part}" for part in parts)
-        detail = message[: at.start()] if at else message
-        variable = next((part for part in reversed(parts) if part in self._numbers), None)
-        limits = self._model.bundle.manifest.variables.get(variable or "")
+        detail, parts = located(message)
+        limits = next((self._ranges[part] for part in reversed(parts) if part in self._ranges), None)
         if limits is not None and ("<=" in detail or ">=" in detail):
             low = "" if limits.low is None else f" from {limits.low:g}"
             high = "" if limits.high is None else f" to {limits.high:g}"
-            found = _found(body, parts)
-            detail = f"expected a value{low}{high} {limits.unit}{found}; is the unit right?"
-        return Problem(422, f"{pointer or 'the body'}: {detail}", [Field(pointer, detail)])
+            detail = f"expected a value{low}{high} {limits.unit}{_found(body, parts)}; is the unit right?"
+        return wrong_field("".join(f"/{part}" for part in parts), detail)
 
 
 def _without_none(column: list[float]) -> list[float]:
@@ -199,11 +184,6 @@ def _without_none(column: list[float]) -> list[float]:
     except TypeError:
         return [math.nan if value is None else value for value in column]
     return column
-
-
-def malformed(error: Exception) -> Problem:
-    """A body that is no JSON."""
-    return Problem(400, f"the body is no JSON: {error}")
 
 
 def _found(body: bytes, parts: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """The Open Inference Protocol, version 2, over HTTP, with the binary tensor data extension: bytes to numbers and back.
 
-Only the wire forms are here: no routes, no model. A request is a table, as one tensor or as one tensor per column.
+A request is a table, as one tensor or as one tensor per column.
 Source: KServe, "Open Inference Protocol (V2)", HTTP/REST; Triton, "Binary Tensor Data Extension".
 """
 
@@ -29,39 +29,25 @@ from service.protocols.wire_tables import FloatArray, check_rows, listed, number
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 
 
-class RequestedOutput(msgspec.Struct, frozen=True):
-    """One output that was asked for: `forecast`, `lower` or `upper`, and whether as raw bytes after the JSON."""
-
-    name: str
-    binary: bool
-
-
 class InferRequest(msgspec.Struct, frozen=True):
     """What was asked: the rows to predict, and how to answer."""
 
     matrix: FloatArray
     """(n, number of columns), C-contiguous; NaN where a value is missing, never infinite."""
     id: str | None
-    outputs: tuple[RequestedOutput, ...]
+    outputs: dict[str, bool]
+    """`forecast`, `lower`, `upper`, in the order of the answer; and whether each comes as raw bytes after the JSON."""
 
 
-class _Datatype(msgspec.Struct, frozen=True):
-    wire: np.dtype[Any]
-    """As its bytes are sent."""
-    lowest: int | None = None
-    highest: int | None = None
-    """The range of whole numbers; None for floating point."""
-
-
-_DATATYPES: Final = {
-    "FP64": _Datatype(np.dtype("<f8")),
-    "FP32": _Datatype(np.dtype("<f4")),
-    "FP16": _Datatype(np.dtype("<f2")),
-    "BOOL": _Datatype(np.dtype("u1"), 0, 1),
-    **{f"INT{8 * size}": _Datatype(np.dtype(f"<i{size}"), -(2 ** (8 * size - 1)), 2 ** (8 * size - 1) - 1)
-       for size in (1, 2, 4, 8)},
-    **{f"UINT{8 * size}": _Datatype(np.dtype(f"<u{size}"), 0, 2 ** (8 * size) - 1) for size in (1, 2, 4, 8)},
-}  # fmt: skip
+_DATATYPES: Final[dict[str, np.dtype[Any]]] = {
+    "FP64": np.dtype("<f8"),
+    "FP32": np.dtype("<f4"),
+    "FP16": np.dtype("<f2"),
+    "BOOL": np.dtype("?"),
+    **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+}
+"""As the bytes of each are sent."""
 
 
 class _QuickTensor(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,7 +67,7 @@ class _QuickRequest(msgspec.Struct, forbid_unknown_fields=True):
 _QUICK: Final = msgspec.json.Decoder(_QuickRequest)
 _GENERAL: Final = msgspec.json.Decoder(InferBody)
 _ENCODER: Final = msgspec.json.Encoder()
-_ALL: Final = {binary: tuple(RequestedOutput(name, binary) for name in OUTPUTS) for binary in (False, True)}
+_ALL: Final = {binary: dict.fromkeys(OUTPUTS, binary) for binary in (False, True)}
 
 
 def decode(body: bytes, header_length: str | None, columns: Sequence[str], most_rows: int) -> InferRequest:
@@ -134,14 +120,14 @@ def _header_end(header_length: str, body_length: int) -> int:
     return end
 
 
-def _requested(outputs: list[Output] | None, parameters: Parameters | None) -> tuple[RequestedOutput, ...]:
+def _requested(outputs: list[Output] | None, parameters: Parameters | None) -> dict[str, bool]:
     """The outputs to answer with, in the order asked; all of them when none is named."""
     default = False
     if parameters:
         default = _flag(parameters, "binary_data_output", "/parameters", default=False)
     if not outputs:
         return _ALL[default]
-    requested: dict[str, RequestedOutput] = {}
+    requested: dict[str, bool] = {}
     for number, output in enumerate(outputs):
         where = f"/outputs/{number}"
         if output.name not in OUTPUTS:
@@ -153,9 +139,8 @@ def _requested(outputs: list[Output] | None, parameters: Parameters | None) -> t
         for unsupported in ("classification", "shared_memory_region"):
             if unsupported in given:
                 raise wrong_field(f"{where}/parameters/{unsupported}", "not supported; leave it out")
-        binary = _flag(given, "binary_data", f"{where}/parameters", default=default)
-        requested[output.name] = RequestedOutput(output.name, binary)
-    return tuple(requested.values())
+        requested[output.name] = _flag(given, "binary_data", f"{where}/parameters", default=default)
+    return requested
 
 
 def _flag(parameters: Parameters, name: str, where: str, *, default: bool) -> bool:
@@ -208,8 +193,6 @@ def _rows(tensor: Tensor, number: int, width: int, most_rows: int, *, whole: boo
     if whole and shape == [width]:
         return 1
     if (len(shape) == 2 and shape[1] == width) or (len(shape) == 1 and not whole):
-        if shape[0] == 0:
-            raise wrong_field(where, "expected at least one row; found none")
         return check_rows(shape[0], most_rows, where)
     expected = f"[n, {width}] or [{width}]" if whole else "[n] or [n, 1]"
     raise wrong_field(where, f"expected {expected}; found {shown(shape)}")
@@ -256,13 +239,13 @@ def _values(tensor: Tensor, number: int, part: memoryview | None, rows: int, wid
     return _json_values(tensor.data, tensor.shape, datatype, where).reshape(rows, width)
 
 
-def _binary_values(part: memoryview, datatype: _Datatype, where: str, rows: int, width: int) -> FloatArray:
-    expected = rows * width * datatype.wire.itemsize
+def _binary_values(part: memoryview, datatype: np.dtype[Any], where: str, rows: int, width: int) -> FloatArray:
+    expected = rows * width * datatype.itemsize
     if len(part) != expected:
-        detail = f"expected {expected} bytes, {datatype.wire.itemsize} for each of {rows * width}; found {len(part)}"
+        detail = f"expected {expected} bytes, {datatype.itemsize} for each of {rows * width}; found {len(part)}"
         raise wrong_field(f"{where}/parameters/binary_data_size", detail)
-    raw = np.frombuffer(part, dtype=datatype.wire)
-    if datatype.highest == 1 and raw.max() > 1:
+    raw = np.frombuffer(part, dtype=datatype)
+    if datatype.kind == "b" and raw.view("u1").max() > 1:
         raise wrong_field(where, "expected bytes of 0 or 1 for BOOL; found others")
     values = raw.astype(np.float64).reshape(rows, width)
     infinite = np.isinf(values)
@@ -272,7 +255,7 @@ def _binary_values(part: memoryview, datatype: _Datatype, where: str, rows: int,
     return values
 
 
-def _json_values(data: list[Any], shape: list[int], datatype: _Datatype, where: str) -> FloatArray:
+def _json_values(data: list[Any], shape: list[int], datatype: np.dtype[Any], where: str) -> FloatArray:
     flat = data
     inner = 0  # the length of the inner lists, where data is nested
     if data and type(data[0]) is list:
@@ -287,53 +270,47 @@ def _json_values(data: list[Any], shape: list[int], datatype: _Datatype, where: 
     def pointer(position: int) -> str:
         return f"{where}/data/{position // inner}/{position % inner}" if inner else f"{where}/data/{position}"
 
-    if datatype.highest is not None:
+    if datatype.kind != "f":
         return _whole_numbers(flat, datatype, pointer)
     values = numbers(flat, pointer)
-    if datatype.wire.itemsize < 8:
+    if datatype.itemsize < 8:
         with np.errstate(over="ignore"):
-            values = values.astype(datatype.wire).astype(np.float64)
+            values = values.astype(datatype).astype(np.float64)
         infinite = np.isinf(values)
         if infinite.any():
             raise wrong_field(pointer(int(infinite.argmax())), "expected a number that fits FP32")
     return values
 
 
-def _whole_numbers(flat: list[Any], datatype: _Datatype, pointer: Callable[[int], str]) -> FloatArray:
-    lowest, highest = datatype.lowest or 0, datatype.highest or 0
-    kinds = (int, bool) if highest == 1 else (int,)
+def _whole_numbers(flat: list[Any], datatype: np.dtype[Any], pointer: Callable[[int], str]) -> FloatArray:
+    boolean = datatype.kind == "b"
+    lowest, highest = (0, 1) if boolean else (int(np.iinfo(datatype).min), int(np.iinfo(datatype).max))
+    kinds = {int, bool} if boolean else {int}
     for position, value in enumerate(flat):
         if value is not None and (type(value) not in kinds or not lowest <= value <= highest):
-            expected = "true or false" if highest == 1 else f"a whole number from {lowest} to {highest}"
+            expected = "true or false" if boolean else f"a whole number from {lowest} to {highest}"
             raise wrong_field(pointer(position), f"expected {expected}, or null; found {shown(value)}")
     return np.array(flat, dtype=np.float64)
 
 
-def encode(  # noqa: PLR0917 - in the order of the answer
-    request: InferRequest,
-    model_name: str,
-    model_version: str,
-    horizons: Sequence[int],
-    forecast: FloatArray,
-    lower: FloatArray,
-    upper: FloatArray,
+def encode(
+    request: InferRequest, model_name: str, model_version: str, horizons: Sequence[int], **outputs: FloatArray
 ) -> tuple[bytes, int | None]:
     """The body that answers ``request``, and the length of its JSON when binary data follows it, else None.
 
-    forecast, lower, upper: (n, number of horizons), in target units. A NaN becomes null in JSON.
+    outputs: forecast, lower and upper, each (n, number of horizons), in target units. A NaN becomes null in JSON.
     """
-    shape = [len(forecast), len(horizons)]
     answers: list[OutputTensor] = []
     parts: list[bytes] = []
-    for output in request.outputs:
-        name = output.name
-        values = forecast if name == "forecast" else lower if name == "lower" else upper
-        if output.binary:
-            part = values.astype("<f8", copy=False).tobytes()
-            parts.append(part)
-            answers.append(OutputTensor(name, "FP64", shape, {"binary_data_size": len(part)}))
+    for name, binary in request.outputs.items():
+        values = outputs[name]
+        answer = OutputTensor(name, "FP64", list(values.shape))
+        if binary:
+            parts.append(values.astype("<f8", copy=False).tobytes())
+            answer.parameters = {"binary_data_size": len(parts[-1])}
         else:
-            answers.append(OutputTensor(name, "FP64", shape, data=values.ravel().tolist()))
+            answer.data = values.ravel().tolist()
+        answers.append(answer)
     asked = {"horizons": ",".join(map(str, horizons))}
     header = _ENCODER.encode(InferAnswer(model_name, model_version, asked, answers, request.id))
     if not parts:

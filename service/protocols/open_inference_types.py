@@ -57,7 +57,7 @@ class OutputTensor(msgspec.Struct, omit_defaults=True):
 
 
 class InferAnswer(msgspec.Struct, omit_defaults=True):
-    """What is answered to an `POST …/infer`."""
+    """The answer to `POST …/infer`."""
 
     model_name: str
     model_version: str
@@ -115,8 +115,3 @@ def model_metadata(name: str, version: str, columns: Sequence[str], horizons: Se
         inputs=(TensorMetadata(INPUT, "FP64", (-1, len(columns)), {"columns": ",".join(columns)}),),
         outputs=tuple(TensorMetadata(output, "FP64", (-1, len(horizons)), asked) for output in OUTPUTS),
     )
-
-
-def server_metadata(name: str, version: str) -> ServerMetadata:
-    """The server's name, version and the protocol's extensions that it speaks."""
-    return ServerMetadata(name, version, ("binary_tensor_data",))

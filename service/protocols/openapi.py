@@ -48,28 +48,30 @@ def complete(document: OpenAPI, model: Model, bodies: ObservationBodies, infer_p
     types = [bodies.observations, ObservationsAnswer, bodies.window, ForecastAnswer, InferBody, InferAnswer]
     _, components = msgspec.json.schema_components([*types, ProblemDocument], ref_template=_COMPONENTS)
     document.components.schemas = cast("dict[str, Schema]", components) | document.components.schemas
-    document.paths[OBSERVATIONS] = PathItem(
-        post=_operation(
-            OBSERVATIONS, "Stream in observations of series", "Forecasts",
-            _body({_JSON: bodies.observations}, {_JSON: examples.observations(model)}),
-            {_JSON: ObservationsAnswer}, (400, 401, 413, 415, 422) if keyed else (400, 413, 415, 422),
-            security=_KEYS if keyed else None,
-        )
+    keys = [401] if keyed else []
+    hot: tuple[tuple[Any, ...], ...] = (
+        (OBSERVATIONS, "Stream in observations of series", "Forecasts",
+         {_JSON: bodies.observations}, examples.observations(model), {_JSON: ObservationsAnswer}, keys),
+        (FORECAST, "Forecast from a window of observations", "Forecasts",
+         {_JSON: bodies.window}, examples.window(model), {_JSON: ForecastAnswer}, [409]),
+        (infer_path, "Forecast from features", "Open Inference Protocol",
+         {_JSON: InferBody, **_BINARY}, examples.infer(model), {_JSON: InferAnswer, **_BINARY}, []),
     )  # fmt: skip
-    document.paths[FORECAST] = PathItem(
-        post=_operation(
-            FORECAST, "Forecast from a window of observations", "Forecasts",
-            _body({_JSON: bodies.window}, {_JSON: examples.window(model)}),
-            {_JSON: ForecastAnswer}, (400, 409, 413, 415, 422),
+    problem = _content({MEDIA_TYPE: ProblemDocument})
+    for path, summary, tag, body, example, answer, statuses in hot:
+        refused = {
+            str(status): OpenAPIResponse(HTTPStatus(status).phrase, content=problem)
+            for status in sorted({*statuses, 400, 408, 413, 415, 422, 500, 503})
+        }
+        operation = Operation(
+            operation_id=_operation_id("POST", path),
+            summary=summary,
+            tags=[tag],
+            request_body=_body(body, {_JSON: example}),
+            responses={"200": OpenAPIResponse("Done", content=_content(answer)), **refused},
+            security=_KEYS if 401 in statuses else None,
         )
-    )  # fmt: skip
-    document.paths[infer_path] = PathItem(
-        post=_operation(
-            infer_path, "Forecast from features", "Open Inference Protocol",
-            _body({_JSON: InferBody, **_BINARY}, {_JSON: examples.infer(model)}),
-            {_JSON: InferAnswer, **_BINARY}, (400, 413, 415, 422),
-        )
-    )  # fmt: skip
+        document.paths[path] = PathItem(post=operation)
     score = document.paths["/invocations"].post
     assert score is not None
     assert score.responses is not None
@@ -88,30 +90,6 @@ def complete(document: OpenAPI, model: Model, bodies: ObservationBodies, infer_p
             if isinstance(parameter, Parameter) and parameter.name in known:
                 parameter.example = known[parameter.name]
         (item.get.responses or {}).pop("400", None)  # Litestar's for a wrong parameter, which is a problem 422 here
-
-
-def _operation(  # noqa: PLR0917 - in the order of the document
-    path: str,
-    summary: str,
-    tag: str,
-    body: RequestBody,
-    answer: Mapping[str, Any],
-    problems: tuple[int, ...],
-    security: list[dict[str, list[str]]] | None = None,
-) -> Operation:
-    problem = _content({MEDIA_TYPE: ProblemDocument})
-    refused = {
-        str(status): OpenAPIResponse(HTTPStatus(status).phrase, content=problem)
-        for status in sorted({*problems, 408, 500, 503})
-    }
-    return Operation(
-        operation_id=_operation_id("POST", path),
-        summary=summary,
-        tags=[tag],
-        request_body=body,
-        responses={"200": OpenAPIResponse("Done", content=_content(answer)), **refused},
-        security=security,
-    )
 
 
 def _operation_id(method: str, path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -89,8 +90,17 @@ class Disconnected(Problem):
 
 
 def wrong_field(pointer: str, detail: str, status: int = 422) -> Problem:
-    """A problem with one field."""
-    return Problem(status, f"{pointer}: {detail}", [Field(pointer, detail)])
+    """A problem with one field, or with the whole body when the pointer is empty."""
+    return Problem(status, f"{pointer or 'the body'}: {detail}", [Field(pointer, detail)])
+
+
+def located(message: str) -> tuple[str, list[str]]:
+    """What msgspec's message says, and the parts of the path at its end, such as ``$.inputs[0].shape``.
+
+    An unnamed member of an object is the part ``...``.
+    """
+    detail, _, path = message.partition(" - at `$")
+    return detail, re.findall(r"\w+|\.\.\.", path)
 
 
 def problem_for(error: Exception, path: str, request_id: str) -> Problem:

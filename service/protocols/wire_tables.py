@@ -1,4 +1,4 @@
-"""What both protocols of tables, the Open Inference Protocol and MLflow's scoring, read in the same way."""
+"""What the two protocols of tables share: the Open Inference Protocol and MLflow's scoring."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NoReturn, TypeVar
+from itertools import takewhile
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from service.protocols.problems import Field, Problem, wrong_field
+from service.protocols.problems import Problem, located, wrong_field
 
 FloatArray = NDArray[np.float64]
 Document = TypeVar("Document")
@@ -38,7 +39,7 @@ def read_json(decoder: msgspec.json.Decoder[Document], body: bytes) -> Document:
                 raise Problem(400, f"the body is not JSON: {error}") from error
         return decoder.decode(_with_null(body))
     except msgspec.ValidationError as error:
-        _raise_wrong_form(str(error))
+        raise _wrong_form(str(error)) from error
     except UnicodeDecodeError as error:
         raise Problem(400, f"the body is not UTF-8: byte {error.start}") from error
     except RecursionError as error:
@@ -65,19 +66,18 @@ def _finite(text: str) -> float:
     return number
 
 
-def _raise_wrong_form(message: str) -> NoReturn:
-    """Tell the decoder's message, which ends in a path such as ``$.inputs[0].shape``, with a JSON pointer."""
-    detail, _, path = message.partition(" - at `$")
-    known = path.partition("[...]")[0]  # the decoder does not tell the names inside a free-form object
-    pointer = "".join(f"/{part}" for part in re.findall(r"\w+", known))
+def _wrong_form(message: str) -> Problem:
+    detail, parts = located(message)
+    pointer = "".join(f"/{part}" for part in takewhile("...".__ne__, parts))
     if absent := re.fullmatch(r"Object missing required field `(\w+)`", detail):
-        raise wrong_field(f"{pointer}/{absent[1]}", "missing")
-    detail = detail.replace("`", "")
-    raise Problem(422, f"{pointer or 'the body'}: {detail}", [Field(pointer, detail)])
+        return wrong_field(f"{pointer}/{absent[1]}", "missing")
+    return wrong_field(pointer, detail.replace("`", ""))
 
 
 def check_rows(rows: int, most_rows: int, pointer: str) -> int:
-    """The number of rows; raises Problem 413 when there are more than ``most_rows``."""
+    """The number of rows; raises Problem 422 when there is none, and 413 when there are more than ``most_rows``."""
+    if rows == 0:
+        raise wrong_field(pointer, "expected at least one row; found none")
     if rows > most_rows:
         raise wrong_field(pointer, f"expected at most {most_rows} rows; found {rows}; send them in parts", 413)
     return rows
@@ -97,9 +97,7 @@ def numbers(flat: list[Any], pointer: Callable[[int], str]) -> FloatArray:
 
 def shown(value: object) -> str:
     """A value of a request for a message, never long."""
-    if isinstance(value, (str, list, dict)):
-        value = value[:40] if not isinstance(value, dict) else "an object"
-    text = repr(value)
+    text = "'an object'" if isinstance(value, dict) else repr(value[:40] if isinstance(value, str | list) else value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 

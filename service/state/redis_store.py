@@ -1,9 +1,9 @@
 """The state of the series in Redis, shared by any number of replicas.
 
-A series is one hash, its encoded state and a version. A change reads both, works on a copy, and writes it only if the
-version is still the same, else begins anew; so replicas never undo one another's work, and what was answered is kept.
-A version is a token of the write that made it: a write whose answer was lost is known as done when it is sent again.
-Every key holds the challenge and the layout of the state, so a model that looks back farther starts with states of its
+A series is one hash: its encoded state and a version. A change reads both, works on a copy, and writes it only if the
+version is still the same, else starts again; so replicas never undo one another's work.
+A version is a token of the write that made it: a write whose answer was lost is recognised when it is sent again.
+Every key names the challenge and the layout of the state, so a model that looks back farther starts with states of its
 own, warmed from its bundle, while replicas of the earlier one go on.
 """
 
@@ -172,14 +172,14 @@ async def _ask(answer: object, key: str = "") -> Any:  # noqa: ANN401 - Redis an
         code = _ERROR_CODE.match(str(error))  # the rest of its words may repeat what was sent, a password too
         if code and code[0] == "WRONGTYPE":
             raise _unreadable(key, "expected a hash, or a sorted set of names; found another type") from None
-        told = code[0] if code else type(error).__name__
-        raise StoreUnavailable(f"Redis, which holds the state, refuses: {told}; its own log tells more") from None
+        reason = code[0] if code else type(error).__name__
+        raise StoreUnavailable(f"Redis, which holds the state, refuses: {reason}; its own log tells more") from None
     except (RedisError, OSError, TimeoutError) as error:
         raise StoreUnavailable(f"Redis, which holds the state, does not answer: {type(error).__name__}") from error
 
 
-def _unreadable(key: str, told: str) -> StateUnreadable:
-    return StateUnreadable(f"Redis key {key!r}: {told}; DEL it, and the series starts anew")
+def _unreadable(key: str, found: str) -> StateUnreadable:
+    return StateUnreadable(f"Redis key {key!r}: {found}; DEL it, and the series starts anew")
 
 
 def _layout(model: Model) -> str:

@@ -1,4 +1,4 @@
-"""The state of one series as the service keeps it: its last observations, and the forecasts that were made for it."""
+"""The state of one series: its last observations, and the forecasts made for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.model.served import Model
 from service.watch.monitor import Score
 
 NUMBERS = 3
-"""What is kept of a forecast: its value and the ends of its interval."""
+"""Kept of each forecast: its value and the ends of its interval."""
 _HEADER = struct.Struct("<q?7x")
 _CHECKSUM = struct.Struct("<I")
 _NAN = array("d", [math.nan]).tobytes()
@@ -61,10 +61,9 @@ class SeriesState:
     def remember(self, values: Sequence[float]) -> None:
         """Keep the forecasts made from the newest observation, one value per horizon, for when their truth comes."""
         model = self.model
-        length = model.spec.lookback + 1
         width = len(model.horizons) * NUMBERS
         for place, (horizon, value) in enumerate(zip(model.horizons, values, strict=True)):
-            start = (length - 1 + horizon) * width + place * NUMBERS
+            start = (model.spec.lookback + horizon) * width + place * NUMBERS
             self.made[start] = value
             self.made[start + 1] = value + float(model.lower_offsets[place])
             self.made[start + 2] = value + float(model.upper_offsets[place])
@@ -105,17 +104,18 @@ class SeriesState:
     @classmethod
     def decode(cls, model: Model, encoded: bytes) -> SeriesState:
         """Read what ``encode`` gave, of a model with the same layout. Raises ValueError when it is something else."""
-        wanted = encoded_bytes(model)
-        if len(encoded) != wanted:
-            raise ValueError(f"expected {wanted} bytes of a series' state; found {len(encoded)}")
+        state = cls(model)
+        columns = (*state.buffer.columns, state.made)
+        expected = _HEADER.size + 8 * sum(map(len, columns)) + len(state.met) + _CHECKSUM.size
+        if len(encoded) != expected:
+            raise ValueError(f"expected {expected} bytes of a series' state; found {len(encoded)}")
         content = encoded[: -_CHECKSUM.size]
         if _CHECKSUM.pack(zlib.crc32(content)) != encoded[-_CHECKSUM.size :]:
             raise ValueError("expected a series' state with its checksum; found other bytes")
-        state = cls(model)
         newest, known = _HEADER.unpack_from(content)
         state.buffer.newest_step = newest if known else None
         start = _HEADER.size
-        for column in (*state.buffer.columns, state.made):
+        for column in columns:
             stop = start + 8 * len(column)
             column[:] = array("d", content[start:stop])
             start = stop
@@ -143,13 +143,6 @@ class SeriesState:
             origin = target[-1 - age] if age < len(target) else math.nan
             scores.append(Score(place, truth - value, truth - origin, covered=lower <= truth <= upper))
         return tuple(scores)
-
-
-def encoded_bytes(model: Model) -> int:
-    """How large an encoded state is."""
-    spec = model.spec
-    numbers = (spec.lookback + 1) * len(spec.variables) + _steps(model) * len(spec.horizons) * NUMBERS
-    return _HEADER.size + 8 * numbers + spec.lookback + 1 + _CHECKSUM.size
 
 
 def _steps(model: Model) -> int:

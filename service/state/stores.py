@@ -1,7 +1,7 @@
 """Where the state of the series lives: in the process, or in a Redis that many replicas share.
 
-A change is a function of one series' state that may be called again, should another replica have been quicker: what it
-counts is counted by its caller, once, from what it gives back. What was changed is kept before the caller answers.
+A change is a function of one series' state that a store may call again, when another replica was quicker: its caller
+counts once, from what the change returns. The state is stored before the caller answers.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from bisect import insort
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from clients.errors import PassingFault
 from service.model.served import Model
 from service.state.series import SeriesState
 
 T = TypeVar("T")
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(PassingFault):
     """The state cannot be reached now; the message holds no credential."""
 
 

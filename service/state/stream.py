@@ -1,7 +1,7 @@
-"""Observations as they come in: they enter the state, meet the forecasts made for them, and new forecasts are made.
+"""Observations as they come in: they enter the state, score the forecasts made for them, and lead to new forecasts.
 
-A forecast is made from every observation that becomes the newest of its series, whether or not a client asks for it: so
-the live error is that of the model, not of its clients' habits.
+Every observation that becomes the newest of its series leads to a forecast, whether or not a client asks for it: so the
+live error is that of the model, not of its clients' habits.
 """
 
 from __future__ import annotations
@@ -19,18 +19,10 @@ from service.watch.monitor import Monitor, Newest, Score
 Row = tuple[int, Sequence[float]]
 """A step of the grid, and a value per variable, NaN when missing."""
 
-ARRIVED = {
-    Arrival.NEWEST: "newest",
-    Arrival.LATE: "late",
-    Arrival.REPEATED: "repeated",
-    Arrival.CORRECTED: "corrected",
-    Arrival.TOO_OLD: "too_old",
-}
-
 
 @dataclass
 class Followed:
-    """What some observations of one series led to; counted once they are kept."""
+    """What some observations of one series led to; counted once the state is stored."""
 
     arrivals: Counter[str] = field(default_factory=Counter)
     scores: list[Score] = field(default_factory=list)
@@ -41,14 +33,14 @@ class Followed:
 
 
 def follow(model: Model, state: SeriesState, rows: Sequence[Row]) -> Followed:
-    """Take observations into a state, in the order in which they came, and make the forecasts that follow from them.
+    """Take observations into a state, in the order in which they came, and make the forecasts that follow.
 
-    A newest observation that came without its target makes its forecast when it is corrected.
+    A newest observation that came without its target leads to its forecast when it is corrected.
     """
     followed = Followed()
     for step, values in rows:
         taken = state.take(step, values)
-        followed.arrivals[ARRIVED[taken.arrival]] += 1
+        followed.arrivals[taken.arrival.value] += 1
         followed.scores += taken.scores
         newest = taken.arrival is Arrival.NEWEST or (
             taken.arrival is Arrival.CORRECTED and step == state.buffer.newest_step and not state.has_forecast

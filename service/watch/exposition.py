@@ -9,18 +9,20 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily as Counter
+from prometheus_client.core import GaugeMetricFamily as Gauge
+from prometheus_client.core import HistogramMetricFamily as Histogram
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from service.model.served import Model
-from service.watch.monitor import LiveHorizon, Monitor
+from service.watch.monitor import Monitor
 from service.watch.worker_counts import ARRIVALS, LATENCY_BOUNDS, PREDICTED_BY, STATUSES
 
-OTHER = "other"
-ALL_HORIZONS = "all"
+_STATUSES = (*map(str, STATUSES), "other")
+_BOUNDS = (*map(str, LATENCY_BOUNDS), "+Inf")
 
 
 class Exposition(Collector):
@@ -31,7 +33,7 @@ class Exposition(Collector):
         self._monitor = monitor
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        if one_worker:  # with several, a scrape would tell of whichever answered
+        if one_worker:  # with several, a scrape would show whichever answered
             ProcessCollector(registry=self._registry)
 
     def text(self, accept: str) -> tuple[bytes, str]:
@@ -52,86 +54,56 @@ class Exposition(Collector):
         return ()
 
     def _requests(self) -> Iterator[Metric]:
-        workers = list(self._monitor.counts)
-        requests = CounterMetricFamily("rps_requests", "Requests answered.", labels=("route", "status"))
-        latency = HistogramMetricFamily(
-            "rps_request_seconds", "From a request's headers to its whole answer.", labels=("route",)
-        )
-        counts = np.sum([worker.requests for worker in workers], axis=0)
-        taken = np.sum([worker.latency for worker in workers], axis=0)
-        sums = np.sum([worker.latency_sum for worker in workers], axis=0)
-        for place, route in enumerate(self._monitor.routes):
-            for status, times in zip((*map(str, STATUSES), OTHER), counts[place].tolist(), strict=True):
+        total, routes = self._monitor.counts.total, self._monitor.routes
+        requests = Counter("rps_requests", "Requests answered.", labels=("route", "status"))
+        for route, row in zip(routes, total("requests").tolist(), strict=False):
+            for status, times in zip(_STATUSES, row, strict=True):
                 if times:
                     requests.add_metric((route, status), times)
-            total, buckets = 0.0, []
-            for bound, times in zip((*map(str, LATENCY_BOUNDS), "+Inf"), taken[place].tolist(), strict=True):
-                total += times
-                buckets.append((bound, total))
-            if total:
-                latency.add_metric((route,), buckets, float(sums[place]))
         yield requests
+        latency = Histogram("rps_request_seconds", "From a request's headers to its whole answer.", labels=("route",))
+        for route, row, seconds in zip(routes, total("latency"), total("latency_sum").tolist(), strict=False):
+            buckets = row.cumsum().tolist()
+            if buckets[-1]:
+                latency.add_metric((route,), list(zip(_BOUNDS, buckets, strict=True)), seconds)
         yield latency
-        in_flight = sum(float(worker.in_flight[0]) for worker in workers)
-        yield GaugeMetricFamily("rps_requests_in_flight", "Requests in progress.", value=in_flight)
-        shed = sum(float(worker.shed[0]) for worker in workers)
-        yield CounterMetricFamily("rps_requests_shed", "Requests refused: too many were in progress.", value=shed)
+        yield Gauge("rps_requests_in_flight", "Requests in progress.", value=float(total("in_flight")[0]))
+        text = "Requests refused: too many were in progress."
+        yield Counter("rps_requests_shed", text, value=float(total("shed")[0]))
 
     def _predictions(self) -> Iterator[Metric]:
-        workers = list(self._monitor.counts)
-        predictions = CounterMetricFamily("rps_predictions", "Rows predicted, by what asked.", labels=("source",))
-        for place, source in enumerate(PREDICTED_BY):
-            predictions.add_metric((source,), sum(float(worker.predicted[place]) for worker in workers))
-        yield predictions
-        unusual = sum(float(worker.unusual[0]) for worker in workers)
+        total = self._monitor.counts.total
+        predicted = zip(PREDICTED_BY, total("predicted").tolist(), strict=True)
+        yield _by("source", Counter, "rps_predictions", "Rows predicted, by what asked.", predicted)
         text = "Rows predicted with a feature outside what training saw."
-        yield CounterMetricFamily("rps_out_of_distribution", text, value=unusual)
-        observations = CounterMetricFamily(
-            "rps_observations", "Observations by what they did; rejected counts requests.", labels=("arrival",)
-        )
-        for place, arrival in enumerate(ARRIVALS):
-            observations.add_metric((arrival,), sum(float(worker.arrivals[place]) for worker in workers))
-        yield observations
+        yield Counter("rps_out_of_distribution", text, value=float(total("unusual")[0]))
+        arrived = zip(ARRIVALS, total("arrivals").tolist(), strict=True)
+        text = "Observations by what they did; rejected counts requests."
+        yield _by("arrival", Counter, "rps_observations", text, arrived)
 
     def _drift(self) -> Iterator[Metric]:
         signals = self._monitor.signals()
-        yield GaugeMetricFamily(
-            "rps_drift_window_rows", "Rows in the window that drift is measured over.", value=float(signals.rows)
-        )
-        ratio = GaugeMetricFamily(
-            "rps_out_of_distribution_ratio", "Share of the window's rows with a feature outside what training saw."
-        )
-        if signals.out_of_distribution_ratio is not None:
-            ratio.add_metric((), signals.out_of_distribution_ratio)
-        yield ratio
-        stability = GaugeMetricFamily(
-            "rps_population_stability_index", "How far a feature in the window lies from training.", labels=("feature",)
-        )
-        limits = GaugeMetricFamily(
-            "rps_population_stability_limit", "From which index on a feature has drifted.", labels=("feature",)
-        )
-        for feature, found in signals.population_stability.items():
-            stability.add_metric((feature,), found.index)
-            limits.add_metric((feature,), found.limit)
-        yield stability
-        yield limits
-        thresholds = self._model.bundle.manifest.drift
-        limit = GaugeMetricFamily("rps_drift_threshold", "From where on a signal counts as drift.", labels=("signal",))
-        limit.add_metric(("out_of_distribution_ratio",), thresholds.max_out_of_distribution_ratio)
-        limit.add_metric(("population_stability_index",), thresholds.max_population_stability_index)
-        limit.add_metric(("live_error_ratio",), thresholds.max_live_error_ratio)
-        yield limit
+        text = "Rows in the window that drift is measured over."
+        yield Gauge("rps_drift_window_rows", text, value=float(signals.rows))
+        text = "Share of the window's rows with a feature outside what training saw."
+        yield Gauge("rps_out_of_distribution_ratio", text, value=signals.out_of_distribution_ratio)
+        found = signals.population_stability.items()
+        indices = ((feature, each.index) for feature, each in found)
+        text = "How far a feature in the window lies from training."
+        yield _by("feature", Gauge, "rps_population_stability_index", text, indices)
+        limits = ((feature, each.limit) for feature, each in found)
+        text = "From which index on a feature has drifted."
+        yield _by("feature", Gauge, "rps_population_stability_limit", text, limits)
+        drift = self._model.bundle.manifest.drift
+        names = ("out_of_distribution_ratio", "population_stability_index", "live_error_ratio")
+        thresholds = ((name, getattr(drift, f"max_{name}")) for name in names)
+        yield _by("signal", Gauge, "rps_drift_threshold", "From where on a signal counts as drift.", thresholds)
 
     def _live(self) -> Iterator[Metric]:
-        workers = list(self._monitor.counts)
-        scored = CounterMetricFamily("rps_forecasts_scored", "Forecasts met by their truth.", labels=("horizon",))
-        for place, horizon in enumerate(self._model.horizons):
-            scored.add_metric((str(horizon),), sum(float(worker.scored[place]) for worker in workers))
-        yield scored
+        scored = zip(map(str, self._model.horizons), self._monitor.counts.total("scored").tolist(), strict=True)
+        yield _by("horizon", Counter, "rps_forecasts_scored", "Forecasts met by their truth.", scored)
         signals = self._monitor.signals()
-        found: dict[str, LiveHorizon] = {str(horizon): live for horizon, live in signals.live_by_horizon.items()}
-        if signals.live is not None:
-            found[ALL_HORIZONS] = signals.live
+        found = [*signals.live_by_horizon.items(), ("all", signals.live)]
         kind = "RMSE" if self._model.bundle.manifest.loss == "squared_error" else "Mean absolute error"
         for name, text, read in (
             ("rps_live_error", f"{kind} of the last forecasts met by their truth, in target units.", "error"),
@@ -139,39 +111,40 @@ class Exposition(Collector):
             ("rps_live_interval_coverage", "Share of truths that lay in their interval.", "coverage"),
             ("rps_live_error_ratio", "Live error over the hold-out's: the signal of concept drift.", "error_ratio"),
         ):
-            family = GaugeMetricFamily(name, text, labels=("horizon",))
-            for horizon_label, live in found.items():
-                value = getattr(live, read)
-                if value is not None:
-                    family.add_metric((horizon_label,), value)
-            yield family
+            values = ((str(horizon), getattr(live, read)) for horizon, live in found if live is not None)
+            yield _by("horizon", Gauge, name, text, values)
 
     def _series(self) -> Iterator[Metric]:
-        truth = GaugeMetricFamily(
-            "rps_target_value", "The newest observation of the target, in its unit.", labels=("unique_id",)
-        )
+        newest = self._monitor.newest()
+        truths = ((unique_id, each.truth) for unique_id, each in newest.items())
+        yield _by("unique_id", Gauge, "rps_target_value", "The newest observation of the target, in its unit.", truths)
         text = "The forecast for the time of the newest observation, made so many steps before it."
-        forecast = GaugeMetricFamily("rps_forecast_value", text, labels=("unique_id", "horizon"))
-        for unique_id, newest in self._monitor.newest().items():
-            truth.add_metric((unique_id,), newest.truth)
-            for horizon, value in zip(self._model.horizons, newest.forecasts, strict=True):
+        forecast = Gauge("rps_forecast_value", text, labels=("unique_id", "horizon"))
+        for unique_id, each in newest.items():
+            for horizon, value in zip(self._model.horizons, each.forecasts, strict=True):
                 if not math.isnan(value):
                     forecast.add_metric((unique_id, str(horizon)), value)
-        yield truth
         yield forecast
 
     def _about(self) -> Iterator[Metric]:
         manifest = self._model.bundle.manifest
-        about = GaugeMetricFamily(
-            "rps_model_info",
-            "The model that is served.",
-            labels=("challenge", "version", "git_sha", "run", "dataset_md5"),
-        )
+        names = ("challenge", "version", "git_sha", "run", "dataset_md5")
         labels = (manifest.challenge, self._model.version, manifest.git_sha, manifest.mlflow_run, manifest.dataset_md5)
+        about = Gauge("rps_model_info", "The model that is served.", labels=names)
         about.add_metric(labels, 1.0)
         yield about
         trained = manifest.train_end.timestamp()
-        yield GaugeMetricFamily("rps_model_train_end_timestamp_seconds", "The end of the training data.", value=trained)
+        yield Gauge("rps_model_train_end_timestamp_seconds", "The end of the training data.", value=trained)
         uptime = time.time() - min(float(worker.started[0]) for worker in self._monitor.counts)
-        text = "Since the worker that has run the longest was started."
-        yield GaugeMetricFamily("rps_uptime_seconds", text, value=uptime)
+        yield Gauge("rps_uptime_seconds", "Since the worker that has run the longest was started.", value=uptime)
+
+
+def _by(
+    label: str, kind: type[Counter | Gauge], name: str, text: str, samples: Iterable[tuple[str, float | None]]
+) -> Metric:
+    """A metric with one label; a value that is None is left out."""
+    family = kind(name, text, labels=(label,))
+    for value_of_label, value in samples:
+        if value is not None:
+            family.add_metric((value_of_label,), value)
+    return family

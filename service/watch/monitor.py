@@ -1,6 +1,6 @@
-"""Counting what is served, and what the counts say: drift of the inputs, and the live error against the hold-out's.
+"""Counts of what is served, and what follows from them: drift of the inputs, and the live error against the hold-out's.
 
-Counting is cheap and happens with each request; all else is worked out when somebody asks, at most once a second.
+Counting is cheap and happens with each request; everything else is computed on demand, at most once a second.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -73,11 +74,11 @@ class LiveHorizon:
     error_ratio: float | None
 
 
-@dataclass(frozen=True)
-class Stability:
+class Stability(msgspec.Struct, frozen=True):
     """A feature's population stability index, and from where on it is drift."""
 
-    index: float
+    feature: str
+    index: float = msgspec.field(name="population_stability_index")
     limit: float
 
 
@@ -171,13 +172,13 @@ class Monitor:
             self.own.scored[score.horizon_place] += 1.0
 
     def signals(self) -> Signals:
-        """What all workers have seen lately; worked out anew after a second."""
+        """What all workers have seen lately; computed again after a second."""
         if self._signals is None or time.monotonic() - self._signals_at > KEPT_SECONDS:
-            self._signals = self._worked_out()
+            self._signals = self._computed()
             self._signals_at = time.monotonic()
         return self._signals
 
-    def _worked_out(self) -> Signals:
+    def _computed(self) -> Signals:
         workers = list(self.counts)
         rows = np.concatenate([worker.recent_rows for worker in workers])
         scores = np.concatenate([worker.recent_scores for worker in workers])
@@ -203,7 +204,7 @@ class Monitor:
             reference = manifest.references[column]
             limit = stability_limit(reference, len(rows), manifest.drift.max_population_stability_index)
             if limit is not None:
-                found[column] = Stability(population_stability_index(reference, rows[:, place]), limit)
+                found[column] = Stability(column, population_stability_index(reference, rows[:, place]), limit)
         return found
 
     def _live(self, scores: FloatArray, horizons: Sequence[int]) -> LiveHorizon | None:
@@ -213,13 +214,10 @@ class Monitor:
         manifest = self.model.bundle.manifest
         squared = manifest.loss == "squared_error"
         error = _mean_error(scores[:, 1], squared=squared)
-        known = ~np.isnan(scores[:, 2])
-        persistence = _mean_error(scores[known, 2], squared=squared) if known.any() else 0.0
-        alike = _mean_error(scores[known, 1], squared=squared) if known.any() else 0.0
+        known = scores[~np.isnan(scores[:, 2])]
+        alike, persistence = (_mean_error(known[:, each], squared=squared) if len(known) else 0.0 for each in (1, 2))
         holdout = [manifest.holdout.get(horizon, {}).get("rmse" if squared else "mae") for horizon in horizons]
-        expected = None
-        if all(one is not None for one in holdout):
-            expected = _mean_error(np.array(holdout, dtype=np.float64), squared=squared)
+        expected = None if None in holdout else _mean_error(np.array(holdout, dtype=np.float64), squared=squared)
         return LiveHorizon(
             scores=len(scores),
             error=error,

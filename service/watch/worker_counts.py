@@ -117,14 +117,12 @@ class AllCounts:
         self.layout = layout
         self._directory = directory
         self._others: dict[Path, WorkerCounts] = {}
-        self._file = None
         if directory is None:
             self.own = WorkerCounts(layout, bytearray(layout.bytes))
-            self.own.started[0] = time.time()
-            return
-        self._path, self._file = self._take(directory)
-        self.own = self._opened(self._path)
-        self.own.in_flight[0] = 0.0
+        else:
+            self._path = self._take(directory)
+            self.own = self._opened(self._path)
+            self.own.in_flight[0] = 0.0
         self.own.started[0] = time.time()
 
     def __iter__(self) -> Iterator[WorkerCounts]:
@@ -138,7 +136,11 @@ class AllCounts:
                 self._others[path] = self._opened(path)
             yield self._others[path]
 
-    def _take(self, directory: Path) -> tuple[Path, int]:
+    def total(self, part: str) -> FloatArray:
+        """One part of the counts, such as ``requests``, over all workers."""
+        return np.asarray(np.sum([getattr(worker, part) for worker in self], axis=0))
+
+    def _take(self, directory: Path) -> Path:
         """The first file that no living worker holds; its lock ends with the process."""
         numbers = count()
         while True:
@@ -152,7 +154,7 @@ class AllCounts:
             size = os.fstat(file).st_size
             if size in {0, self.layout.bytes}:
                 os.ftruncate(file, self.layout.bytes)
-                return path, file
+                return path
             os.close(file)  # of another layout: to cut it would take memory from under those who read it
 
     def _opened(self, path: Path) -> WorkerCounts:

@@ -16,9 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
+from clients.errors import ConfigurationError
 from forecasting.models.manifest import MANIFEST
 from service.model.bundle_source import load_model
-from service.service_settings import Settings, SettingsError
+from service.service_settings import Settings
 from tests.conftest import wait_while
 from tests.modelling import featured_run, registered
 from tests.serving import ROOT, Running, refused, running
@@ -106,7 +107,7 @@ def test_a_models_address_that_is_none_is_told() -> None:
     code, said = refused(Path("models:/weather"))
     assert (code, told in said) == (CONFIGURATION, True), said
     for address in ("models:weather@production", "models:/weather/latest"):
-        with pytest.raises(SettingsError, match=told):
+        with pytest.raises(ConfigurationError, match=told):
             load_model(Settings(bundle=address))
 
 
@@ -127,7 +128,7 @@ def test_service_starts_from_the_registry_by_alias_and_by_version(
     model = load_model(Settings(bundle=f"models:/served/{found.version}"))
     assert (model.name, model.version) == ("served", str(found.version))
     for address, told in (("models:/served@champion", "champion"), ("models:/served/99", "99")):
-        with pytest.raises(SettingsError, match=rf"{told}.* Check MLFLOW_TRACKING_URI"):
+        with pytest.raises(ConfigurationError, match=rf"{told}.* Check MLFLOW_TRACKING_URI"):
             load_model(Settings(bundle=address))
 
 

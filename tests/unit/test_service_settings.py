@@ -1,4 +1,4 @@
-"""Settings come from the environment, and a wrong one is told by name, with what was expected and what was found."""
+"""Settings come from the environment; each wrong one is reported by name, with what was expected and found."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from dataclasses import fields
 
 import pytest
 
-from service.service_settings import Settings, SettingsError, read_settings
+from clients.errors import ConfigurationError
+from service.service_settings import Settings, service_settings
 
 DEFAULTS = Settings()
 
 
 def wrong(**environment: str) -> str:
-    with pytest.raises(SettingsError) as raised:
-        read_settings(environment)
+    with pytest.raises(ConfigurationError) as raised:
+        service_settings(environment)
     return str(raised.value)
 
 
 def test_nothing_set_is_the_defaults() -> None:
-    assert read_settings({}) == DEFAULTS
-    assert read_settings({"PATH": "/bin", "RPS_STORE": "s3://elsewhere"}) == DEFAULTS
+    assert service_settings({}) == DEFAULTS
+    assert service_settings({"PATH": "/bin", "RPS_STORE": "s3://elsewhere"}) == DEFAULTS
 
 
 @pytest.mark.parametrize("name", [f"RPS_{field.name.upper()}" for field in fields(Settings)])
 @pytest.mark.parametrize("text", ["", "  "])
 def test_an_empty_variable_counts_as_not_set(name: str, text: str) -> None:
-    assert read_settings({name: text}) == DEFAULTS
+    assert service_settings({name: text}) == DEFAULTS
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_an_empty_variable_counts_as_not_set(name: str, text: str) -> None:
     ],
 )
 def test_what_is_set_is_taken(name: str, text: str, value: object) -> None:
-    found = read_settings({f"RPS_{name.upper()}": text})
+    found = service_settings({f"RPS_{name.upper()}": text})
     assert getattr(found, name) == value
     assert type(getattr(found, name)) is type(value)
 
@@ -82,10 +83,15 @@ def test_a_wrong_setting_is_told_by_name(name: str, text: str, expected: str) ->
     assert f"found '{text}'" in told
 
 
+def test_all_that_is_wrong_is_reported_at_once() -> None:
+    lines = wrong(RPS_PORT="http", RPS_STATE="file", RPS_ACCESS_LOG="maybe").splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["RPS_PORT", "RPS_STATE", "RPS_ACCESS_LOG"]
+
+
 def test_every_number_has_its_limits_and_its_default_is_within() -> None:
     for field in fields(Settings):
         if isinstance(field.default, int | float) and not isinstance(field.default, bool):
-            assert read_settings({f"RPS_{field.name.upper()}": str(field.default)}) == DEFAULTS, field.name
+            assert service_settings({f"RPS_{field.name.upper()}": str(field.default)}) == DEFAULTS, field.name
             assert wrong(**{f"RPS_{field.name.upper()}": "-1"})
 
 
@@ -97,7 +103,7 @@ def test_an_address_that_is_no_redis_is_told_without_its_password() -> None:
 
 def test_several_workers_need_a_state_that_they_share() -> None:
     assert "set RPS_STATE=redis://" in wrong(RPS_WORKERS="2")
-    assert read_settings({"RPS_WORKERS": "2", "RPS_STATE": "redis://localhost"}).workers == 2
+    assert service_settings({"RPS_WORKERS": "2", "RPS_STATE": "redis://localhost"}).workers == 2
 
 
 @pytest.mark.parametrize(
@@ -111,4 +117,4 @@ def test_an_origin_that_no_browser_sends_is_told(origin: str) -> None:
 
 @pytest.mark.parametrize("origin", ["*", "https://a.example", "http://localhost:3000", "https://[::1]:8443"])
 def test_origins_are_taken(origin: str) -> None:
-    assert read_settings({"RPS_CORS_ORIGINS": origin}).cors_origins == (origin,)
+    assert service_settings({"RPS_CORS_ORIGINS": origin}).cors_origins == (origin,)
