@@ -67,7 +67,7 @@ class Engine:
         address: str,
         credentials: Credentials | None,
         log: Log,
-        patience_seconds: float,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self.client = client
         self.address = address
