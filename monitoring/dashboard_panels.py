@@ -62,7 +62,7 @@ def chart(
         "custom.fillOpacity": 0,
     }
     panel = (
-        _panel(timeseries.Panel(), title, meaning, _targets(queries), **layout)
+        _panel(timeseries.Panel(), title, meaning, queries, **layout)
         .line_width(1)
         .fill_opacity(60 if stacked else 8)
         .show_points(kinds.VisibilityMode.AUTO)
@@ -83,7 +83,7 @@ def number(
     """The value now, large. names: show the legend and not the value."""
     layout = {"width": 4, "height": 4, **layout}
     panel = (
-        _panel(stat.Panel(), title, meaning, _targets([query], now=True), **layout)
+        _panel(stat.Panel(), title, meaning, [query], now=True, **layout)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .graph_mode(kinds.BigValueGraphMode.NONE)
         .color_mode(kinds.BigValueColorMode.VALUE)
@@ -96,7 +96,7 @@ def number(
 def bars(title: str, meaning: str, query: Query, **layout: Unpack[Layout]) -> Panel:
     """The values now, one bar for each series, in the order that the query gives."""
     return (
-        _panel(bargauge.Panel(), title, meaning, _targets([query], now=True), **layout)
+        _panel(bargauge.Panel(), title, meaning, [query], now=True, **layout)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .orientation(kinds.VizOrientation.HORIZONTAL)
         .display_mode(kinds.BarGaugeDisplayMode.BASIC)
@@ -106,7 +106,7 @@ def bars(title: str, meaning: str, query: Query, **layout: Unpack[Layout]) -> Pa
 
 def states(title: str, meaning: str, query: Query, words: Words, **layout: Unpack[Layout]) -> Panel:
     """Which of a few states each series was in, over time."""
-    panel = _panel(statetimeline.Panel(), title, meaning, _targets([query]), **layout)
+    panel = _panel(statetimeline.Panel(), title, meaning, [query], **layout)
     return panel.mappings([_mapping(words)]).show_value(kinds.VisibilityMode.AUTO).fill_opacity(80)
 
 
@@ -244,25 +244,22 @@ def _panel(
     panel: _Kind,
     title: str,
     meaning: str,
-    targets: list[Builder[Dataquery]],
+    queries: Sequence[Query],
     *,
+    now: bool = False,
     unit: str = "none",
     width: int = 8,
     height: int = 8,
     steps: Steps = PLAIN,
 ) -> _Kind:
-    thresholds = build.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE)
-    thresholds.steps([models.Threshold(value=value, color=colour) for value, colour in steps])
-    panel.title(title).description(meaning).unit(unit).span(width).height(height)
-    return panel.datasource(DATA_SOURCE).targets(targets).thresholds(thresholds)
-
-
-def _targets(queries: Sequence[Query], *, now: bool = False) -> list[Builder[Dataquery]]:
     targets: list[Builder[Dataquery]] = []
     for name, (expression, legend) in zip(ascii_uppercase, queries, strict=False):
         target = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(name).datasource(DATA_SOURCE)
         targets.append(target.instant() if now else target.range())
-    return targets
+    thresholds = build.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE)
+    thresholds.steps([models.Threshold(value=value, color=colour) for value, colour in steps])
+    panel.title(title).description(meaning).unit(unit).span(width).height(height)
+    return panel.datasource(DATA_SOURCE).targets(targets).thresholds(thresholds)
 
 
 def _mapping(words: Words) -> models.ValueMap:
