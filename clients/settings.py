@@ -24,7 +24,7 @@ _REPOSITORY = re.compile(
 
 @dataclass(frozen=True)
 class AirflowSettings:
-    """Airflow's REST API, and who we are there: a token, or a user with a password."""
+    """Airflow's REST API, and our login: a token, or a user with a password."""
 
     url: str
     token: str = field(repr=False)
@@ -51,7 +51,7 @@ class GitHubSettings:
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """The released image: where it is pushed to, who we are there, and what it is built on."""
+    """The released image: where it is pushed to, our login there, and what it is built on."""
 
     repository: str
     """`owner/name` at Docker Hub, or `registry/owner/name`; no tag."""
@@ -215,5 +215,5 @@ def workflow_url(environment: Mapping[str, str]) -> str:
 def _require(environment: Mapping[str, str], *names: str, hint: str = "") -> None:
     missing = [name for name in names if not environment.get(name)]
     if missing:
-        told = f"set {', '.join(missing)} in the environment (see .env.example)"
-        raise ConfigurationError(f"{told}; {hint}" if hint else told)
+        message = f"set {', '.join(missing)} in the environment (see .env.example)"
+        raise ConfigurationError(f"{message}; {hint}" if hint else message)

@@ -76,13 +76,13 @@ class HealthController(Controller):
     tags = ("Operation",)
 
     @get("/health", summary="What is served", responses=problem_responses())
-    async def tell_health(self, health: NamedDependency[Health]) -> HealthAnswer:
+    async def show_health(self, health: NamedDependency[Health]) -> HealthAnswer:
         """200 with what is served, or 503 with the reason."""
         await health.require_ready()
         return health.served()
 
     @get("/metrics", summary="Prometheus", media_type=MediaType.TEXT, responses=problem_responses())
-    async def tell_metrics(
+    async def show_metrics(
         self, request: Request[Any, Any, Any], exposition: NamedDependency[Exposition]
     ) -> Response[bytes]:
         text, content_type = await asyncio.to_thread(exposition.text, request.headers.get("accept", ""))

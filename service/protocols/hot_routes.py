@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
@@ -27,20 +26,10 @@ _HEADER_LENGTH = b"inference-header-content-length"
 _ENCODER = msgspec.json.Encoder()
 
 
-class _Call(NamedTuple):
-    headers: dict[bytes, bytes]
-    """By name in lower case."""
-    query: bytes
-    body: bytes
-
-
-class _Answer(NamedTuple):
-    body: bytes
-    media_type: bytes = _JSON
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-_Endpoint = Callable[[_Call], Awaitable[_Answer]]
+_Headers = tuple[tuple[bytes, bytes], ...]
+_Endpoint = Callable[[dict[bytes, bytes], bytes, bytes], Awaitable[tuple[bytes, _Headers]]]
+"""From headers (by name in lower case), query and body to the answer's body and its headers."""
+_IS_JSON: _Headers = ((b"content-type", _JSON),)
 
 
 def infer_paths(model_name: str, model_version: str) -> tuple[str, str]:
@@ -54,24 +43,24 @@ def hot_routes(
     """The handlers by path; all take POST. infer: see ``infer_paths``."""
     key = api_key.encode()
 
-    async def take_observations(call: _Call) -> _Answer:
-        _require_key(call.headers, key)
-        _require_json(call.headers)
-        return _Answer(_ENCODER.encode(await forecasts.take_observations(call.body)))
+    async def take_observations(headers: dict[bytes, bytes], _: bytes, body: bytes) -> tuple[bytes, _Headers]:
+        _require_key(headers, key)
+        _require_json(headers)
+        return _ENCODER.encode(await forecasts.take_observations(body)), _IS_JSON
 
-    async def forecast_window(call: _Call) -> _Answer:
-        _require_json(call.headers)
-        features = bool(call.query) and _wants_features(call.query)
-        return _Answer(_ENCODER.encode(forecasts.from_window(call.body, features=features)))
+    async def forecast_window(headers: dict[bytes, bytes], query: bytes, body: bytes) -> tuple[bytes, _Headers]:
+        _require_json(headers)
+        features = bool(query) and _wants_features(query)
+        return _ENCODER.encode(forecasts.from_window(body, features=features)), _IS_JSON
 
-    async def infer_rows(call: _Call) -> _Answer:
-        length = call.headers.get(_HEADER_LENGTH)
+    async def infer_rows(headers: dict[bytes, bytes], _: bytes, body: bytes) -> tuple[bytes, _Headers]:
+        length = headers.get(_HEADER_LENGTH)
         if length is None:
-            _require_json(call.headers)
-        body, header_length = inference.infer(call.body, None if length is None else length.decode("latin-1"))
-        if header_length is None:
-            return _Answer(body)
-        return _Answer(body, b"application/octet-stream", ((_HEADER_LENGTH, b"%d" % header_length),))
+            _require_json(headers)
+        answer, json_length = inference.infer(body, None if length is None else length.decode("latin-1"))
+        if json_length is None:
+            return answer, _IS_JSON
+        return answer, ((b"content-type", b"application/octet-stream"), (_HEADER_LENGTH, b"%d" % json_length))
 
     endpoints = {OBSERVATIONS: take_observations, FORECAST: forecast_window, **dict.fromkeys(infer, infer_rows)}
     return {path: _handler(endpoint, cors) for path, endpoint in endpoints.items()}
@@ -85,9 +74,9 @@ def _handler(endpoint: _Endpoint, cors: CORSConfig | None) -> ASGIApp:
             if scope["method"] != "POST":
                 raise Problem(405, f"expected POST; found {scope['method']}", headers={"allow": "POST"})
             message = await receive()
-            answer = await endpoint(_Call(dict(scope["headers"]), scope["query_string"], message["body"]))  # type: ignore[typeddict-item]
-            body = answer.body
-            headers = [(b"content-type", answer.media_type), (b"content-length", b"%d" % len(body)), *answer.headers]
+            found: bytes = message["body"]  # type: ignore[typeddict-item]
+            body, added = await endpoint(dict(scope["headers"]), scope["query_string"], found)
+            headers = [*added, (b"content-length", b"%d" % len(body))]
         except Exception as error:  # noqa: BLE001 - each becomes a problem document
             request_id = scope["state"]["request_id"]
             problem = problem_for(error, scope["path"], request_id)

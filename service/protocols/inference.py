@@ -78,11 +78,11 @@ class OpenInferenceController(Controller):
         return inference.server
 
     @get("/health/live", summary="Alive", responses=problem_responses(), sync_to_thread=False)
-    def tell_live(self) -> Live:
+    def show_live(self) -> Live:
         return Live(live=True)
 
     @get("/health/ready", summary="Ready", responses=problem_responses())
-    async def tell_ready(self, health: NamedDependency[Health]) -> Ready:
+    async def show_ready(self, health: NamedDependency[Health]) -> Ready:
         await health.require_ready()
         return Ready(ready=True)
 
@@ -91,7 +91,7 @@ class OpenInferenceController(Controller):
         return metadata
 
     @get(_paths("/ready"), summary="Model ready", responses=problem_responses(404))
-    async def tell_model_ready(
+    async def show_model_ready(
         self,
         metadata: NamedDependency[ModelMetadata],  # noqa: ARG002 - it checks the name
         health: NamedDependency[Health],
@@ -127,5 +127,5 @@ class ScoringController(Controller):
 
     @get("/version", summary="The interface's version", media_type=MediaType.TEXT, responses=problem_responses(),
          sync_to_thread=False)  # fmt: skip
-    def tell_version(self, inference: NamedDependency[Inference]) -> str:
+    def show_version(self, inference: NamedDependency[Inference]) -> str:
         return inference.server.version

@@ -1,4 +1,4 @@
-"""What goes wrong with a request, as an RFC 9457 problem document that names the field and what to change."""
+"""Problem documents (RFC 9457): they name the field at fault and what to change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOGGER = logging.getLogger("service.requests")
 
 
 class Field(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that is wrong with a request: where, and what was expected and found."""
+    """One fault of a request: where, and what was expected and found."""
 
     pointer: str
     """A JSON pointer into the body (RFC 6901), or the name of a header or of a parameter."""
@@ -47,7 +47,7 @@ class ProblemDocument(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Problem(Exception):
-    """A request that cannot be answered as asked. ``detail`` says what to change; ``headers`` go with the answer."""
+    """A fault of a request. ``detail`` says what to change; ``headers`` go with the answer."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ def located(message: str) -> tuple[str, list[str]]:
 
 
 def problem_for(error: Exception, path: str, request_id: str) -> Problem:
-    """What a client learns of an error. Errors that are not the request's are logged."""
+    """The problem that a client gets for an error. Errors of the service are logged."""
     match error:
         case Problem():
             return error

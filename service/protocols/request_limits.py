@@ -1,7 +1,7 @@
-"""What every request passes through, whoever answers it: limits, request id, security headers, its count and its log.
+"""Limits, request id, security headers, count and log of every request.
 
-One ASGI middleware around the Litestar application, and around the hot routes beside it. Litestar's own middleware does
-not see a request that no route takes.
+One ASGI middleware around the Litestar application and the hot routes beside it: Litestar's own middleware does not see
+a request that no route takes.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class RequestLimits:
         return f"{self._prefix}-{next(self._numbers):x}"
 
     def count_unrouted(self, status: int) -> None:
-        """Count what was answered before it was a request."""
+        """Count an answer to what is not yet a request."""
         self.monitor.request(self._places[NO_ROUTE], status, 0.0)
 
     async def _routed(self, request: _Request, task: asyncio.Task[Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import fields
 import pytest
 
 from clients.errors import ConfigurationError
+from clients.settings import number
 from service.service_settings import Settings, service_settings
 
 DEFAULTS = Settings()
@@ -93,6 +94,14 @@ def test_every_number_has_its_limits_and_its_default_is_within() -> None:
         if isinstance(field.default, int | float) and not isinstance(field.default, bool):
             assert service_settings({f"RPS_{field.name.upper()}": str(field.default)}) == DEFAULTS, field.name
             assert wrong(**{f"RPS_{field.name.upper()}": "-1"})
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "inf", "nan", "soon"])
+def test_a_number_without_an_upper_limit_is_finite_and_above_its_lower_limit(text: str) -> None:
+    read = number(float, 0)
+    assert read("0.5") == 0.5
+    with pytest.raises(ValueError, match=f"expected a number above 0; found '{text}'"):
+        read(text)
 
 
 def test_an_address_that_is_no_redis_is_told_without_its_password() -> None:
