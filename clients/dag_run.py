@@ -32,7 +32,7 @@ from airflow_client.client.exceptions import (
 
 from clients.airflow_api import PAGE, AirflowApi, message_of
 from clients.errors import ConfigurationError, NoVerdict, PassingFault
-from clients.patience import patient
+from clients.patience import Patience
 from clients.redaction import redacted
 from clients.settings import AirflowSettings
 
@@ -224,7 +224,7 @@ class Airflow:
                 raise NoVerdict(f"{message}. Is it up? Then run this again: it attaches to the run") from error
             return True
 
-        patience = patient(math.inf, first_pause=POLL_SECONDS, longest_pause=POLL_SECONDS)
+        patience = Patience(math.inf, first_pause=POLL_SECONDS, longest_pause=POLL_SECONDS)
         answer = patience.ask(ask, passes, waiting=lambda _: meanwhile())
         if since is not None:
             self.note(f"Airflow answers again, after {time.monotonic() - since:.0f} s")

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 from clients.errors import ConfigurationError, PassingFault
-from clients.patience import patient
+from clients.patience import Patience
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, JITTER_SECONDS = 0.5, 10.0, 0.5
 LONGEST_RETRY_AFTER_SECONDS = 60.0
@@ -86,7 +86,7 @@ def fetch(client: httpx.Client, request: Request, limits: Limits) -> Response:
     # At a lower level, both log the address of every request, key included.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    patience = patient(limits.total_seconds)
+    patience = Patience(limits.total_seconds)
     failed: list[_TryAgain] = []
 
     def passes(error: Exception) -> bool | float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import stamina
@@ -25,9 +25,10 @@ class Patience:
     longest_pause: float = 5.0
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    deadline: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._deadline = self.now() + self.seconds
+        self.deadline = self.now() + self.seconds
 
     def again(self) -> Patience:
         """The same from now on, for the next part of a long command."""
@@ -52,7 +53,7 @@ class Patience:
             found = passes(error)
             if found is False:
                 return False
-            left = self._deadline - self.now()
+            left = self.deadline - self.now()
             seconds = min(pause, left) if found is True else found
             if left <= 0 or seconds > left:
                 return False
