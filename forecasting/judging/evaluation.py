@@ -71,7 +71,7 @@ class ModelEvaluation(Struct, frozen=True, kw_only=True):
     train_end: datetime
     bundle_bytes: int
     prediction_seconds_per_row: float
-    """Median over repeats of one row's prediction, on the machine of this run."""
+    """The fastest of many repeats of one row's prediction, on the machine of this run."""
     measured: ModelErrors
 
 

@@ -223,7 +223,7 @@ def test_a_passing_fault_is_retried_until_it_has_passed(weak: str, laptop: Lapto
 
 
 def test_a_better_model_is_passed_with_its_numbers_in_one_comment(better: Judged, laptop: Laptop) -> None:
-    assert set(states(better).values()) == {"success"}
+    assert set(states(better).values()) == {"success"}, better.statuses
     assert better.workflow.jobs == {"plan": "success", f"gate ({CHALLENGE})": "success", "conclude": "success"}
     assert "better than production" in better.statuses["model-gate"]["description"]
     (comment,) = better.comments
