@@ -9,7 +9,7 @@ import sys
 import tempfile
 from dataclasses import fields
 
-from clients.errors import ConfigurationError, DataRejected, RpsError
+from clients.errors import DataRejected, RpsError
 from forecasting.models.manifest import BundleError
 from service.service_settings import PREFIX, Settings, service_settings
 
@@ -51,10 +51,7 @@ def _serve() -> int:
     if settings.state != "memory":
         from service.state.redis_store import reached
 
-        try:  # before any worker is started: a supervisor would start it again and again
-            asyncio.run(reached(settings.state))
-        except ValueError as error:
-            raise ConfigurationError(f"RPS_STATE: expected the address of a Redis: {error}") from error
+        asyncio.run(reached(settings.state))  # before any worker starts: a supervisor would restart it again and again
     if settings.workers == 1:
         return serve(settings)
     load_model(settings)  # a fault is reported once, not by every worker at each of its starts

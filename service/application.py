@@ -22,7 +22,6 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from clients.errors import ConfigurationError
 from service import VERSION
 from service.log import configure_logging
 from service.model.bundle_source import load_model
@@ -108,10 +107,7 @@ def _store(model: Model, settings: Settings) -> SeriesStore:
         return MemoryStore(model)
     from service.state.redis_store import RedisStore
 
-    try:
-        return RedisStore(model, settings.state)
-    except ValueError as error:
-        raise ConfigurationError(f"RPS_STATE: expected the address of a Redis: {error}") from error
+    return RedisStore(model, settings.state)
 
 
 def _openapi_config() -> OpenAPIConfig:

@@ -32,6 +32,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from clients.errors import ConfigurationError
 from service.model.served import Model
 from service.state.series import SeriesState
 from service.state.stores import StateUnreadable, StoreUnavailable
@@ -63,7 +64,7 @@ class RedisStore:
     """States in Redis. Raises StoreUnavailable within seconds when it is away, and goes on when it is back."""
 
     def __init__(self, model: Model, address: str) -> None:
-        """address: `redis://host:6379/0`, with a password if need be. Raises ValueError when it is none."""
+        """address: `redis://host:6379/0`, with a password if need be. Raises ConfigurationError when it is none."""
         self._model = model
         self._redis = _client(address)
         self._write = self._redis.register_script(_WRITE)
@@ -132,7 +133,7 @@ class RedisStore:
 
 
 async def reached(address: str) -> None:
-    """Wait, in bounds, for the Redis at ``address``. Raises StoreUnavailable, with what is wrong, or ValueError."""
+    """Wait, in bounds, for the Redis at ``address``. Raises StoreUnavailable or ConfigurationError."""
     redis = _client(address)
     try:
         for left in reversed(range(REACH_ATTEMPTS)):
@@ -149,14 +150,17 @@ async def reached(address: str) -> None:
 
 
 def _client(address: str) -> Redis:
-    pool = BlockingConnectionPool.from_url(
-        address,
-        max_connections=CONNECTIONS,
-        timeout=SECONDS,
-        socket_timeout=SECONDS,
-        socket_connect_timeout=SECONDS,
-        retry=Retry(NoBackoff(), 1),
-    )
+    try:
+        pool = BlockingConnectionPool.from_url(
+            address,
+            max_connections=CONNECTIONS,
+            timeout=SECONDS,
+            socket_timeout=SECONDS,
+            socket_connect_timeout=SECONDS,
+            retry=Retry(NoBackoff(), 1),
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"RPS_STATE: expected the address of a Redis: {error}") from error
     return Redis(connection_pool=pool)
 
 
