@@ -77,6 +77,8 @@ class AirflowApi:
         found: list[Any] = []
         while True:
             page = self.call(ask, *arguments, limit=PAGE, offset=len(found), **options)
+            if page is None:
+                raise PassingFault("an answer that is not Airflow's: null")
             found += getattr(page, entries)
             if not getattr(page, entries) or len(found) >= page.total_entries:
                 return found

@@ -93,7 +93,9 @@ class Registry:
     def log(self) -> str:
         logs: list[str] = []
         self._tell_container(lambda found: logs.append(found.logs(tail=50).decode(errors="replace")))
-        return logs[0] if logs else log_end(self._log)
+        if logs or not self._log.exists():
+            return "".join(logs)
+        return self._log.read_text(encoding="utf-8", errors="replace")
 
     def api(self, repository: str) -> httpx.Client:
         """A client of the registry's API below a repository of images."""

@@ -5,9 +5,10 @@ It only reads. A look makes seven short requests per DAG, however many runs ther
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from airflow_client.client.exceptions import ApiException, ForbiddenException, NotFoundException
@@ -20,7 +21,6 @@ from records.stages import dag_id
 AT_WORK = ("queued", "running")
 ENDED = ("success", "failed")
 RECENT = timedelta(hours=24)
-MOST_TASKS = 50
 REQUEST_SECONDS = 15.0
 
 
@@ -70,7 +70,9 @@ class AirflowRuns:
             raise self._fault(f"a proxy's {message_of(error)}") from error  # before an Airflow that restarts
 
     def _last(self, dag_id: str, state: str) -> EndedRun | None:
-        runs = self._ask(self._api.runs.get_dag_runs, dag_id, state=[state], order_by=["-end_date"], limit=1).dag_runs
+        runs = self._ask(
+            self._api.call, self._api.runs.get_dag_runs, dag_id, state=[state], order_by=["-end_date"], limit=1
+        ).dag_runs
         if not runs or runs[0].end_date is None:
             return None
         run = runs[0]
@@ -78,7 +80,9 @@ class AirflowRuns:
         return EndedRun(str(run.dag_run_id), run.end_date.timestamp(), seconds)
 
     def _count(self, dag_id: str, state: str, **when: datetime) -> int:
-        return int(self._ask(self._api.runs.get_dag_runs, dag_id, state=[state], limit=1, **when).total_entries)
+        return int(
+            self._ask(self._api.call, self._api.runs.get_dag_runs, dag_id, state=[state], limit=1, **when).total_entries
+        )
 
     def _task_seconds(self, dag_id: str, run: EndedRun | None) -> Mapping[str, float]:
         """Asked once per run: a run that has succeeded does not change, or ends anew."""
@@ -87,15 +91,17 @@ class AirflowRuns:
         known, seconds = self._tasks.get(dag_id, (None, {}))
         if known != run:
             get_tasks = self._api.tasks.get_task_instances
-            found = self._ask(get_tasks, dag_id, run.run_id, limit=MOST_TASKS, order_by=["start_date"]).task_instances
+            found = self._ask(
+                partial(self._api.pages, "task_instances"), get_tasks, dag_id, run.run_id, order_by=["start_date"]
+            )
             seconds = {str(task.task_id): float(task.duration) for task in found if task.duration is not None}
             self._tasks[dag_id] = run, seconds
         return seconds
 
-    def _ask(self, operation: Any, *arguments: object, **options: Any) -> Any:  # noqa: ANN401 - the client has no types
-        """Raises RpsError, or NotFoundException."""
+    def _ask(self, call: Callable[..., Any], *arguments: object, **options: Any) -> Any:  # noqa: ANN401 - the client has no types
+        """What a call of ``AirflowApi`` returns. Raises RpsError, or NotFoundException."""
         try:
-            answer = self._api.call(operation, *arguments, **options)
+            answer = call(*arguments, **options)
         except PassingFault as fault:
             raise self._fault(str(fault)) from fault
         except ForbiddenException as error:

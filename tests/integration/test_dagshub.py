@@ -27,7 +27,7 @@ from clients.tracking import connect
 from doubles import dagshub
 from doubles.releasing import register
 from forecasting.models.bundle import read_bundle
-from scripts.services import free_ports, running
+from scripts.services import S3_PORTS, free_ports, running
 from tests.integration.conftest import ROOT, Pipeline
 from tests.integration.stages_here import PipelineHere, made_smaller
 from tests.replay_fixture import Replay
@@ -44,11 +44,11 @@ def dagshub_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dagshu
     except dagshub.NotOnThisMachine as missing:
         pytest.skip(str(missing))
     home = tmp_path_factory.mktemp("dagshub")
-    first = free_ports(dagshub.S3_PORTS + 2)
+    first = free_ports(S3_PORTS + 2)
     with contextlib.ExitStack() as services:
         served = services.enter_context(running(dagshub.mlflow_service(python, home, first), home))
         store = services.enter_context(running(dagshub.s3_service(home, first + 1), home))
-        port = first + 1 + dagshub.S3_PORTS
+        port = first + 1 + S3_PORTS
         services.enter_context(running(dagshub.proxy_service(home, port, served.address, store.address), home))
         yield dagshub.Address(port)
 

@@ -219,7 +219,7 @@ def test_it_adds_nothing_outside_its_own_directory(building: Building, tree: tar
     added = {entry.name for entry in tree} - before
     assert {name for name in added if not (name == "app" or name.startswith("app/"))} == set()
     assert {name.split("/")[1] for name in added if name.count("/") == 1} == {
-        "LICENSE", "bundle", "committed", "forecasting", "packages", "packages.json", "pycache", "service",
+        "LICENSE", "bundle", "clients", "committed", "forecasting", "packages", "packages.json", "pycache", "service",
     }  # fmt: skip
 
 
