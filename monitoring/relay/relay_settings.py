@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from clients.errors import ConfigurationError
-from clients.settings import GitHubSettings, github_settings
+from clients.settings import GitHubSettings, github_settings, number, read_settings
 
 SHORTEST_SECRET = 16
 
@@ -24,22 +24,22 @@ class RelaySettings:
     github: GitHubSettings
 
 
+@dataclass(frozen=True)
+class _Own:
+    """What has a default, by the names of the variables."""
+
+    home: Annotated[Path, Path] = Path(".rps/alerts")
+    cooldown_hours: Annotated[float, number(float, 0)] = 6.0
+    retry_seconds: Annotated[float, number(float, 0)] = 60.0
+
+
 def relay_settings(environment: Mapping[str, str]) -> RelaySettings:
     """Raises ConfigurationError with everything that is wrong, by name."""
     problems: list[str] = []
-
-    def number(name: str, default: str) -> float:
-        text = environment.get(name, "").strip() or default
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 < value < math.inf:
-            problems.append(f"{name}: expected a number above 0; found {text!r}")
-        return value
-
-    cooldown, retry = number("RPS_ALERTS_COOLDOWN_HOURS", "6") * 3600, number("RPS_ALERTS_RETRY_SECONDS", "60")
-    home = Path(environment.get("RPS_ALERTS_HOME", "").strip() or ".rps/alerts")
+    try:
+        own = read_settings(_Own, environment, "RPS_ALERTS_")
+    except ConfigurationError as error:
+        problems.append(str(error))
     try:
         secret = _secret(environment)
     except ConfigurationError as error:
@@ -50,7 +50,7 @@ def relay_settings(environment: Mapping[str, str]) -> RelaySettings:
         problems.append(str(error))
     if problems:
         raise ConfigurationError("\n".join(problems))
-    return RelaySettings(secret, home, cooldown, retry, github)
+    return RelaySettings(secret, own.home, own.cooldown_hours * 3600, own.retry_seconds, github)
 
 
 def _secret(environment: Mapping[str, str]) -> str:

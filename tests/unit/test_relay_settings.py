@@ -1,4 +1,4 @@
-"""The relay's settings: all that is wrong is told at once, by name."""
+"""The relay reports every wrong setting at once, by name."""
 
 from __future__ import annotations
 
