@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -102,11 +103,13 @@ def compare(
     return PanelFrame(rows, opponent, (*reasons, *_too_short(rows, challenge)))
 
 
-def seconds_per_row(bundles: list[Bundle], features: dict[str, float]) -> list[float]:
+def seconds_per_row(
+    bundles: list[Bundle], features: dict[str, float], now: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """How long each bundle takes to predict one row of one horizon: the fastest of many repeats, taken in turn.
 
     Other work on the machine only ever makes a repeat slower, and must not block a model.
-    features: any number for each feature; the time does not depend on it.
+    features: any number for each feature; the time does not depend on it. now: a clock in seconds.
     """
     rows = [
         {horizon: np.array([[features.get(name, np.nan) for name in bundle.spec.columns_for(horizon)]])
@@ -116,10 +119,10 @@ def seconds_per_row(bundles: list[Bundle], features: dict[str, float]) -> list[f
     took: list[list[float]] = [[] for _ in bundles]
     for _ in range(TIMED_REPEATS):
         for bundle, matrices, times in zip(bundles, rows, took, strict=True):
-            started = time.perf_counter()
+            started = now()
             for horizon, matrix in matrices.items():
                 bundle.predict(horizon, matrix)
-            times.append((time.perf_counter() - started) / len(matrices))
+            times.append((now() - started) / len(matrices))
     return [min(times) for times in took]
 
 

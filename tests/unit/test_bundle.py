@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import struct
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from forecasting.features.table import Table, table_features, table_targets
 from forecasting.models.bundle import Bundle, filled_buffer, read_bundle, recent_windows, record_holdout, write_bundle
 from forecasting.models.intervals import Offsets
 from forecasting.models.manifest import BundleError, Description, SeriesWindow
+from pipelines.holdout import seconds_per_row
 
 SPEC = FeatureSpec(
     target="temperature",
@@ -345,3 +348,15 @@ def test_a_bundle_of_an_earlier_release_is_read(trained: Trained, tmp_path: Path
     bundle = read_bundle(tmp_path / "bundle")
     bundle.check_example()
     assert (bundle.manifest.title, bundle.manifest.variables) == ("", {})
+
+
+def test_a_busy_machine_does_not_make_a_model_slow(directory: Path) -> None:
+    def clock() -> Iterator[float]:
+        now = 0.0
+        for seconds in itertools.cycle((8.0, 1.0, 8.0, 9.0, 2.0, 1.0)):  # of a repeat of each bundle in turn
+            yield now
+            now += seconds
+            yield now
+
+    bundle = read_bundle(directory)
+    assert seconds_per_row([bundle, bundle], {}, clock().__next__) == [2.0 / 2, 1.0 / 2]
