@@ -56,7 +56,10 @@ class AirflowApi:
             if not self._client.configuration.access_token:
                 self._client.configuration.access_token = self._new_token(limit)
             try:
-                return ask(*arguments, _request_timeout=timeout, **options)
+                answer = ask(*arguments, _request_timeout=timeout, **options)
+                if answer is None:
+                    raise PassingFault("an answer that is not Airflow's: null")
+                return answer
             except ApiException as error:
                 status = error.status or 0
                 if status in PASSING or status >= 500:
@@ -77,8 +80,6 @@ class AirflowApi:
         found: list[Any] = []
         while True:
             page = self.call(ask, *arguments, limit=PAGE, offset=len(found), **options)
-            if page is None:
-                raise PassingFault("an answer that is not Airflow's: null")
             found += getattr(page, entries)
             if not getattr(page, entries) or len(found) >= page.total_entries:
                 return found

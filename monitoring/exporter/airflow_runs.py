@@ -101,7 +101,7 @@ class AirflowRuns:
     def _ask(self, call: Callable[..., Any], *arguments: object, **options: Any) -> Any:  # noqa: ANN401 - the client has no types
         """What a call of ``AirflowApi`` returns. Raises RpsError, or NotFoundException."""
         try:
-            answer = call(*arguments, **options)
+            return call(*arguments, **options)
         except PassingFault as fault:
             raise self._fault(str(fault)) from fault
         except ForbiddenException as error:
@@ -111,9 +111,6 @@ class AirflowRuns:
             raise
         except ApiException as error:
             raise self._fault(message_of(error)) from error
-        if answer is None:
-            raise self._fault("an answer that is not Airflow's: null")
-        return answer
 
     def _fault(self, reason: str) -> RpsError:
         return PassingFault(f"Airflow at {self._api.address} gives no good answer: {reason}")

@@ -212,6 +212,7 @@ def test_seconds_at_work_count_tasks_side_by_side_once() -> None:
         {"status": 429},
         {"status": 404},
         {"status": 200},
+        {"status": 200, "body": "null"},
         {"cut": "before"},
         {"cut": "after"},
     ],
@@ -436,7 +437,7 @@ def set_run(airflow: Airflow, run: DagRun, state: str) -> None:
 
 def delete_run(airflow: Airflow, run: DagRun) -> None:
     run.cancel()
-    airflow.api.call(airflow.api.runs.delete_dag_run, run.dag_id, run.run_id)
+    airflow.api.runs.delete_dag_run(run.dag_id, run.run_id)
 
 
 def delete_and_start(airflow: Airflow, run: DagRun) -> None:
