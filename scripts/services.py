@@ -357,7 +357,7 @@ def separate_stack(home: Path, repository: Path) -> Stack:
 def running(service: Service, home: Path, *, patience_seconds: float = 3.0) -> Iterator[Service]:
     """The service, healthy, until the block ends; its log is in ``home``, and so is its record, `NAME.process.json`.
 
-    It ends one first whose caller was killed. Raises StackError when it does not come up.
+    A service that a killed caller has left is ended first. Raises StackError when the new one does not come up.
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     log, record = home / f"{service.name}.log", home / f"{service.name}.process.json"
