@@ -11,9 +11,8 @@ from types import FrameType
 
 from docker.errors import DockerException
 
+from ci import markdown
 from clients.errors import RpsError
-
-_RULES = {"l": "---", "r": "---:"}
 
 
 class BenchError(RpsError):
@@ -60,11 +59,7 @@ def say(line: str, *, over: bool = False) -> None:
 
 def table(alignments: str, heads: Iterable[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """A Markdown table. alignments: a letter per column, `l` or `r`."""
-    return [_row(heads), _row(_RULES[letter] for letter in alignments), *map(_row, rows)]
-
-
-def _row(cells: Iterable[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+    return markdown.table(list(heads), ([str(cell) for cell in row] for row in rows), alignments).splitlines()
 
 
 def met(*, well: bool) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import psutil
 from bench.peer_environments import interpreter
 from bench.report import BenchError
 from bench.service_model import CACHE, Model
-from scripts.processes import Started, comes_up, end, log_end, members, start
+from scripts.processes import Started, comes_up, end, interruptions_held, log_end, members, start
 from scripts.services import ROOT, answers, free_ports
 
 PEERS = Path(__file__).with_name("service_peers")
@@ -178,7 +177,7 @@ def started(server: Server) -> Iterator[Started]:
     try:
         yield process
     finally:
-        with undisturbed():
+        with interruptions_held():
             for member in members([process]):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     member.resume()  # a stopped process gets no signal
@@ -208,17 +207,6 @@ def wrk_program() -> str:
     if found is None:
         raise BenchError("wrk is missing: install Debian's package wrk (apt-get install wrk)")
     return found
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let no second signal cut the ending of processes short."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _log(server: Server) -> Path:

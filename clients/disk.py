@@ -38,7 +38,7 @@ def locked(path: Path, what: str, note: Callable[[str], None] | None = None) -> 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A scratch path beside ``path`` that replaces it when the block ends well, and vanishes when it does not."""
-    with _scratch(path) as scratch:
+    with scratch_path(path) as scratch:
         yield scratch
         with scratch.open("rb") as written:
             os.fsync(written.fileno())
@@ -53,7 +53,7 @@ def write_whole(path: Path, content: bytes) -> None:
 @contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
     """As ``whole_file``, for a directory; a reader sees the old one, none, or the new one, never a part."""
-    with _scratch(path) as scratch:
+    with scratch_path(path) as scratch:
         scratch.mkdir()
         yield scratch
         if path.exists():
@@ -66,7 +66,12 @@ def _unwritable(path: Path, error: OSError) -> PassingFault:
 
 
 @contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
+def scratch_path(path: Path) -> Iterator[Path]:
+    """A free path beside ``path``; what is there when the block ends, or a killed process left there, is removed.
+
+    Raises PassingFault when the disk fails.
+    """
+
     def clear() -> None:
         for leftover in path.parent.glob(f".{path.name}.*"):
             if leftover.is_dir():

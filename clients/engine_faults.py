@@ -17,7 +17,7 @@ from docker.credentials.errors import StoreError
 from docker.errors import APIError, DockerException
 from docker.utils.config import find_config_file
 
-from clients.errors import ConfigurationError, PassingFault, RpsError
+from clients.errors import ConfigurationError, PassingFault, RpsError, one_line
 
 ENGINE_ERRORS = (DockerException, StoreError, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 """What the SDK raises. An engine that ends in the midst of an answer comes as any of the last three."""
@@ -129,8 +129,7 @@ CONNECTION = (
 def words(error: Exception | str) -> str:
     """An error's message on one line, without the SDK's frame around it."""
     said = error.explanation if isinstance(error, APIError) else None
-    line = " ".join(str(said or error).split()) or ("" if isinstance(error, str) else type(error).__name__)
-    return line if len(line) <= WORDS_LIMIT else f"{line[: WORDS_LIMIT - 1]}…"
+    return one_line(str(said or error), WORDS_LIMIT) or ("" if isinstance(error, str) else type(error).__name__)
 
 
 def meaning(table: Sequence[Row], answer: str, **said: str) -> RpsError:

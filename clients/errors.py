@@ -53,3 +53,9 @@ class Cancelled(RpsError):
 
 class NotReleased(RpsError):
     """The release stops for a reason that running it again does not change; production stays as it was."""
+
+
+def one_line(text: str, longest: int) -> str:
+    """The text without line breaks and other control characters, cut to a length."""
+    plain = " ".join("".join(each if each.isprintable() else " " for each in text[: 2 * longest]).split())
+    return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import msgspec
 
+from clients.errors import one_line
 from clients.github_faults import Task, Unreadable, is_rate_limit, patiently, retry_after_in_seconds, unless_gone
 from clients.settings import GitHubSettings
 
@@ -26,20 +27,29 @@ STATUS_DESCRIPTION_LENGTH = 140
 PER_PAGE = 100
 
 
-@dataclass(frozen=True, kw_only=True)
-class PullRequestState:
+class Repository(msgspec.Struct, frozen=True):
+    """A repository by its name, `owner/name`."""
+
+    full_name: str
+
+
+class Branch(msgspec.Struct, frozen=True):
+    """A branch and its newest commit; the repository is None when it was a fork that is gone."""
+
+    ref: str
+    sha: str
+    repo: Repository | None
+
+
+class PullRequestState(msgspec.Struct, frozen=True):
     """A pull request as it is now."""
 
     number: int
     title: str
     state: Literal["open", "closed"]
     merged: bool
-    head_sha: str
-    head_ref: str
-    head_repository: str
-    """`owner/name`; empty when the fork is gone."""
-    base_sha: str
-    base_ref: str
+    head: Branch
+    base: Branch
 
 
 @dataclass(frozen=True)
@@ -96,34 +106,21 @@ class GitHub:
         self._login: str | None = None
 
     def pull_request(self, number: int) -> PullRequestState:
-        pull = self.patiently(
+        return self.patiently(
             f"reading pull request #{number}", "pull-requests: read",
-            lambda: read(self.rest.pulls.get(*self.repository, number, headers=HEADERS), _Pull),
+            lambda: read(self.rest.pulls.get(*self.repository, number, headers=HEADERS), PullRequestState),
         )  # fmt: skip
-        return PullRequestState(
-            number=pull.number,
-            title=pull.title,
-            state=pull.state,
-            merged=pull.merged,
-            head_sha=pull.head.sha,
-            head_ref=pull.head.ref,
-            head_repository=pull.head.repo.full_name if pull.head.repo else "",
-            base_sha=pull.base.sha,
-            base_ref=pull.base.ref,
-        )
 
     def set_status(self, sha: str, *, state: str, context: str, description: str, target_url: str) -> None:
         """Set a commit status: error, failure, pending or success; at most 1,000 for one commit and context.
 
         A description that is too long for GitHub is cut; target_url may be empty.
         """
-        if len(description) > STATUS_DESCRIPTION_LENGTH:
-            description = f"{description[: STATUS_DESCRIPTION_LENGTH - 1]}…"
         self.patiently(
             f"setting the status {context} of {sha[:12]}", "statuses: write",
             lambda: self.rest.repos.create_commit_status(
                 *self.repository, sha, headers=HEADERS, state=cast(Any, state), context=context,
-                description=description, target_url=target_url or None,
+                description=one_line(description, STATUS_DESCRIPTION_LENGTH), target_url=target_url or None,
             ),
         )  # fmt: skip
 
@@ -229,25 +226,6 @@ class GitHub:
                     raise
                 self._login = ""
         return self._login
-
-
-class _Repo(msgspec.Struct):
-    full_name: str
-
-
-class _Branch(msgspec.Struct):
-    ref: str
-    sha: str
-    repo: _Repo | None
-
-
-class _Pull(msgspec.Struct):
-    number: int
-    title: str
-    state: Literal["open", "closed"]
-    merged: bool
-    head: _Branch
-    base: _Branch
 
 
 class _Status(msgspec.Struct):

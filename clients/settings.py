@@ -123,7 +123,7 @@ def airflow_settings(environment: Mapping[str, str]) -> AirflowSettings:
     """Raises ConfigurationError with every name that is missing."""
     token = environment.get("AIRFLOW_TOKEN", "")
     user = () if token else ("AIRFLOW_USERNAME", "AIRFLOW_PASSWORD")
-    _require(environment, "AIRFLOW_API_URL", *user, hint="" if token else "AIRFLOW_TOKEN can stand for the last two")
+    require(environment, "AIRFLOW_API_URL", *user, hint="" if token else "AIRFLOW_TOKEN can stand for the last two")
     return AirflowSettings(
         address(environment, "AIRFLOW_API_URL", "AIRFLOW_USERNAME and AIRFLOW_PASSWORD"),
         token,
@@ -134,14 +134,14 @@ def airflow_settings(environment: Mapping[str, str]) -> AirflowSettings:
 
 def mlflow_settings(environment: Mapping[str, str]) -> MlflowSettings:
     """Raises ConfigurationError."""
-    _require(environment, "MLFLOW_TRACKING_URI")
+    require(environment, "MLFLOW_TRACKING_URI")
     keys = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     return MlflowSettings(address(environment, "MLFLOW_TRACKING_URI", keys, web=False))
 
 
 def github_settings(environment: Mapping[str, str]) -> GitHubSettings:
     """Raises ConfigurationError with every name that is missing, or when GITHUB_REPOSITORY is no `owner/name`."""
-    _require(environment, "GITHUB_TOKEN", "GITHUB_REPOSITORY")
+    require(environment, "GITHUB_TOKEN", "GITHUB_REPOSITORY")
     repository = environment["GITHUB_REPOSITORY"]
     owner, _, name = repository.partition("/")
     if not owner or not name or "/" in name:
@@ -159,7 +159,7 @@ def image_settings(environment: Mapping[str, str], challenge: str, *, several: b
 
     Raises ConfigurationError: RPS_IMAGE is missing or no name of an image, or half of a login is missing.
     """
-    _require(environment, "RPS_IMAGE")
+    require(environment, "RPS_IMAGE")
     username, password = (environment.get(name, "") for name in ("REGISTRY_USERNAME", "REGISTRY_PASSWORD"))
     if bool(username) != bool(password):
         missing = "REGISTRY_PASSWORD" if username else "REGISTRY_USERNAME"
@@ -212,7 +212,8 @@ def workflow_url(environment: Mapping[str, str]) -> str:
     return f"{server}/{repository}/actions/runs/{run_id}" if server and repository and run_id else ""
 
 
-def _require(environment: Mapping[str, str], *names: str, hint: str = "") -> None:
+def require(environment: Mapping[str, str], *names: str, hint: str = "") -> None:
+    """Raises ConfigurationError with every name that is missing."""
     missing = [name for name in names if not environment.get(name)]
     if missing:
         message = f"set {', '.join(missing)} in the environment (see .env.example)"

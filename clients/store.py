@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from clients.errors import ConfigurationError, PassingFault
-from clients.settings import address
+from clients.settings import address, require
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -120,10 +120,7 @@ class Store:
 
 def open_store() -> Store:
     """The store that the environment names. Raises ConfigurationError naming what is missing or cannot be used."""
-    needed = ("RPS_STORE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    missing = [name for name in needed if not os.environ.get(name)]
-    if missing:
-        raise ConfigurationError(f"set {', '.join(missing)} in the environment (see .env.example)")
+    require(os.environ, "RPS_STORE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     store = _ADDRESS.fullmatch(os.environ["RPS_STORE"])
     if store is None:
         expected = "s3://bucket or s3://bucket/prefix"

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from clients.errors import ConfigurationError, NoVerdict, PassingFault, RpsError
+from clients.errors import ConfigurationError, NoVerdict, PassingFault, RpsError, one_line
 from clients.patience import Patience
 from clients.settings import MlflowSettings
 from records.mlflow_names import PRODUCTION
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
 T = TypeVar("T")
@@ -86,6 +87,11 @@ class Tracking:
     def production(self, name: str) -> str:
         """``released_version``; raises as ``ask`` does."""
         return self.ask(f"look up the model {name}", lambda: released_version(self.client, name))
+
+    def versions(self, filtered: str) -> list[ModelVersion]:
+        """The registered versions that MLflow's filter accepts, newest first; raises as ``ask`` does."""
+        found = self.ask("search the versions", lambda: list(self.client.search_model_versions(filtered)))
+        return sorted(found, key=lambda version: int(version.version), reverse=True)
 
     def _lists(self, uri: str) -> bool:
         """Whether the folder lists the artifact: some servers answer 500 for one that does not exist."""
@@ -218,5 +224,4 @@ def _is_absent(error: Exception) -> bool:
 
 def _brief(error: Exception) -> str:
     """An error on one line; a proxy's HTML page is cut off."""
-    text = " ".join(str(error).split()).rstrip(".")
-    return text if len(text) <= _LONGEST_BRIEF else f"{text[:_LONGEST_BRIEF]}…"
+    return one_line(str(error), _LONGEST_BRIEF).rstrip(".")

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pyarrow.parquet as pq
 
+from clients.disk import scratch_path
 from clients.errors import ConfigurationError, DataRejected, PassingFault
 from clients.git import RecordBranch, data_repository, open_branch
 from clients.store import Store, open_store
@@ -62,7 +63,8 @@ def run(run: Run) -> None:
     contents, identity, branch_name = _contents(run), run.identity, data_branch(run.challenge.name)
     store, remote = open_store(), data_repository()
     rows = pq.read_metadata(run.files.observations).num_rows
-    with _scratch_directory(run.files.dataset.with_name(".dvc-scratch").resolve()) as scratch:
+    with scratch_path(run.files.dataset.with_name("dvc-scratch").resolve()) as scratch:
+        scratch.mkdir()
         branch = open_branch(remote, branch_name, scratch)
         # A wrong key or address shows here, before any work.
         branch.fetch()
@@ -98,20 +100,6 @@ def _contents(run: Run) -> list[Path]:
     if not report.passed:
         raise DataRejected(f"the observations failed the quality gate ({files.quality_report}): nothing is recorded.")
     return list(made_by)
-
-
-@contextmanager
-def _scratch_directory(scratch: Path) -> Iterator[Path]:
-    """An empty directory that is gone afterwards; first removes what a killed attempt left there."""
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        yield scratch
-    except OSError as error:
-        hint = "Free or repair the disk, then run again."
-        raise PassingFault(f"{scratch} could not be written: {error}. {hint}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _store(scratch: Path, contents: list[Path], store: Store) -> tuple[str, int]:

@@ -21,13 +21,13 @@ from docker.errors import DockerException
 from filelock import FileLock, Timeout
 from requests.exceptions import RequestException
 
+from clients.engine import DEFAULT_ADDRESS
 from scripts.processes import comes_up, end_recorded, log_end, start
 from scripts.services import StackError, output_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEFAULT_HOST = "unix:///var/run/docker.sock"
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 _PATH = ":".join(dict.fromkeys((*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin", "/usr/bin", "/bin")))
@@ -42,8 +42,8 @@ def engine(home: Path) -> Iterator[str]:
     Raises StackError when there is none: it says what to start or to install.
     """
     named = os.environ.get("DOCKER_HOST", "")
-    if answers(named or DEFAULT_HOST):
-        yield named or DEFAULT_HOST
+    if answers(named or DEFAULT_ADDRESS):
+        yield named or DEFAULT_ADDRESS
     elif named:
         raise StackError(f"DOCKER_HOST: no container engine answers at {named}; start it, or unset the variable")
     else:
@@ -73,7 +73,7 @@ def start_engine(home: Path) -> str:
     dockerd = shutil.which("dockerd", path=_PATH)
     if dockerd is None or os.geteuid() != 0 or shutil.which("ip", path=_PATH) is None:
         advice = "start Docker, or name an engine in DOCKER_HOST; or, as root on Debian: "
-        raise StackError(f"no container engine answers at {DEFAULT_HOST}: {advice}apt-get install docker.io iproute2")
+        raise StackError(f"no engine answers at {DEFAULT_ADDRESS}: {advice}apt-get install docker.io iproute2")
     sweep(home)
     return _start(_made(home), dockerd)
 

@@ -56,7 +56,7 @@ def start(
     ends the process.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output, _interruptions_held() as held:
+    with log.open("ab") as output, interruptions_held() as held:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -75,7 +75,7 @@ def start(
 
 
 @contextlib.contextmanager
-def _interruptions_held() -> Iterator[list[int]]:
+def interruptions_held() -> Iterator[list[int]]:
     """SIGINT and SIGTERM, which only the main thread gets, wait until the block ends; those that have come."""
     held: list[int] = []
     if threading.current_thread() is not threading.main_thread():

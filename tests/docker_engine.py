@@ -18,8 +18,9 @@ import docker
 import pytest
 from filelock import FileLock
 
+from clients.engine import DEFAULT_ADDRESS
 from scripts.base_image import base_image
-from scripts.docker_engine import DEFAULT_HOST, answers, client, engine, start_engine, sweep
+from scripts.docker_engine import answers, client, engine, start_engine, sweep
 from scripts.registry import Registry, registry
 from scripts.services import ROOT, StackError, free_ports
 from tests.sharing import used_together
@@ -37,7 +38,7 @@ def _or_left_out() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def docker_host(shared: Path) -> Iterator[str]:
     """The address of a container engine: the machine's own, or one that all processes of the test run use together."""
-    if "DOCKER_HOST" in os.environ or answers(DEFAULT_HOST):
+    if "DOCKER_HOST" in os.environ or answers(DEFAULT_ADDRESS):
         with _or_left_out(), engine(shared / "engine") as address:
             yield address
         return

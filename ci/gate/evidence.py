@@ -175,12 +175,11 @@ def _tracked_run(tracking: Tracking, challenge: str, run_id: str) -> Run:
 
 def _candidate_version(tracking: Tracking, challenge: str, run: Run) -> ModelVersion:
     """The version that the run registered; the oldest, as `register` has it."""
-    filtered = f"name = '{challenge}' and run_id = '{run.info.run_id}'"
-    found = tracking.ask("search the versions", lambda: list(tracking.client.search_model_versions(filtered)))
+    found = tracking.versions(f"name = '{challenge}' and run_id = '{run.info.run_id}'")
     if not found:
         absent = f"MLflow at {tracking.uri} has no version of {challenge} from run {run.info.run_id}"
         raise Missing(f"{absent}: it was not registered, or deleted. Run the pipeline again.")
-    return min(found, key=lambda version: int(version.version))
+    return found[-1]
 
 
 def _manifest(tracking: Tracking, challenge: str, version: str) -> Manifest:

@@ -56,8 +56,11 @@ def _gate(options: argparse.Namespace, log: Log) -> int:
         deadline=timedelta(minutes=options.deadline_minutes),
         max_age=timedelta(hours=options.max_age_hours),
         output=options.output,
+        airflow=airflow,
+        mlflow=mlflow,
+        github=github,
     )
-    code = gate(request, airflow, mlflow, github, log)
+    code = gate(request, log)
     report = (options.output / "report.md").read_text(encoding="utf-8")
     summarise(report)
     if github is None:

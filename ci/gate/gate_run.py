@@ -11,19 +11,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgspec
-
 from ci.gate.comment import post_report
 from ci.gate.judged_run import EXIT_CODES, JudgedRun, Order
 from ci.gate.policy import read_policy
 from ci.gate.report import render
 from ci.signals import cancelled_by_signals
-from clients.dag_run import Airflow
 from clients.errors import Cancelled, GitHubFault, NoVerdict, RpsError
 from clients.github import GitHub
 from clients.progress import Log
 from clients.redaction import redacted
-from clients.settings import AirflowSettings, GitHubSettings, MlflowSettings, workflow_url
+from clients.settings import GitHubSettings, workflow_url
 from records.judgement import Judgement, Outcome, PullRequest
 
 STATES: Mapping[Outcome, str] = {"pass": "success", "block": "failure", "error": "error"}
@@ -38,17 +35,17 @@ class Request(Order):
     """The revision whose policy judges; empty: the pull request's base branch, or else the commit."""
     context: str = ""
     """The name of the commit status."""
+    github: GitHubSettings | None
+    """None: nothing is reported there."""
 
 
-def gate(
-    request: Request, airflow: AirflowSettings, mlflow: MlflowSettings, github: GitHubSettings | None, log: Log
-) -> int:
-    """Judge, report, set the status; without ``github``, nothing is reported there.
+def gate(request: Request, log: Log) -> int:
+    """Judge, report, set the status.
 
     The exit code: 0 passed, 1 blocked, 2 no verdict; 64, 75: see `clients.errors`.
     """
     with cancelled_by_signals("run the gate again for a verdict") as signals:
-        run = _GateRun(request, airflow, mlflow, github, log)
+        run = _GateRun(request, log)
         try:
             judgement = run.judged()
             run.report(judgement)
@@ -67,23 +64,16 @@ def gate(
 class _GateRun:
     """One gate run: what it has learnt so far can be reported even when it has to give up."""
 
-    def __init__(
-        self,
-        request: Request,
-        airflow: AirflowSettings,
-        mlflow: MlflowSettings,
-        github: GitHubSettings | None,
-        log: Log,
-    ) -> None:
-        self.request = request
+    def __init__(self, request: Request, log: Log) -> None:
+        self.request, github = request, request.github
         self.note = log.line
         self.workflow_url = workflow_url(os.environ)
         self.github = GitHub(github, note=self.note) if github else None
         # For what is not worth waiting for: a look in between, and the last words of a gate that is being ended.
         self.hasty = GitHub(github, patience_seconds=2.0, note=self.note) if github else None
         self.looked = 0.0
-        stem, client = f"gate__{request.challenge}__{request.sha}", Airflow(airflow, note=self.note)
-        self.run = JudgedRun(request, stem, client, mlflow, log, on_poll=self._watch_pull_request)
+        stem = f"gate__{request.challenge}__{request.sha}"
+        self.run = JudgedRun(request, stem, log, on_poll=self._watch_pull_request)
 
     def judged(self) -> Judgement:
         """The verdict on the commit. Raises RpsError when there is none for reasons that are not the run's own."""
@@ -128,15 +118,17 @@ class _GateRun:
         if github is None or self.request.pull_request is None:
             return
         pull = github.pull_request(self.request.pull_request)
-        self.run.pull_request = self.run.pull_request or msgspec.convert(pull, PullRequest, from_attributes=True)
+        self.run.pull_request = self.run.pull_request or PullRequest(
+            number=pull.number, title=pull.title, head_ref=pull.head.ref, base_ref=pull.base.ref, base_sha=pull.base.sha
+        )
         name = f"pull request #{pull.number}"
-        if pull.head_repository != github.settings.repository:
+        if pull.head.repo is None or pull.head.repo.full_name != github.settings.repository:
             raise NoVerdict(f"{name} comes from a fork, whose code is never run: push its branch to this repository")
         if pull.state != "open":
             raise Cancelled(f"{name} is closed: nothing is to be judged")
-        if pull.head_sha != self.request.sha:
+        if pull.head.sha != self.request.sha:
             raise Cancelled(
-                f"{name} was pushed to: its head is {pull.head_sha[:12]}, not {self.request.sha[:12]} any more"
+                f"{name} was pushed to: its head is {pull.head.sha[:12]}, not {self.request.sha[:12]} any more"
             )
 
     def _watch_pull_request(self) -> None:

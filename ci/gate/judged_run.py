@@ -21,7 +21,7 @@ from ci.gate.statuses import status_line
 from clients.dag_run import ENDED_RUN, Airflow, DagRun, TaskState, busy_seconds
 from clients.errors import NoVerdict
 from clients.progress import Log
-from clients.settings import MlflowSettings, workflow_url
+from clients.settings import AirflowSettings, MlflowSettings, workflow_url
 from forecasting.judging.verdict import Verdict, judge
 from records.judgement import Failure, Judgement, Links, Outcome, PullRequest
 from records.stages import dag_id
@@ -47,6 +47,8 @@ class Order:
     max_age: timedelta | None = None
     """A finished run that is not older is judged, not run again; None: any that succeeded, however old."""
     output: Path
+    airflow: AirflowSettings
+    mlflow: MlflowSettings
 
 
 @dataclass
@@ -56,8 +58,6 @@ class JudgedRun:
     order: Order
     stem: str
     """The DAG run's id without its attempt."""
-    airflow: Airflow
-    mlflow: MlflowSettings
     log: Log
     on_start: Callable[[DagRun], None] = lambda _: None
     """Called with the DAG run once it is started, or attached to; may raise RpsError to stop, as ``on_poll`` may."""
@@ -65,10 +65,14 @@ class JudgedRun:
     """Called whenever the DAG run is looked at."""
     pull_request: PullRequest | None = None
     dag_run: DagRun | None = None
+    airflow: Airflow = field(init=False)
     _policy: Policy | None = None
     _tasks: list[TaskState] = field(default_factory=list)
     _started: datetime = field(default_factory=lambda: datetime.now(UTC))
     _clock: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.airflow = Airflow(self.order.airflow, note=self.log.line)
 
     def judge(self, policy: Policy) -> Judgement:
         """Run the pipeline on the commit, fetch the evidence, judge. Raises RpsError when no verdict can be had."""
@@ -79,9 +83,9 @@ class JudgedRun:
             run = self._ended(not_before)
             if run.state != "success":
                 return self.judgement(failure=self._failure(run))
-            self.log.line(f"the run has ended; reading what it left in MLflow at {self.mlflow.url}")
+            self.log.line(f"the run has ended; reading what it left in MLflow at {self.order.mlflow.url}")
             try:
-                evidence = fetch_evidence(self.mlflow, order.challenge, run.run_id, order.sha)
+                evidence = fetch_evidence(self.order.mlflow, order.challenge, run.run_id, order.sha)
             except ProductionMoved as error:
                 if not run.attached or order.max_age is None:
                     raise
@@ -128,7 +132,7 @@ class JudgedRun:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "verdict.json").write_bytes(msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n")
         (directory / "report.md").write_text(render(judgement), encoding="utf-8")
-        record_verdict(self.mlflow, judgement)
+        record_verdict(self.order.mlflow, judgement)
 
     def no_verdict(self, reason: str) -> Judgement:
         """Record that there is none, for a reason that is not the run's own."""
@@ -166,7 +170,7 @@ class JudgedRun:
             raise NoVerdict(f"the DAG run {run.run_id} is {run.state}, though no task of it failed: look at {run.url}")
         tail = tuple(run.log(task)[-LOG_TAIL:])
         rejected = task.name == "validate"
-        violations = rejected_data(self.mlflow, self.order.challenge, run.run_id) if rejected else ()
+        violations = rejected_data(self.order.mlflow, self.order.challenge, run.run_id) if rejected else ()
         broken = sum(violation.severity == "error" for violation in violations)
         last_words = next((line.strip() for line in reversed(tail) if line.strip()), "its log is empty")
         why = f"the data failed the quality gate: {broken} rules are broken" if broken else last_words

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from clients.errors import one_line
 from clients.github import STATUS_DESCRIPTION_LENGTH, GitHub, Status
 from forecasting.judging.verdict import Contest, Verdict
 from records.judgement import Failure
@@ -18,15 +19,16 @@ _WORST_FIRST = ("error", "failure", "pending", "success")
 def status_line(verdict: Verdict | None, failure: Failure | None) -> str:
     """The verdict and its main number, or why there is none, in one line."""
     if failure or verdict is None:
-        return shortened(f"no verdict: {failure.reason if failure else 'nothing was judged'}")
+        return one_line(f"no verdict: {failure.reason if failure else 'nothing was judged'}", STATUS_DESCRIPTION_LENGTH)
     opponent = "persistence" if verdict.overall.change is None else "production"
     change = change_of(verdict.overall, opponent) or 0.0
     against = f"{abs(change):.1%} {'worse' if change > 0 else 'better'} than {opponent}"
     numbers = f"{verdict.measure} {verdict.overall.candidate:.3g} {verdict.unit}, {against}"
     if verdict.outcome == "pass":
-        return shortened(f"passed: {numbers}")
+        return one_line(f"passed: {numbers}", STATUS_DESCRIPTION_LENGTH)
     more = f" (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else ""
-    return shortened(f"blocked by {verdict.reasons[0].rule.replace('_', ' ')}{more}: {numbers}")
+    line = f"blocked by {verdict.reasons[0].rule.replace('_', ' ')}{more}: {numbers}"
+    return one_line(line, STATUS_DESCRIPTION_LENGTH)
 
 
 def change_of(contest: Contest, opponent: str) -> float | None:
@@ -36,18 +38,12 @@ def change_of(contest: Contest, opponent: str) -> float | None:
     return contest.candidate / contest.persistence - 1 if contest.persistence else None
 
 
-def shortened(line: str, length: int = STATUS_DESCRIPTION_LENGTH) -> str:
-    """One line of at most that length; what is cut off is marked."""
-    flat = " ".join(line.split())
-    return flat if len(flat) <= length else f"{flat[: length - 1]}…"
-
-
 def announce(github: GitHub, sha: str, challenges: Sequence[str], link: str) -> None:
     """Before any gate starts: everything that is about to be judged is pending, whatever an earlier run said."""
     waiting = {CONTEXT: f"waiting for {', '.join(challenges)}"}
     waiting |= {f"{CONTEXT}/{challenge}": "waiting for the verdict" for challenge in challenges}
     for context, line in waiting.items():
-        github.set_status(sha, state="pending", context=context, description=shortened(line), target_url=link)
+        github.set_status(sha, state="pending", context=context, description=line, target_url=link)
 
 
 def conclude(github: GitHub, sha: str, challenges: Sequence[str], link: str) -> Status:
@@ -75,4 +71,4 @@ def conclusion(statuses: Mapping[str, Status], challenges: Sequence[str], link: 
         line = f"passed: {', '.join(found)}"
     else:
         line = f"{worst}: {found[worst].description}"
-    return Status(found[worst].state, shortened(line), found[worst].target_url or link)
+    return Status(found[worst].state, line, found[worst].target_url or link)

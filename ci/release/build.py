@@ -21,7 +21,7 @@ import msgspec
 from docker.errors import APIError, ImageLoadError, ImageNotFound
 
 from clients.engine_faults import ENGINE_ERRORS, PLATFORM, Row, faults, meaning, registry_fault, words
-from clients.errors import ConfigurationError, NotReleased, PassingFault
+from clients.errors import ConfigurationError, NotReleased, PassingFault, one_line
 from records.image_labels import Label
 
 if TYPE_CHECKING:
@@ -244,12 +244,12 @@ def followed(events: Iterable[Mapping[str, Any]], log: Log) -> str:
     for event in events:
         text = str(event.get("stream", "")).strip()
         if step := _STEP.fullmatch(text):
-            log.line(f"  step {step[1]}/{step[2]}  {_short(' '.join(step[3].split()))}")
+            log.line(f"  step {step[1]}/{step[2]}  {one_line(step[3], SHOWN_CHARACTERS)}")
         elif text:
             said += [_plain(line) for line in text.splitlines()]
         if error := event.get("error"):
             last = _plain(str(error))
-            end = "\n".join(f"  | {line}" for line in [*said, _short(last)])
+            end = "\n".join(f"  | {line}" for line in [*said, one_line(last, SHOWN_CHARACTERS)])
             whole = "\n".join([*said, f"error: {last}"])
             raise meaning(_BUILD, f"\n{whole}", end=end, subject="the base image", words=last)
         image = str((event.get("aux") or {}).get("ID") or image)
@@ -265,10 +265,6 @@ def _history(client: docker.DockerClient, image: str) -> list[dict[str, Any]]:
 
 def _written(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
 
 
 def _plain(text: str) -> str:

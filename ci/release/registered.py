@@ -43,9 +43,7 @@ class Models:
 
     def versions(self) -> tuple[ModelVersion, ...]:
         """All of them, newest first. A version whose run is gone has no metrics, and so cannot be compared."""
-        search = partial(self.tracking.client.search_model_versions, f"name = '{self.challenge}'")
-        found = self.tracking.ask("search the versions", lambda: list(search()))
-        return tuple(map(self._version, sorted(found, key=lambda one: int(one.version), reverse=True)))
+        return tuple(map(self._version, self.tracking.versions(f"name = '{self.challenge}'")))
 
     def fetch(self, version: ModelVersion, directory: Path) -> Manifest:
         """Bring the bundle of a version into a directory, which may have it already, and check every file of it.

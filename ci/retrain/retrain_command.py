@@ -64,5 +64,8 @@ def _retrain(options: argparse.Namespace, log: Log) -> int:
         by_hand=options.by_hand,
         deadline=timedelta(minutes=options.deadline_minutes),
         output=options.output,
+        airflow=airflow_settings(os.environ),
+        mlflow=mlflow_settings(os.environ),
+        github=github_settings(os.environ),
     )
-    return retrain(request, airflow_settings(os.environ), mlflow_settings(os.environ), github_settings(os.environ), log)
+    return retrain(request, log)

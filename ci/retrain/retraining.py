@@ -20,14 +20,14 @@ from ci.retrain.limits import Limits, NotStarted, Seen, Wait, decide, look, over
 from ci.retrain.offer import WORKFLOW, Offer, offer
 from ci.retrain.trigger import Trigger
 from ci.signals import cancelled_by_signals
-from clients.dag_run import Airflow, DagRun
+from clients.dag_run import DagRun
 from clients.errors import Cancelled, RpsError
 from clients.github import GitHub
 from clients.github_issues import Issues, Wanted
 from clients.github_releases import Releases
 from clients.progress import Log, summarise
 from clients.redaction import redacted
-from clients.settings import AirflowSettings, GitHubSettings, MlflowSettings, workflow_url
+from clients.settings import GitHubSettings, workflow_url
 from clients.tracking import connect
 from records.judgement import Judgement
 from records.mlflow_names import GateTag, VersionTag
@@ -43,14 +43,13 @@ class Request(Order):
     limits: Limits
     by_hand: bool
     """A person asks: there is no cool-down."""
+    github: GitHubSettings
 
 
-def retrain(
-    request: Request, airflow: AirflowSettings, mlflow: MlflowSettings, github: GitHubSettings, log: Log
-) -> int:
+def retrain(request: Request, log: Log) -> int:
     """The exit code: 0 passed, or rightly not started, 1 blocked, 2 no verdict, 64 and 75 as in `clients.errors`."""
     with cancelled_by_signals("the same event, delivered again, starts a new run within the limits") as signals:
-        retraining = _Retraining(request, airflow, mlflow, github, log)
+        retraining = _Retraining(request, log)
         try:
             answer = retraining.answer()
         except NotStarted as error:
@@ -71,17 +70,13 @@ def retrain(
 class _Retraining:
     """One event's answer: what has been learnt so far can be reported even when it has to be given up."""
 
-    def __init__(
-        self, request: Request, airflow: AirflowSettings, mlflow: MlflowSettings, github: GitHubSettings, log: Log
-    ) -> None:
+    def __init__(self, request: Request, log: Log) -> None:
         self.request = request
-        self.mlflow = mlflow
         self.log = log
         self.at = datetime.now(UTC)
-        self.airflow = Airflow(airflow, note=log.line)
-        self.github = GitHub(github, note=log.line)
+        self.github = GitHub(request.github, note=log.line)
         stem = stem_of(request.challenge, request.trigger.event)
-        self.run = JudgedRun(request, stem, self.airflow, mlflow, log, on_start=self._withdraw_if_younger)
+        self.run = JudgedRun(request, stem, log, on_start=self._withdraw_if_younger)
 
     def answer(self) -> Answer:
         """What is to be reported: a limit holds, or the verdict on the event's run. Raises NotStarted and RpsError."""
@@ -134,7 +129,7 @@ class _Retraining:
         summarise(f"### {self.request.challenge} is not retrained\n\nNot started: another retraining is running.")
 
     def _seen(self) -> Seen:
-        return look(self.airflow, self.request.challenge, self.request.trigger.event, self.request.limits)
+        return look(self.run.airflow, self.request.challenge, self.request.trigger.event, self.request.limits)
 
     def _withdraw_if_younger(self, run: DagRun) -> None:
         """Two events at the same moment both saw nobody at work: the younger run goes."""
@@ -157,9 +152,8 @@ class _Retraining:
     def _recorded(self, moved: ProductionMoved) -> Judgement:
         """The verdict of an earlier delivery, from the version's tags. Raises ``moved`` when there was none."""
         run_id = self.run.dag_run.run_id if self.run.dag_run else ""
-        tracking = connect(self.mlflow, MLFLOW_SECONDS)
         filtered = f"name = '{self.request.challenge}' and tags.{VersionTag.RUN_ID} = '{run_id}'"
-        found = tracking.ask("search the versions", lambda: list(tracking.client.search_model_versions(filtered)))
+        found = connect(self.request.mlflow, MLFLOW_SECONDS).versions(filtered)
         judged = [each for each in found if each.tags.get(VersionTag.GATE) in {GateTag.PASSED, GateTag.BLOCKED}]
         if not judged:
             raise moved
@@ -173,7 +167,7 @@ class _Retraining:
 
     def _offered(self, judgement: Judgement) -> tuple[Offer, RpsError | None]:
         """What has become of the version, and the fault that kept it from being offered; the issue reports both."""
-        tracking, releases = connect(self.mlflow, MLFLOW_SECONDS), Releases(self.github)
+        tracking, releases = connect(self.request.mlflow, MLFLOW_SECONDS), Releases(self.github)
         try:
             return offer(tracking, releases, judgement.challenge, judgement.model_version, self.log), None
         except Cancelled:

@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from monitoring.relay.webhook import Alert, one_line, utc
+from clients.errors import one_line
+from monitoring.relay.webhook import Alert, utc
 from records.drift_kinds import KINDS
 
 Done = Literal["event", "joined", "resolved", "kept", "no_drift", "no_challenge", "unknown_challenge"]

@@ -72,12 +72,6 @@ def utc(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def one_line(text: str, longest: int) -> str:
-    """The text without line breaks and other control characters, cut to a length."""
-    plain = " ".join("".join(each if each.isprintable() else " " for each in text[: 2 * longest]).split())
-    return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
-
-
 def _decoded(body: bytes | msgspec.Raw, kind: type[T], place: str) -> T:
     try:
         return msgspec.json.decode(body, type=kind)

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from clients.errors import ConfigurationError, DataRejected, PassingFault
-from clients.live_api import Request
+from clients.live_api import Request, Response
 from forecasting.challenge.schema import Challenge
 
 if TYPE_CHECKING:
@@ -19,17 +19,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(Response, frozen=True, kw_only=True):
     """One answer, unchanged, with all that reading it again years later takes."""
 
     collected_at: datetime
     """When it was collected, by the system's clock (UTC, microseconds); unique within a challenge."""
     as_of: datetime
     """The moment of the run that asked; later hours are no observations yet (UTC)."""
-    url: str
-    status: int
-    headers: dict[str, str]
-    body: bytes
 
     @property
     def address(self) -> str:

@@ -50,9 +50,9 @@ def test_a_pull_request_is_told_as_it_is_now(github: GitHub, github_double: Doub
     merged = github.pull_request(number)
 
     assert (opened.title, opened.state, opened.merged) == ("Better `model` $(now)", "open", False)
-    assert (opened.head_ref, opened.base_ref, opened.head_repository) == ("dev", "test", github_double.name)
-    assert opened.base_sha == github_double.head("master")
-    assert moved.head_sha == pushed
+    assert (opened.head.ref, opened.base.ref, opened.head.repo.full_name) == ("dev", "test", github_double.name)
+    assert opened.base.sha == github_double.head("master")
+    assert moved.head.sha == pushed
     assert (merged.state, merged.merged) == ("closed", True)
 
 
@@ -63,7 +63,7 @@ def test_a_forks_pull_request_names_the_fork(github: GitHub, github_double: Doub
     github_double.server.add_fork("carl/weather", fork)
     number = github_double.open_pull_request("carl:better", "test", token=github_double.outsider_token)
 
-    assert github.pull_request(number).head_repository == "carl/weather"
+    assert github.pull_request(number).head.repo.full_name == "carl/weather"
 
 
 @pytest.mark.parametrize("prefix", ["", "/api/v3"])

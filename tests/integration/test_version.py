@@ -251,7 +251,7 @@ def test_the_current_repository_serves_and_its_working_tree_is_left_alone(
 @pytest.mark.usefixtures("store_env", "tracking_env")
 def test_what_a_killed_attempt_has_left_is_cleared_away(remote: Path, tmp_path: Path) -> None:
     run = checked_run(tmp_path)
-    scratch = run.files.root / ".dvc-scratch"
+    scratch = run.files.root / ".dvc-scratch.1"
     for name in ("dataset", ".dvc/tmp", ".dvc/cache"):
         (scratch / name).mkdir(parents=True)
     (scratch / "dataset" / "observations.parquet").write_bytes(b"PAR1 half")

@@ -130,10 +130,11 @@ def test_a_gate_with_a_fault_of_its_own_reports_it_without_secrets(tmp_path: Pat
     request = Request(
         challenge="weather", sha=sha, pull_request=None, repository=ROOT, base="", reason="test", context="model-gate",
         deadline=timedelta(minutes=1), max_age=timedelta(0), output=tmp_path / "gate",
+        airflow=airflow, mlflow=mlflow, github=None,
     )  # fmt: skip
     out = BrokenOnce()
     with pytest.raises(OSError, match="lost"):
-        gate(request, airflow, mlflow, None, Log(out, grouped=False))
+        gate(request, Log(out, grouped=False))
     verdict = json.loads((tmp_path / "gate" / "verdict.json").read_bytes())
     assert "lost https://host/terminal" in verdict["failure"]["reason"]
     assert "hunter2" not in out.getvalue() + "".join(

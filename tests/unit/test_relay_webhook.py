@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from litestar.exceptions import ClientException
 
-from monitoring.relay.webhook import one_line, read_webhook, utc
+from clients.errors import one_line
+from monitoring.relay.webhook import read_webhook, utc
 
 ALERT: dict[str, Any] = {
     "status": "firing",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ci.gate.statuses import conclusion, shortened, status_line
+from ci.gate.statuses import conclusion, status_line
 from clients.github import STATUS_DESCRIPTION_LENGTH, Status
 from records.judgement import Failure
 
@@ -50,7 +50,3 @@ def test_a_line_fits_a_status_and_is_one_line():
     assert len(line) == STATUS_DESCRIPTION_LENGTH
     assert "\n" not in line
     assert line.endswith("…")
-
-
-def test_a_short_line_is_kept():
-    assert shortened("as  it\nis") == "as it is"
