@@ -15,6 +15,8 @@ SECRET_SETTINGS = (
 """The variables whose values are secrets."""
 SHORTEST_SECRET = 6
 """A shorter value is as likely an ordinary word, which would then be hidden everywhere."""
+_read: set[str] = set()
+"""Secrets from files."""
 _CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^\s/?#'\"<>]*)@")
 _QUERY = re.compile(
     r"(?P<name>[?&](?:appid|api-?key|key|token|access_token|password|signature|sig|x-amz-[a-z-]+)=)[^&\s'\"<>]+", re.I
@@ -32,6 +34,11 @@ def redacted(text: str) -> str:
     return text
 
 
+def keep_secret(value: str) -> None:
+    """Hide this value, which a file named by a setting holds, from now on."""
+    _read.add(value)
+
+
 def _without_credentials(found: re.Match[str]) -> str:
     """`ssh://git@host` names no secret, and means nothing without its user."""
     user = found["user"]
@@ -40,6 +47,6 @@ def _without_credentials(found: re.Match[str]) -> str:
 
 def _secrets() -> list[str]:
     """The longest first, so that a secret that holds another is hidden whole."""
-    values = [os.environ.get(name, "") for name in SECRET_SETTINGS]
+    values = [*_read, *(os.environ.get(name, "") for name in SECRET_SETTINGS)]
     long = {form for value in values if len(value) >= SHORTEST_SECRET for form in (value, quote(value, safe=""))}
     return sorted(long, key=len, reverse=True)

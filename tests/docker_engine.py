@@ -87,13 +87,13 @@ def image_registry(docker_host: str, shared: Path) -> Iterator[Registry]:
         return json.dumps([made.port, made.password, made.container])
 
     def finish(home: Path) -> None:
-        given(home, *json.loads(told)).remove()
+        given(home, *json.loads(shown)).remove()
 
     home = shared / "registry"
     with contextlib.ExitStack() as held:
         with _or_left_out():
-            told = held.enter_context(used_together(home, begin, finish))
-        yield given(home, *json.loads(told))
+            shown = held.enter_context(used_together(home, begin, finish))
+        yield given(home, *json.loads(shown))
 
 
 @pytest.fixture

@@ -170,8 +170,8 @@ def blocked(**changes: object) -> Judgement:
         overall=msgspec.structs.replace(worse.overall, worse=True),
         horizons=(*worse.horizons[:2], contest("horizon 6", 0.112, 2.24, 3.02, worse=True)),
     )
-    told = "blocked by regression (and 1 more): RMSE 2.1 °C, 6.4 % worse than production"
-    return msgspec.structs.replace(passing(outcome="block", verdict=made, summary=told), **changes)
+    shown = "blocked by regression (and 1 more): RMSE 2.1 °C, 6.4 % worse than production"
+    return msgspec.structs.replace(passing(outcome="block", verdict=made, summary=shown), **changes)
 
 
 def first_model(**changes: object) -> Judgement:

@@ -24,15 +24,15 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
 def used_together(home: Path, start: Callable[[Path], str], stop: Callable[[Path], object]) -> Iterator[str]:
     """Start a service in ``home`` for its first user, stop it after its last; yield what ``start`` returned."""
     home.mkdir(parents=True, exist_ok=True)
-    told = home.with_name(f"{home.name}.started")
+    shown = home.with_name(f"{home.name}.started")
     changing = FileLock(home.with_name(f"{home.name}.lock"))
     with home.with_name(f"{home.name}.users").open("w") as users:
         with changing:
             fcntl.flock(users, fcntl.LOCK_SH)
-            if not told.exists():
-                told.write_text(start(home), encoding="utf-8")
+            if not shown.exists():
+                shown.write_text(start(home), encoding="utf-8")
         try:
-            yield told.read_text(encoding="utf-8")
+            yield shown.read_text(encoding="utf-8")
         finally:
             with changing:
                 try:
@@ -40,5 +40,5 @@ def used_together(home: Path, start: Callable[[Path], str], stop: Callable[[Path
                 except BlockingIOError:
                     pass  # others use it
                 else:
-                    told.unlink(missing_ok=True)
+                    shown.unlink(missing_ok=True)
                     stop(home)

@@ -6,6 +6,7 @@ bundle's files. The same image gives the same bytes. SPDX's library is slow to i
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import re
@@ -48,6 +49,7 @@ Allowed = Mapping[tuple[str, str], frozenset[str]]
 
 WHEELS = "/app/packages.json"
 PACKAGES = "/app/packages"
+RAPIDOC = "/app/service/page/static/rapidoc-min.js.gz"
 DPKG_STATUS = "/var/lib/dpkg/status"
 OS_RELEASE = "/usr/lib/os-release"
 ROOT = "SPDXRef-Image"
@@ -139,7 +141,7 @@ def _document(image: str, settings: Mapping[str, Any], files: Files, allowed: Al
     variables: list[str] = settings.get("Env") or []
     bundled = [_file(name, content) for name, content in sorted(files(labels[Label.BUNDLE]).items())]
     bundle = _bundle(labels, bundled)
-    packages = [*_distributions(files, allowed), *_debian(files), *_interpreter(variables)]
+    packages = [*_distributions(files, allowed), *_rapidoc(files), *_debian(files), *_interpreter(variables)]
     relationships = [
         Relationship("SPDXRef-DOCUMENT", RelationshipType.DESCRIBES, ROOT),
         *(Relationship(ROOT, RelationshipType.CONTAINS, each.spdx_id) for each in (bundle, *packages)),
@@ -210,6 +212,23 @@ def _distributions(files: Files, allowed: Allowed) -> Iterator[Package]:
             license_declared=_license(declared),
             license_comment=comment or None,
             external_references=[_purl(f"pkg:pypi/{name}@{quote(wheel.version, safe='')}")],
+            primary_package_purpose=PackagePurpose.LIBRARY,
+        )
+
+
+def _rapidoc(files: Files) -> Iterator[Package]:
+    """The script of the API's page, whose first line names its version; none in an image without that page."""
+    for content in files(RAPIDOC).values():
+        script = gzip.decompress(content)
+        version = script.partition(b"|")[0].decode().split()[-1]
+        yield _unopened(
+            "SPDXRef-RapiDoc",
+            "rapidoc",
+            version=version,
+            file_name=RAPIDOC.rpartition("/")[2],
+            checksums=_sha256(hashlib.sha256(content).hexdigest()),
+            license_declared=_license("MIT"),
+            external_references=[_purl(f"pkg:npm/rapidoc@{version}")],
             primary_package_purpose=PackagePurpose.LIBRARY,
         )
 

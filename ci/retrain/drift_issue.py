@@ -63,7 +63,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     why: str
     outcome: Outcome
-    told: str
+    summary: str = msgspec.field(name="told")
     """The verdict's main figure, or why there is none."""
     version: str = ""
     url: str = ""
@@ -196,7 +196,7 @@ def _facts(answer: Answer, history: Sequence[Entry]) -> list[str]:
     elif history:
         last = history[0]
         of = f" version {text(last.version)}:" if last.version else ""
-        facts.append(f"**The last retraining**, {wording.moment(last.at)} UTC:{of} {text(last.told, _SENTENCE)}")
+        facts.append(f"**The last retraining**, {wording.moment(last.at)} UTC:{of} {text(last.summary, _SENTENCE)}")
     return [*facts, f"**Next:** {_next(answer)}"]
 
 
@@ -232,7 +232,7 @@ def _history(history: Sequence[Entry]) -> str:
     for entry in history:
         when = wording.moment(entry.at)
         row = [link(when, entry.url) if entry.url else when, text(entry.why), entry.outcome]
-        rows.append([*row, text(entry.version) or "–", text(entry.told)])
+        rows.append([*row, text(entry.version) or "–", text(entry.summary)])
     return f"**The last retrainings**\n\n{table(['UTC', 'why', 'verdict', 'version', 'figure'], rows, 'lllll')}"
 
 
@@ -246,7 +246,7 @@ def _with(answer: Answer, history: Sequence[Entry]) -> tuple[Entry, ...]:
         at=answer.at,
         why=" ".join(part for part in (trigger.reason, trigger.drift or "", trigger.alert) if part),
         outcome=answer.outcome,
-        told=judgement.summary,
+        summary=judgement.summary,
         version=judgement.model_version,
         url=judgement.links.dag_run,
     )
@@ -263,5 +263,5 @@ def _read_history(body: str) -> tuple[Entry, ...]:
 
 def _fitting(entry: Entry) -> Entry:
     """Whatever somebody has made of it: on one line, and cut."""
-    texts = {name: clean(getattr(entry, name)) for name in ("event", "why", "told", "version")}
+    texts = {name: clean(getattr(entry, name)) for name in ("event", "why", "summary", "version")}
     return msgspec.structs.replace(entry, **texts)

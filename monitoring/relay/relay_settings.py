@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from clients.errors import ConfigurationError
+from clients.redaction import keep_secret
 from clients.settings import GitHubSettings, github_settings, number, read_settings
 
 SHORTEST_SECRET = 16
@@ -65,4 +66,5 @@ def _secret(environment: Mapping[str, str]) -> str:
     if len(secret) < SHORTEST_SECRET:
         how = 'make one with python -c "import secrets; print(secrets.token_urlsafe(32))"'
         raise ConfigurationError(f"{name}: expected at least {SHORTEST_SECRET} characters; found {len(secret)}; {how}")
+    keep_secret(secret)
     return secret

@@ -303,8 +303,8 @@ def test_the_gate_after_a_cancelled_one_starts_anew_and_tells_of_bad_data(
     assert dag_run_ids(laptop, sha)[f"gate__{CHALLENGE}__{sha}__2"] == "failed"
     assert "quality gate" in judged.statuses["model-gate"]["description"]
     (comment,) = judged.comments
-    for told in ("validate", "temperature", "tasks/validate"):
-        assert told in comment
+    for shown in ("validate", "temperature", "tasks/validate"):
+        assert shown in comment
     assert gate_tags(laptop, sha) == []
     assert '"model-gate" is failing' in rejected.held
 
@@ -355,8 +355,8 @@ def test_a_fork_gets_a_message_and_nothing_is_asked_of_anybody(here: Team, tmp_p
         check=True, capture_output=True, text=True,
     ).stdout.strip()  # fmt: skip
     subprocess.run(["git", "-C", str(fork), "update-ref", "refs/heads/dev", commit], check=True)
-    told = {"name": "eve/weather", "directory": str(fork)}
-    httpx.put(f"{here.runner.server_url}/_double/forks", json=told).raise_for_status()
+    shown = {"name": "eve/weather", "directory": str(fork)}
+    httpx.put(f"{here.runner.server_url}/_double/forks", json=shown).raise_for_status()
     number = here.open_pull_request("eve:dev", "test", "Trust me")["number"]
     pull = here.pull_request(number)
     before = requests_of(here)

@@ -67,7 +67,7 @@ def shown(docker_host: str, base: str, kept: Path, tmp_path_factory: pytest.Temp
     return Shown(done.stdout, timeline, home / "chart.svg", home / "loop-demo")
 
 
-def test_what_is_missing_is_told_at_once(tmp_path: Path) -> None:
+def test_what_is_missing_is_reported_at_once(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "scripts.loop_demo"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
         env={**os.environ, "RPS_HOME": str(tmp_path), "PATH": str(tmp_path)},
@@ -97,15 +97,15 @@ def test_no_alert_of_drift_fires_in_the_season_that_the_model_knows(shown: Shown
 
 def test_the_issue_tells_the_story(shown: Shown) -> None:
     _, _, issue = shown.output.partition("The issue on GitHub")
-    for told in ("Model drift", "What drifted", "passed", "model version 2", "retrain__weather__"):
-        assert told in issue
+    for message in ("Model drift", "What drifted", "passed", "model version 2", "retrain__weather__"):
+        assert message in issue
 
 
 def test_the_chart_shows_both_models(shown: Shown) -> None:
     assert ElementTree.parse(shown.chart).getroot().tag.endswith("svg")
     text = shown.chart.read_text(encoding="utf-8")
-    for told in ("model version 1", "model version 2", "the season changes", "the alert is resolved"):
-        assert told in text
+    for message in ("model version 1", "model version 2", "the season changes", "the alert is resolved"):
+        assert message in text
 
 
 def test_nothing_is_left_running(shown: Shown, docker_client: docker.DockerClient) -> None:

@@ -90,8 +90,8 @@ def test_the_demo_shows_each_task_and_ends_with_the_gates_report(demo: Shown) ->
     for stage in ["workspace", *STAGES]:
         assert re.search(rf"{stage}\s+done in \d", demo.output)
     assert re.search(r"profile\s+running", demo.output)  # the longest; a short one may begin and end between two looks
-    for told in ("no production model yet", "RMSE", "persistence", "covered", "Drift", "MLflow run", "profile"):
-        assert told in demo.output
+    for shown in ("no production model yet", "RMSE", "persistence", "covered", "Drift", "MLflow run", "profile"):
+        assert shown in demo.output
     assert "pass: passed: RMSE" in demo.output
 
 
@@ -211,13 +211,13 @@ def test_raw_answers_are_kept_as_they_came(demo: Shown, laptop: Laptop) -> None:
     assert json.loads(envelope["body"])[0]["hourly"]["temperature_2m"]
 
 
-def test_a_dag_that_airflow_does_not_know_is_told_by_name(laptop: Laptop) -> None:
+def test_a_dag_that_airflow_does_not_know_is_reported_by_name(laptop: Laptop) -> None:
     airflow = Airflow(airflow_settings(laptop.stack.addresses), new_dag_seconds=1.0)
     with pytest.raises(ConfigurationError, match="has no DAG 'retrain_tarot'"):
         airflow.start("retrain_tarot", "test__tarot", {})
 
 
-def test_an_airflow_that_is_down_or_refuses_the_user_is_told_with_its_address(laptop: Laptop) -> None:
+def test_an_airflow_that_is_down_or_refuses_the_user_is_reported_with_its_address(laptop: Laptop) -> None:
     for changed in ({"AIRFLOW_API_URL": "http://127.0.0.1:9"}, {"AIRFLOW_PASSWORD": "wrong"}):
         addresses = {**laptop.stack.addresses, **changed}
         airflow = Airflow(airflow_settings(addresses), grace_seconds=1.0)
@@ -225,7 +225,7 @@ def test_an_airflow_that_is_down_or_refuses_the_user_is_told_with_its_address(la
             airflow.start("retrain_weather", "test__refused", {})
 
 
-def test_a_challenge_that_is_not_committed_is_told_before_anything_starts(laptop: Laptop) -> None:
+def test_a_challenge_that_is_not_committed_is_reported_before_anything_starts(laptop: Laptop) -> None:
     done = python("-m", "scripts.demo", "--challenge", "tarot", environment=laptop.environment, directory=ROOT)
     assert done.returncode == 1
     assert "one of weather; found 'tarot'" in done.stderr

@@ -137,8 +137,8 @@ RUN_FAILED = [
 
 
 def not_run(duration: str) -> Fires:
-    told = f"No run of retrain_weather has succeeded for {duration}."
-    return Fires(told, {"dag_id": "retrain_weather"})
+    shown = f"No run of retrain_weather has succeeded for {duration}."
+    return Fires(shown, {"dag_id": "retrain_weather"})
 
 
 KNOWN = 'rps_dag_runs{job="pipeline",instance="m:9106",dag_id="retrain_weather",state="success"}'

@@ -23,7 +23,7 @@ class Fires:
 class Case:
     """Series by name and labels, in promtool's notation, and what fires at which times."""
 
-    told: str
+    shown: str
     series: Mapping[str, str]
     expected: Mapping[str, Sequence[Fires]]
 

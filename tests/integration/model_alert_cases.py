@@ -67,8 +67,8 @@ NO_OBSERVATIONS = [
 
 
 def unusual(share: str) -> Fires:
-    told = f"{share} of the last rows of weather have a feature outside what version 3 was trained on."
-    return Fires(told, WEATHER)
+    shown = f"{share} of the last rows of weather have a feature outside what version 3 was trained on."
+    return Fires(shown, WEATHER)
 
 
 INPUTS_OUT_OF_DISTRIBUTION = [
@@ -202,8 +202,8 @@ CONCEPT_DRIFT = [
 
 
 def covered(share: str) -> Fires:
-    told = f"{share} of the truths of weather lie in their interval; between 85 % and 95 % should."
-    return Fires(told, WEATHER)
+    shown = f"{share} of the truths of weather lie in their interval; between 85 % and 95 % should."
+    return Fires(shown, WEATHER)
 
 
 INTERVAL_COVERAGE = [

@@ -33,12 +33,12 @@ def need_programs() -> None:
 
 def promtool(*arguments: str | Path) -> str:
     """What `promtool` says; it must be content."""
-    return _told("promtool", "prometheus", *arguments)
+    return _shown("promtool", "prometheus", *arguments)
 
 
 def amtool(*arguments: str | Path) -> str:
     """What `amtool` says; it must be content."""
-    return _told("amtool", "prometheus-alertmanager", *arguments)
+    return _shown("amtool", "prometheus-alertmanager", *arguments)
 
 
 @contextlib.contextmanager
@@ -64,7 +64,7 @@ class Inbox:
     url: str
     messages: list[tuple[Message, dict[str, Any]]] = field(default_factory=list)
 
-    def told(self, status: str) -> list[dict[str, Any]]:
+    def shown(self, status: str) -> list[dict[str, Any]]:
         """The alerts that were sent as firing, or as resolved."""
         return [alert for _, body in self.messages for alert in body["alerts"] if alert["status"] == status]
 
@@ -107,7 +107,7 @@ def wait_until(
         pytest.fail(f"waited {seconds:g} s in vain: {expected}" + (f"; found {found()}" if found else ""))
 
 
-def _told(program: str, package: str, *arguments: str | Path) -> str:
+def _shown(program: str, package: str, *arguments: str | Path) -> str:
     path = shutil.which(program)
     if path is None:
         pytest.skip(f"{program} is missing: apt-get install {package}")

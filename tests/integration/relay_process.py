@@ -87,8 +87,8 @@ class Receiver:
 
     def post(self, body: object, **headers: str) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        told = {"authorization": f"Bearer {SECRET}", "content-type": "application/json", **headers}
-        return self.request("POST", "/v1/alerts", content=content, headers=told)
+        shown = {"authorization": f"Bearer {SECRET}", "content-type": "application/json", **headers}
+        return self.request("POST", "/v1/alerts", content=content, headers=shown)
 
     def get(self, path: str) -> httpx.Response:
         return self.request("GET", path)

@@ -129,9 +129,9 @@ class ScriptedRuns:
         with (
             mock.patch.dict(os.environ, given, clear=True),
             contextlib.chdir(self.root),
-            contextlib.redirect_stdout(Told(until, then)) as told,
+            contextlib.redirect_stdout(Told(until, then)) as shown,
         ):
-            return Done(main(list(arguments)), told.getvalue())
+            return Done(main(list(arguments)), shown.getvalue())
 
     @property
     def mlflow(self) -> MlflowClient:

@@ -59,8 +59,8 @@ class Cml:
     @property
     def calls(self) -> list[str]:
         """The arguments of each call."""
-        told = self.home / "arguments"
-        return told.read_text().splitlines() if told.exists() else []
+        shown = self.home / "arguments"
+        return shown.read_text().splitlines() if shown.exists() else []
 
 
 @pytest.fixture
@@ -312,5 +312,5 @@ def test_the_stand_in_refuses_options_that_cml_refuses(
     monkeypatch.chdir(tmp_path)
 
     assert main(["comment", "create", *arguments]) == 1
-    told = capsys.readouterr().err
-    assert any(each in told for each in ("Unknown argument", "exclusive", "Not enough", "Invalid values"))
+    shown = capsys.readouterr().err
+    assert any(each in shown for each in ("Unknown argument", "exclusive", "Not enough", "Invalid values"))

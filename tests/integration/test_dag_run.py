@@ -141,9 +141,9 @@ def test_a_task_that_never_ran_has_no_log(held: DagRun) -> None:
 
 
 def test_a_log_that_cannot_be_read_says_why(ended: dict[str, DagRun]) -> None:
-    told = ended["retried"].log(TaskState("end", "failed", 0.0, 7, None, None))
-    assert len(told) == 1
-    assert "404" in told[0]
+    shown = ended["retried"].log(TaskState("end", "failed", 0.0, 7, None, None))
+    assert len(shown) == 1
+    assert "404" in shown[0]
 
 
 def test_a_rerun_attaches_to_a_run_that_succeeded_and_is_fresh(airflow: Airflow, ended: dict[str, DagRun]) -> None:
@@ -181,7 +181,7 @@ def test_two_callers_at_once_start_one_run(server: AirflowServer, faults: Airflo
         assert sum(asked.startswith("POST") and asked.endswith("/dagRuns") for asked in faults.asked) >= 2
 
 
-def test_parameters_that_airflow_refuses_are_told(airflow: Airflow) -> None:
+def test_parameters_that_airflow_refuses_are_reported(airflow: Airflow) -> None:
     with pytest.raises(ConfigurationError, match=r"would not start .* of the DAG steps: 400"):
         airflow.start("steps", fresh("refused"), {"hold": 3})  # a number where a text belongs
 
@@ -218,7 +218,7 @@ def test_seconds_at_work_count_tasks_side_by_side_once() -> None:
     ],
     ids=str,
 )
-def test_a_passing_fault_is_waited_out_and_told_once(
+def test_a_passing_fault_is_waited_out_and_reported_once(
     server: AirflowServer, faults: AirflowFaults, held: DagRun, fault: dict[str, object]
 ) -> None:
     notes: list[str] = []
@@ -248,7 +248,7 @@ def test_a_slow_airflow_is_no_fault(server: AirflowServer, faults: AirflowFaults
     assert notes == []
 
 
-def test_an_airflow_that_is_down_is_told_with_its_address(server: AirflowServer) -> None:
+def test_an_airflow_that_is_down_is_reported_with_its_address(server: AirflowServer) -> None:
     airflow = Airflow(replace(server.settings, url="http://127.0.0.1:9"), grace_seconds=1.0)
     with pytest.raises(NoVerdict, match=r"http://127\.0\.0\.1:9 gave no good answer .*[Rr]efused"):
         airflow.attach_or_start("steps", fresh("nowhere"), {})
@@ -338,18 +338,18 @@ def test_a_user_who_is_refused_again_and_again_is_told_what_to_check(
 
 
 @pytest.mark.parametrize(
-    ("credentials", "told"),
+    ("credentials", "shown"),
     [
         ({"password": "wrong-and-secret"}, "check AIRFLOW_USERNAME and AIRFLOW_PASSWORD"),
         ({"token": "no-token-and-secret"}, "refuses AIRFLOW_TOKEN"),
     ],
     ids=["password", "token"],
 )
-def test_wrong_credentials_are_told_at_once_without_the_secret(
-    server: AirflowServer, credentials: dict[str, str], told: str
+def test_wrong_credentials_are_reported_at_once_without_the_secret(
+    server: AirflowServer, credentials: dict[str, str], shown: str
 ) -> None:
     settings: AirflowSettings = replace(server.settings, **credentials)
-    with pytest.raises(ConfigurationError, match=told) as raised:
+    with pytest.raises(ConfigurationError, match=shown) as raised:
         Airflow(settings).attach_or_start("steps", fresh("who"), {})
     assert "secret" not in str(raised.value)
 
@@ -360,7 +360,7 @@ def test_a_token_serves_instead_of_a_user(server: AirflowServer, held: DagRun) -
     attached(Airflow(replace(server.settings, token=token, username="", password="")), held)
 
 
-def test_a_user_who_may_not_start_runs_is_told(server: AirflowServer, faults: AirflowFaults) -> None:
+def test_a_user_who_may_not_start_runs_is_reported(server: AirflowServer, faults: AirflowFaults) -> None:
     faults.switch_on(status=403, method="POST", path="/dagRuns$")
     with pytest.raises(ConfigurationError, match="does not allow this to our user: 403"):
         behind(faults, server).attach_or_start("steps", fresh("forbidden"), {})
@@ -369,7 +369,7 @@ def test_a_user_who_may_not_start_runs_is_told(server: AirflowServer, faults: Ai
 # The DAG
 
 
-def test_a_missing_dag_is_told_with_the_files_that_airflow_could_not_read(server: AirflowServer) -> None:
+def test_a_missing_dag_is_reported_with_the_files_that_airflow_could_not_read(server: AirflowServer) -> None:
     notes: list[str] = []
     with pytest.raises(ConfigurationError, match="has no DAG 'tarot'") as raised:
         Airflow(server.settings, note=notes.append, new_dag_seconds=1.0).attach_or_start("tarot", "any", {})
@@ -384,7 +384,7 @@ def test_a_dag_that_was_just_added_is_waited_for(server: AirflowServer) -> None:
         assert run.run_id == "any__1"
 
 
-def test_a_dag_whose_file_was_broken_since_is_told_with_the_reason(server: AirflowServer, airflow: Airflow) -> None:
+def test_a_dag_whose_file_was_broken_since_is_reported_with_the_reason(server: AirflowServer, airflow: Airflow) -> None:
     server.add_dags("spoilt", DAGS.split("steps = dag(")[0] + "spoilt = dag('spoilt')\n")
     with cancelled_after(airflow.attach_or_start("spoilt", "any", {})):
         server.add_dags("spoilt", "raise RuntimeError('this DAG file of Airflow is spoilt')\n")
@@ -394,7 +394,7 @@ def test_a_dag_whose_file_was_broken_since_is_told_with_the_reason(server: Airfl
     assert "broken.py" not in str(raised.value)
 
 
-def test_a_paused_dag_is_told_at_once(airflow: Airflow) -> None:
+def test_a_paused_dag_is_reported_at_once(airflow: Airflow) -> None:
     began = time.monotonic()
     with pytest.raises(ConfigurationError, match="airflow dags unpause asleep"):
         airflow.attach_or_start("asleep", "any", {})
@@ -402,7 +402,7 @@ def test_a_paused_dag_is_told_at_once(airflow: Airflow) -> None:
     assert runs_of(airflow, "asleep", "any") == []
 
 
-def test_a_dag_that_is_paused_while_its_run_waits_is_told(airflow: Airflow) -> None:
+def test_a_dag_that_is_paused_while_its_run_waits_is_reported(airflow: Airflow) -> None:
     pause(airflow, "halting", paused=False)
     run = airflow.attach_or_start("halting", fresh("paused"), {})
     pause(airflow, "halting", paused=True)
@@ -446,7 +446,7 @@ def delete_and_start(airflow: Airflow, run: DagRun) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hand", "told"),
+    ("hand", "shown"),
     [
         (clear_run, "was cleared by hand, or started anew"),
         (delete_run, "was deleted by hand"),
@@ -454,14 +454,14 @@ def delete_and_start(airflow: Airflow, run: DagRun) -> None:
     ],
 )
 def test_a_run_that_is_touched_while_we_wait_is_no_evidence(
-    airflow: Airflow, hand: Callable[[Airflow, DagRun], None], told: str
+    airflow: Airflow, hand: Callable[[Airflow, DagRun], None], shown: str
 ) -> None:
     run = airflow.attach_or_start("steps", fresh("touched"), {"hold": "60"})
     with cancelled_after(run):
         looks = run.changes(DEADLINE_SECONDS)
         next(looks)
         hand(airflow, run)
-        with pytest.raises(NoVerdict, match=told):
+        with pytest.raises(NoVerdict, match=shown):
             list(looks)
 
 
@@ -489,8 +489,8 @@ def test_a_finished_run_that_was_cleared_is_no_evidence_even_to_a_user_who_may_n
     faults.switch_on(status=403, path="/eventLogs")
     run = behind(faults, server).attach_or_start("steps", "cleared", {})
     assert run.attached
-    told = r"was cleared by hand.*: mark the run as failed in Airflow, then run this again for a new attempt"
-    with cancelled_after(run), pytest.raises(NoVerdict, match=told):
+    shown = r"was cleared by hand.*: mark the run as failed in Airflow, then run this again for a new attempt"
+    with cancelled_after(run), pytest.raises(NoVerdict, match=shown):
         follow(run)
 
 
@@ -518,7 +518,7 @@ def test_a_note_on_a_run_changes_nothing(airflow: Airflow, held: DagRun) -> None
     watched(attached(airflow, held), polls=2)
 
 
-def test_a_user_who_may_not_read_the_audit_log_is_told_the_limit(
+def test_a_user_who_may_not_read_the_audit_log_is_reported_the_limit(
     server: AirflowServer, faults: AirflowFaults, held: DagRun
 ) -> None:
     notes: list[str] = []
@@ -531,7 +531,7 @@ def test_a_user_who_may_not_read_the_audit_log_is_told_the_limit(
 # The end of a wait
 
 
-def test_a_run_that_is_not_done_in_time_goes_on_and_is_told(airflow: Airflow, held: DagRun) -> None:
+def test_a_run_that_is_not_done_in_time_goes_on_and_is_reported(airflow: Airflow, held: DagRun) -> None:
     with pytest.raises(NoVerdict, match="not done after 1 s; it goes on at http"):
         list(held.changes(1.0))
     assert held.state in {"queued", "running"}

@@ -37,7 +37,7 @@ from tests.integration.airflow_server import AirflowServer
 from tests.integration.prometheus_server import need_programs
 
 SECONDS = 120
-"""Until everything that was set up has been scraped, worked out and told."""
+"""Until everything that was set up has been scraped, worked out and reported."""
 SHOWN = timedelta(minutes=30)
 """Longer than all these tests take: what has come and gone can still be seen."""
 STEP_SECONDS = 15

@@ -81,9 +81,9 @@ def compose_command(directory: Path) -> list[str]:
     link.symlink_to(Path(sys.executable).parent / "docker-compose")
     for command in ([str(link)], ["docker", "compose"], ["docker-compose"]):
         with contextlib.suppress(OSError):
-            told = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, check=False)
-            number = told.stdout.strip().lstrip("v").split(".")
-            if told.returncode == 0 and tuple(int(part) for part in number[:2]) >= OLDEST:
+            shown = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, check=False)
+            number = shown.stdout.strip().lstrip("v").split(".")
+            if shown.returncode == 0 and tuple(int(part) for part in number[:2]) >= OLDEST:
                 return command
     pytest.skip(f"no Docker Compose of {'.'.join(map(str, OLDEST))} or newer; install Docker's plugin")
 
@@ -180,7 +180,7 @@ def test_another_bind_address_moves_all_but_what_has_no_password(plain: Deployme
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-def test_a_setting_that_is_missing_is_told_by_name_before_anything_starts(plain: Deployment, name: str) -> None:
+def test_a_setting_that_is_missing_is_reported_by_name_before_anything_starts(plain: Deployment, name: str) -> None:
     without = Deployment(plain.root, {**plain.environment, name: ""})
     done = without.run(*without.environment["COMPOSE"].split(), "config", "--quiet")
     assert done.returncode != 0
@@ -391,13 +391,13 @@ def answer_of(made: Deployment, service: str, url: str) -> str:
     return made.compose("exec", "-T", service, "python3", "-c", code, url)
 
 
-def test_a_pipeline_that_is_away_is_told_as_such(watching: Deployment) -> None:
-    def told() -> str:
+def test_a_pipeline_that_is_away_is_reported_as_such(watching: Deployment) -> None:
+    def shown() -> str:
         return answer_of(watching, "pipeline-metrics", "http://127.0.0.1:9106/metrics")
 
-    assert wait_while(lambda: told().count("rps_pipeline_up{") < 2, seconds=UP_SECONDS, pause=1.0)
+    assert wait_while(lambda: shown().count("rps_pipeline_up{") < 2, seconds=UP_SECONDS, pause=1.0)
     for system in ("airflow", "mlflow"):
-        assert f'rps_pipeline_up{{system="{system}"}} 0.0' in told()
+        assert f'rps_pipeline_up{{system="{system}"}} 0.0' in shown()
 
 
 def test_the_secret_that_was_made_is_what_alertmanager_sends_and_the_receiver_takes(watching: Deployment) -> None:

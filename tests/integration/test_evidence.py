@@ -143,13 +143,13 @@ def leave(
     own = {"rps.run_id": run_id, "rps.git_sha": SHA, "rps.dataset_md5": MD5, "rps.dataset_rev": REV, **(tags or {})}
     info = client.create_run(experiment, tags=own).info
     candidate = replace(parts.evaluation.candidate, mlflow_run=info.run_id)
-    told = replace(parts.evaluation, challenge=name, run_id=run_id, candidate=candidate)
-    logged = {**dict(run_metrics(told)), **(metrics or {})}
+    shown = replace(parts.evaluation, challenge=name, run_id=run_id, candidate=candidate)
+    logged = {**dict(run_metrics(shown)), **(metrics or {})}
     client.log_batch(info.run_id, metrics=[Metric(metric, value, 0, 0) for metric, value in logged.items()])
     table = io.BytesIO()
     parquet.write_table(parts.losses, table)
     files = {
-        "evaluation/evaluation.json": msgspec.json.encode(evaluation(told)),
+        "evaluation/evaluation.json": msgspec.json.encode(evaluation(shown)),
         "evaluation/losses.parquet": table.getvalue(),
         "bundle/manifest.json": encoded_manifest(
             manifest(replace(parts.manifest, challenge=name, mlflow_run=info.run_id))
@@ -210,8 +210,8 @@ def fetched(settings: MlflowSettings, name: str, **options) -> Evidence:
     return fetch_evidence(settings, name, RUN, SHA, **{"patience_seconds": 5.0, **options})
 
 
-def refused(settings: MlflowSettings, name: str, told: str, **options) -> NoVerdict:
-    with pytest.raises(NoVerdict, match=told) as refusal:
+def refused(settings: MlflowSettings, name: str, shown: str, **options) -> NoVerdict:
+    with pytest.raises(NoVerdict, match=shown) as refusal:
         fetched(settings, name, **options)
     return refusal.value
 
@@ -255,7 +255,7 @@ def test_a_candidate_that_met_the_released_model_is_evidence(real, settings, cli
 
 
 @pytest.mark.parametrize("to", ["another", "none"])
-def test_a_release_during_the_run_is_told_apart(real, settings, client, name, to):
+def test_a_release_during_the_run_is_distinguished(real, settings, client, name, to):
     production, parts = released(client, name, real)
     leave(client, name, parts)
     if to == "none":
@@ -267,7 +267,7 @@ def test_a_release_during_the_run_is_told_apart(real, settings, client, name, to
         fetched(settings, name)
 
 
-def test_a_first_release_during_the_run_is_told_apart(real, settings, client, name):
+def test_a_first_release_during_the_run_is_distinguished(real, settings, client, name):
     left = leave(client, name, alone(real[1]))
     client.set_registered_model_alias(name, "production", left.version)
     with pytest.raises(ProductionMoved):
@@ -290,13 +290,13 @@ def test_a_released_model_that_was_left_out_without_a_word_is_missed(real, setti
 def test_a_released_model_that_could_not_be_compared_is_evidence_with_the_reason(real, settings, client, name):
     released(client, name, real)
     why = ("production (version 1) was not compared: its unit is K, here °C",)
-    told = {"production_version": "1", "fair": False, "reasons": why}
-    leave(client, name, alone(real[1]), evaluation=lambda e: replace(e, **told))
+    shown = {"production_version": "1", "fair": False, "reasons": why}
+    leave(client, name, alone(real[1]), evaluation=lambda e: replace(e, **shown))
     assert fetched(settings, name).evaluation.reasons == why
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "shown"),
     [
         ("evaluation/evaluation.json", "evaluation/evaluation.json: it is not there"),
         ("evaluation/losses.parquet", "evaluation/losses.parquet: it is not there"),
@@ -304,15 +304,15 @@ def test_a_released_model_that_could_not_be_compared_is_evidence_with_the_reason
         ("bundle/manifest.json", "manifest.json: it is not there"),
     ],
 )
-def test_an_artifact_that_is_missing_is_told_at_once(real, settings, client, name, path, told):
+def test_an_artifact_that_is_missing_is_reported_at_once(real, settings, client, name, path, shown):
     leave(client, name, alone(real[1]), without=path)
     started = time.monotonic()
-    refused(settings, name, told, patience_seconds=60.0)
+    refused(settings, name, shown, patience_seconds=60.0)
     assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("path", ["profile/quality.json", "evaluation/losses.parquet", "evaluation/evaluation.json"])
-def test_a_damaged_artifact_is_told_by_name(real, settings, client, name, path):
+def test_a_damaged_artifact_is_reported_by_name(real, settings, client, name, path):
     left = leave(client, name, alone(real[1]))
     for content in (b"", b"{}", b"\xff\x00PAR1"):
         upload(client, left.mlflow_run, path, content)
@@ -335,12 +335,12 @@ def without_artifacts(client: MlflowClient, name: str, version: str) -> str:
     return source
 
 
-def test_a_production_model_that_has_lost_its_artifacts_is_told_with_what_to_do(real, settings, client, name):
+def test_a_production_model_that_has_lost_its_artifacts_is_reported_with_what_to_do(real, settings, client, name):
     production, parts = released(client, name, real)
     leave(client, name, parts)
     source = without_artifacts(client, name, production.version)
-    told = rf"version 1 of {name} .*{source}/manifest\.json is gone.* Restore it"
-    with pytest.raises(ConfigurationError, match=told):
+    shown = rf"version 1 of {name} .*{source}/manifest\.json is gone.* Restore it"
+    with pytest.raises(ConfigurationError, match=shown):
         fetched(settings, name)
 
 
@@ -391,7 +391,7 @@ def test_a_row_less_is_not_the_window(real, settings, client, name):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "shown"),
     [
         (lambda e: replace(e, challenge="weather"), "challenge: expected evidence_"),
         (lambda e: replace(e, run_id="gate__0"), "run_id: expected gate__1; found gate__0"),
@@ -406,9 +406,9 @@ def test_a_row_less_is_not_the_window(real, settings, client, name):
         (lambda e: replace(e, drift={"x": math.nan}), r"evaluation\.json cannot be judged on"),
     ],
 )
-def test_an_evaluation_that_says_otherwise_than_the_rest_is_not_judged(real, settings, client, name, change, told):
+def test_an_evaluation_that_says_otherwise_than_the_rest_is_not_judged(real, settings, client, name, change, shown):
     leave(client, name, alone(real[1]), evaluation=change)
-    refused(settings, name, told)
+    refused(settings, name, shown)
 
 
 def test_metrics_that_were_edited_are_found(real, settings, client, name):
@@ -431,16 +431,16 @@ def test_a_metric_that_is_missing_is_found(real, settings, client, name):
 
 
 @pytest.mark.parametrize(
-    ("tags", "told"),
+    ("tags", "shown"),
     [
         ({"rps.dataset_md5": "1" * 32 + ".dir"}, "dataset: expected 1111"),
         ({"rps.git_sha": "c" * 40}, "rps.git_sha: expected aaaa"),
         ({"rps.dataset_rev": ""}, "rps.dataset_rev"),
     ],
 )
-def test_tags_of_other_data_or_another_commit_are_found(real, settings, client, name, tags, told):
+def test_tags_of_other_data_or_another_commit_are_found(real, settings, client, name, tags, shown):
     leave(client, name, alone(real[1]), tags=tags)
-    refused(settings, name, told)
+    refused(settings, name, shown)
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "FAILED", "KILLED"])
@@ -460,7 +460,7 @@ def test_a_version_of_another_run_is_not_judged(real, settings, client, name):
     refused(settings, name, "the version's tag run_id")
 
 
-def test_a_run_that_was_deleted_is_told_as_such(real, settings, client, name):
+def test_a_run_that_was_deleted_is_reported_as_such(real, settings, client, name):
     left = leave(client, name, alone(real[1]))
     client.delete_run(left.mlflow_run)
     refused(settings, name, "found only deleted ones")
@@ -474,7 +474,7 @@ def test_two_runs_of_one_name_are_not_chosen_between(real, settings, client, nam
     refused(settings, name, "expected one run .* found 2")
 
 
-def test_a_run_that_never_logged_is_told(real, settings, client, name):
+def test_a_run_that_never_logged_is_reported(real, settings, client, name):
     refused(settings, name, f"has no experiment {name}")
     leave(client, name, alone(real[1]), run_id="gate__'0")
     refused(settings, name, "found none")
@@ -531,7 +531,7 @@ def test_a_page_that_is_not_found_is_no_missing_production_model(real, behind, f
         connect(behind, 1.0).production(name)
 
 
-def test_a_server_that_is_down_is_told_with_its_address(monkeypatch):
+def test_a_server_that_is_down_is_reported_with_its_address(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound, and nobody listens
@@ -540,7 +540,7 @@ def test_a_server_that_is_down_is_told_with_its_address(monkeypatch):
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_credential_is_told_at_once(status):
+def test_a_refused_credential_is_reported_at_once(status):
     started = time.monotonic()
     with answering(status) as url, pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_PASSWORD"):
         fetch_evidence(MlflowSettings(url), "weather", RUN, SHA)
@@ -548,9 +548,9 @@ def test_a_refused_credential_is_told_at_once(status):
 
 
 def test_a_password_in_the_address_is_refused_and_not_repeated():
-    with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_PASSWORD") as told:
+    with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_PASSWORD") as shown:
         mlflow_settings({"MLFLOW_TRACKING_URI": "http://ana:hunter2@127.0.0.1:1"})
-    assert "hunter2" not in str(told.value)
+    assert "hunter2" not in str(shown.value)
 
 
 def judgement(name: str, version: str, outcome: str, *, skill: float | None = 0.5) -> Judgement:
@@ -610,7 +610,7 @@ def test_the_verdict_is_written_on_the_version_as_often_as_one_likes(real, setti
 
 
 def test_two_gates_that_write_one_verdict_at_once_both_succeed(real, settings, client, name):
-    # MLflow looks for the row, then inserts it; of two that both found none, one is told 400, IntegrityError.
+    # MLflow looks for the row, then inserts it; of two that both found none, one is reported 400, IntegrityError.
     left = leave(client, name, alone(real[1]))
     for _ in range(5):
         with ThreadPoolExecutor(8) as gates:
@@ -655,8 +655,8 @@ def test_what_the_data_gate_found_is_read_back(real, settings, client, name):
     rejected = replace(real[1].quality, passed=False, violations=(found,), first=None, last=None)
     leave(client, name, replace_parts(alone(real[1]), quality=rejected), status="FAILED", version=False)
     (violation,) = rejected_data(settings, name, RUN)
-    told = (violation.rule, violation.severity, violation.series, violation.column, violation.message, violation.first)
-    assert told == ("stuck", "error", "EWR", "temperature", "stood", AS_OF)
+    shown = (violation.rule, violation.severity, violation.series, violation.column, violation.message, violation.first)
+    assert shown == ("stuck", "error", "EWR", "temperature", "stood", AS_OF)
 
 
 def test_data_that_passed_and_a_report_that_is_nowhere_give_no_violations(real, settings, client, name, capsys):

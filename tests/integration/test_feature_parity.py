@@ -1,5 +1,5 @@
-"""The whole recorded year, replayed through HTTP hour by hour: what the models are told online is what they are told
-in training, and what they say is what the bundle says of the training form's features.
+"""The whole recorded year, replayed through HTTP hour by hour: online, the models get what they were trained on,
+and what they say is what the bundle says of the training form's features.
 """
 
 from __future__ import annotations
@@ -107,11 +107,11 @@ def test_online_features_and_forecasts_of_the_whole_year_equal_the_offline_ones(
     assert np.array_equal(refused, np.isnan(needed).any(axis=1))
     assert 0 < refused.sum() < 0.01 * len(rows)
 
-    told = ~refused
-    assert np.array_equal(np.isnan(online[told]), np.isnan(offline[told]))
-    assert np.nanmax(np.abs(online[told] - offline[told])) <= TOLERANCE
+    shown = ~refused
+    assert np.array_equal(np.isnan(online[shown]), np.isnan(offline[shown]))
+    assert np.nanmax(np.abs(online[shown] - offline[shown])) <= TOLERANCE
     model = Model(read_bundle(bundle), "1")
     for place, horizon in enumerate(SPEC.horizons):
         columns = [SPEC.columns.index(name) for name in SPEC.columns_for(horizon)]
-        expected = model.bundle.predict(horizon, offline[told][:, columns])
-        assert np.max(np.abs(forecasts[told, place] - expected)) <= TOLERANCE
+        expected = model.bundle.predict(horizon, offline[shown][:, columns])
+        assert np.max(np.abs(forecasts[shown, place] - expected)) <= TOLERANCE

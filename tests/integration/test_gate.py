@@ -173,8 +173,8 @@ def test_without_a_production_model_a_candidate_passes_that_beats_persistence(fi
     assert first.states == ["pending", "success"]
     assert "no production model yet" in first.comment
     assert first.team.verdict_tag(first.version) == "passed"
-    told = first.team.verdict()
-    assert (told["outcome"], told["git_sha"], told["verdict"]["opponent"]) == ("pass", first.team.sha, "persistence")
+    shown = first.team.verdict()
+    assert (shown["outcome"], shown["git_sha"], shown["verdict"]["opponent"]) == ("pass", first.team.sha, "persistence")
 
 
 def test_a_commit_is_judged_without_github(first: First) -> None:
@@ -182,8 +182,8 @@ def test_a_commit_is_judged_without_github(first: First) -> None:
     assert f"started the DAG run {first.team.run_id}" in first.alone.out
     assert "no production model yet" in first.alone.out
     assert first.statuses_after_alone == []
-    told = first.team.verdict("alone")
-    assert 0 < told["task_seconds"] <= told["seconds"]
+    shown = first.team.verdict("alone")
+    assert 0 < shown["task_seconds"] <= shown["seconds"]
 
 
 def test_a_gate_on_a_fresh_run_of_the_same_commit_attaches_to_it(first: First) -> None:
@@ -192,9 +192,9 @@ def test_a_gate_on_a_fresh_run_of_the_same_commit_attaches_to_it(first: First) -
 
 
 def test_a_pull_request_is_judged_by_the_base_branchs_policy_and_its_own_is_shown(first: First) -> None:
-    told = first.team.verdict()
-    assert told["policy"]["max_bundle_bytes"] == 20_000_000
-    assert [change["key"] for change in told["policy_changes"]] == ["gate.max_bundle_bytes"]
+    shown = first.team.verdict()
+    assert shown["policy"]["max_bundle_bytes"] == 20_000_000
+    assert [change["key"] for change in shown["policy_changes"]] == ["gate.max_bundle_bytes"]
     assert "900000000" in first.comment
 
 
@@ -253,7 +253,7 @@ def test_rejected_data_is_an_error_with_the_table_of_violations(team: Team) -> N
     assert f"/dags/retrain_{team.challenge}/runs/" in comment
 
 
-def test_a_failed_task_is_told_with_the_end_of_its_log(team: Team) -> None:
+def test_a_failed_task_is_reported_with_the_end_of_its_log(team: Team) -> None:
     team.task("register", "echo 'the disk is full'; exit 64")
     done = team.gate()
     assert done.returncode == 2

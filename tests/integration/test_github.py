@@ -42,7 +42,7 @@ def posted(double: Double, number: int) -> list[str]:
     return [comment["body"] for comment in double.comments(number)]
 
 
-def test_a_pull_request_is_told_as_it_is_now(github: GitHub, github_double: Double, number: int) -> None:
+def test_a_pull_request_is_reported_as_it_is_now(github: GitHub, github_double: Double, number: int) -> None:
     opened = github.pull_request(number)
     pushed = github_double.commit("dev", {"model.py": "better still\n"})
     moved = github.pull_request(number)
@@ -183,7 +183,7 @@ def test_a_rate_limit_that_ends_in_time_is_waited_out_and_noted(
 
 @pytest.mark.parametrize("status", [403, 429])
 @pytest.mark.parametrize("kind", ["primary_limit", "secondary_limit"])
-def test_a_rate_limit_that_outlasts_our_patience_is_told_at_once(
+def test_a_rate_limit_that_outlasts_our_patience_is_reported_at_once(
     github: GitHub, github_double: Double, number: int, kind: str, status: int
 ) -> None:
     github_double.fault(kind, status=status, seconds=3600)
@@ -250,14 +250,14 @@ def test_nobody_at_the_address_is_a_fault(github_double: Double) -> None:
         GitHub(settings, patience_seconds=1).pull_request(1)
 
 
-def test_an_address_that_is_none_is_told(github_double: Double) -> None:
+def test_an_address_that_is_none_is_reported(github_double: Double) -> None:
     settings = GitHubSettings("api.github.com", github_double.url, github_double.name, github_double.token)
 
     with pytest.raises(ConfigurationError, match="GITHUB_API_URL"):
         GitHub(settings).pull_request(1)
 
 
-def test_a_refused_token_is_told_and_not_shown(github_double: Double, number: int) -> None:
+def test_a_refused_token_is_reported_and_not_shown(github_double: Double, number: int) -> None:
     with pytest.raises(ConfigurationError, match=r"401 \(Bad credentials\): GITHUB_TOKEN is wrong") as error:
         GitHub(github_double.settings("ghs_secret")).pull_request(number)
 
@@ -274,12 +274,12 @@ def test_a_missing_permission_is_named(github_double: Double, number: int) -> No
         github.upsert_comment(number, MARK, marked)
 
 
-def test_what_is_not_there_is_told_with_the_repository(github: GitHub) -> None:
+def test_what_is_not_there_is_reported_with_the_repository(github: GitHub) -> None:
     with pytest.raises(ConfigurationError, match=r"reading pull request #77: GitHub answers 404 .* ana/weather"):
         github.pull_request(77)
 
 
-def test_what_github_refuses_is_told_in_its_own_words(github: GitHub, number: int) -> None:
+def test_what_github_refuses_is_reported_in_its_own_words(github: GitHub, number: int) -> None:
     with pytest.raises(GitHubFault, match=r"422 \(Validation Failed; Body is too long \(maximum is 65536 characters"):
         github.upsert_comment(number, "x" * 65_537, marked)
     with pytest.raises(GitHubFault, match="No commit found for SHA: ffff"):

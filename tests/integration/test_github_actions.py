@@ -306,9 +306,9 @@ def test_the_system_tests_run_in_a_new_debian_on_what_a_pull_request_would_merge
             assert f"tests ({lane}) | in /rps of root, as root, at {sha}" in said
 
 
-@pytest.mark.parametrize(("patience", "told"), [(0, "SIGINT"), (1, "SIGTERM")])
+@pytest.mark.parametrize(("patience", "shown"), [(0, "SIGINT"), (1, "SIGTERM")])
 def test_a_cancelled_job_gets_the_signals_that_github_sends_and_the_later_steps_run(
-    runner: Runner, patience: int, told: str
+    runner: Runner, patience: int, shown: str
 ) -> None:
     steps = f"""
       - shell: bash
@@ -338,17 +338,17 @@ def test_a_cancelled_job_gets_the_signals_that_github_sends_and_the_later_steps_
     outcome = run.wait(cancel_once_at_work)
     cancelling.join()
     assert outcome.jobs == {"try": "failure"}
-    assert f"received {told}" in outcome.output
+    assert f"received {shown}" in outcome.output
     assert "tidied" in outcome.output
 
 
-def test_an_action_that_nothing_stands_in_for_is_told_by_name(runner: Runner) -> None:
+def test_an_action_that_nothing_stands_in_for_is_reported_by_name(runner: Runner) -> None:
     commit_workflow(runner, f"      - uses: somebody/something@{'0' * 40} # v1\n")
     with pytest.raises(StackError, match="nothing that stands in for something"):
         run_on_dispatch(runner, "try.yml", "master", {})
 
 
-def test_a_workflow_that_act_cannot_read_is_told_with_what_it_said(runner: Runner) -> None:
+def test_a_workflow_that_act_cannot_read_is_reported_with_what_it_said(runner: Runner) -> None:
     commit_workflow(runner, "      - run: [1\n")
     with pytest.raises(StackError, match="could not run the workflow"):
         run_on_dispatch(runner, "try.yml", "master", {}).wait()

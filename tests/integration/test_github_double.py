@@ -282,7 +282,7 @@ def test_issues_are_opened_labelled_found_and_closed(github_double: Double) -> N
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status", "told"),
+    ("method", "path", "body", "status", "message"),
     [
         ("POST", "pulls", {"title": "x", "head": "dev"}, 422, "'base' is a required property"),
         ("POST", "statuses/dev", {"state": "green"}, 422, "'green' is not one of"),
@@ -291,10 +291,10 @@ def test_issues_are_opened_labelled_found_and_closed(github_double: Double) -> N
         ("GET", "contents/README.md", None, 404, "no such operation"),
     ],
 )
-def test_what_the_description_does_not_allow_is_refused_and_told(
-    github_double: Double, method: str, path: str, body: object, status: int, told: str
+def test_what_the_description_does_not_allow_is_refused_and_reported(
+    github_double: Double, method: str, path: str, body: object, status: int, message: str
 ) -> None:
-    github_double.expected_violations.append(told)
+    github_double.expected_violations.append(message)
 
     answer = httpx.request(
         method,
@@ -305,7 +305,7 @@ def test_what_the_description_does_not_allow_is_refused_and_told(
     )
 
     assert answer.status_code == status
-    assert any(told in violation for violation in github_double.server.violations)
+    assert any(message in violation for violation in github_double.server.violations)
 
 
 def test_a_request_that_is_not_allowed_fails_the_test_at_its_end(github_double: Double) -> None:

@@ -185,8 +185,8 @@ def test_what_is_started_is_kept_and_what_is_not_there_is_not_started(github_dou
     assert github_double.request("POST", path, {"ref": "dev", "inputs": {"a": "b"}}).status_code == 204
     assert github_double.request("POST", path, {"ref": "master"}).status_code == NOT_FOUND
     assert github_double.request("POST", path, {"ref": "none"}).json()["message"] == "No ref found for: none"
-    told = httpx.get(f"{github_double.url}/_double/dispatches", verify=False).json()["dispatches"]
-    assert told == [{"workflow": "release.yml", "ref": "dev", "event_type": "", "payload": {"a": "b"}}]
+    shown = httpx.get(f"{github_double.url}/_double/dispatches", verify=False).json()["dispatches"]
+    assert shown == [{"workflow": "release.yml", "ref": "dev", "event_type": "", "payload": {"a": "b"}}]
 
 
 def test_githubs_own_client_understands_the_answers(github_double: Double) -> None:

@@ -159,13 +159,13 @@ def test_what_has_no_room_is_kept_as_a_comment_first(github_double: Double) -> N
     assert [one["body"] for one in github_double.comments(made.number)] == ["Their notes."]
 
 
-def test_issues_that_are_switched_off_are_told_with_where_to_switch_them_on(github_double: Double) -> None:
+def test_issues_that_are_switched_off_are_reported_with_where_to_switch_them_on(github_double: Double) -> None:
     github_double.fault("server_error", status=410, path="/issues")
     with pytest.raises(ConfigurationError, match="switched off: switch them on under Settings"):
         put(github_double)
 
 
-def test_a_token_that_may_not_write_issues_is_told(github_double: Double) -> None:
+def test_a_token_that_may_not_write_issues_is_reported(github_double: Double) -> None:
     with pytest.raises(ConfigurationError, match="needs issues"):
         issues(github_double, token=github_double.read_token).put(wanted())
 

@@ -27,7 +27,7 @@ FILES = {
 
 
 def releases_for(double: Double, token: str | None = None, *, patience_seconds: float = 20.0) -> Releases:
-    github = GitHub(double.settings(token), patience_seconds=patience_seconds, note=lambda _told: None)
+    github = GitHub(double.settings(token), patience_seconds=patience_seconds, note=lambda _shown: None)
     return Releases(github)
 
 
@@ -67,8 +67,8 @@ def git(double: Double, *arguments: str) -> str:
 
 def posted(double: Double, ending: str) -> list[str]:
     """What came of each POST to a path that ends so."""
-    told = [request.split(" ") for request in double.requests()]
-    return [came for method, path, came in told if method == "POST" and path.endswith(ending)]
+    message = [request.split(" ") for request in double.requests()]
+    return [came for method, path, came in message if method == "POST" and path.endswith(ending)]
 
 
 def test_a_number_is_reserved_in_git_for_a_commit_with_what_is_written_to_it(
@@ -119,7 +119,9 @@ def test_of_many_at_once_exactly_one_gets_the_number(github_double: Double, sha:
     assert releases_for(github_double).reservations()[0].message == f"Model-Version: {got.index(True)}"
 
 
-def test_who_asked_before_the_other_had_it_is_still_told(releases: Releases, github_double: Double, sha: str) -> None:
+def test_who_asked_before_the_other_had_it_is_still_reported(
+    releases: Releases, github_double: Double, sha: str
+) -> None:
     """The other one comes between looking and making."""
     other, between = releases_for(github_double), []
 
@@ -148,7 +150,7 @@ def test_after_a_lost_answer_the_number_is_seen_to_be_ones_own(
     assert len(releases.reservations()) == 1
 
 
-def test_a_rate_limit_that_ends_soon_is_waited_for_and_one_that_does_not_is_told(
+def test_a_rate_limit_that_ends_soon_is_waited_for_and_one_that_does_not_is_reported(
     github_double: Double, sha: str
 ) -> None:
     github_double.fault("primary_limit", seconds=1)
@@ -175,7 +177,7 @@ def test_a_number_that_is_given_back_is_free_and_giving_it_back_twice_is_no_fail
     assert releases.reserve(NUMBER, sha, "Model-Version: 8").ours
 
 
-def test_a_ref_that_the_rules_keep_is_not_deleted_and_that_is_told(
+def test_a_ref_that_the_rules_keep_is_not_deleted_and_that_is_reported(
     releases: Releases, github_double: Double, sha: str
 ) -> None:
     releases.create_tag("v1.0.0", sha, "x")
@@ -208,7 +210,7 @@ def test_a_tag_is_made_once_for_a_commit_with_its_annotation(
     assert git(github_double, "for-each-ref", "--format=%(contents:trailers:key=Image,valueonly)", "refs/tags/v1.0.0")
 
 
-def test_a_tag_that_is_another_is_left_and_told(releases: Releases, github_double: Double, sha: str) -> None:
+def test_a_tag_that_is_another_is_left_and_reported(releases: Releases, github_double: Double, sha: str) -> None:
     releases.create_tag("v1.0.0", sha, "v1.0.0: weather 7")
     git(github_double, "tag", "v2.0.0", "master")
     moved = github_double.commit("master", {"a": "b"})
@@ -396,7 +398,7 @@ def test_a_workflows_token_does_not_tag_workflow_files_that_are_on_no_branch(
     assert releases_for(github_double, github_double.peer_token).create_tag("v1.0.1", before, "x")
 
 
-def test_what_github_does_not_take_is_told(releases: Releases, github_double: Double) -> None:
+def test_what_github_does_not_take_is_reported(releases: Releases, github_double: Double) -> None:
     with pytest.raises(GitHubFault, match="body is too long"):
         put(releases, body="x" * 125_001)
     with pytest.raises(GitHubFault, match=r"422 \(Could not verify object"):
@@ -412,8 +414,8 @@ def test_workflows_are_started_by_name(releases: Releases, github_double: Double
     github_double.commit("master", {".github/workflows/release.yml": "on: workflow_dispatch\n"})
     releases.dispatch_workflow("release.yml", "master", {"model_version": "3"})
 
-    told = httpx.get(f"{github_double.url}/_double/dispatches", verify=False).json()["dispatches"]
-    assert told == [
+    message = httpx.get(f"{github_double.url}/_double/dispatches", verify=False).json()["dispatches"]
+    assert message == [
         {"workflow": "release.yml", "ref": "master", "event_type": "", "payload": {"model_version": "3"}},
     ]
 

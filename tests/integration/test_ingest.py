@@ -262,7 +262,7 @@ def test_another_runs_leftovers_are_not_accepted(monkeypatch: pytest.MonkeyPatch
         accept()
 
 
-def test_a_damaged_snapshot_is_told_and_folded_again(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_snapshot_is_reported_and_folded_again(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change_challenge(workspace, "history_days = 365", "history_days = 60")
     assert ingest() == 0
     accept()
@@ -295,7 +295,7 @@ def test_the_fingerprint_follows_source_and_rules_and_nothing_else(workspace: Pa
     assert fingerprint(load_challenge(path)) != before
 
 
-def test_a_stored_answer_that_cannot_be_read_is_told_and_does_not_stop_the_rest(workspace: Path) -> None:
+def test_a_stored_answer_that_cannot_be_read_is_reported_and_does_not_stop_the_rest(workspace: Path) -> None:
     change_challenge(workspace, "history_days = 365", "history_days = 60")
     store = open_store()
     moment = datetime(2026, 1, 1, tzinfo=UTC)

@@ -43,7 +43,7 @@ def stored() -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "code", "told"),
+    ("kind", "options", "code", "shown"),
     [
         ("rate_limit", {"retry_after": 0}, 75, "answered 429"),
         ("rate_limit", {"retry_after": 3600}, 75, "asks to wait 3600 s"),
@@ -65,14 +65,14 @@ def test_a_fault_ends_in_its_exit_code_with_one_message_and_the_next_try_succeed
     kind: str,
     options: dict[str, object],
     code: int,
-    told: str,
+    shown: str,
 ) -> None:
     change_challenge(workspace, "timeout_seconds = 5.0", "timeout_seconds = 1.0")
     replay.fault(kind, **options)
     assert ingest() == code
     messages = capsys.readouterr().err.strip().splitlines()
     assert len(messages) == 1
-    assert told in messages[0]
+    assert shown in messages[0]
     assert outputs() == []
     whole = kind in {"empty", "renamed_field", "changed_units"} or options.get("how") == "clean"
     kept = stored()
@@ -180,7 +180,7 @@ def test_a_wrong_address_is_a_configuration_error(
     assert "OPEN_METEO_ARCHIVE_URL" in capsys.readouterr().err
 
 
-def test_a_query_that_the_api_refuses_is_told_with_its_reason(
+def test_a_query_that_the_api_refuses_is_reported_with_its_reason(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change_challenge(workspace, 'name = "pressure_msl"', 'name = "pressure_of_time"')
@@ -189,7 +189,7 @@ def test_a_query_that_the_api_refuses_is_told_with_its_reason(
     assert stored() == []
 
 
-def test_a_clock_that_went_back_is_told_before_anything_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clock_that_went_back_is_reported_before_anything_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
     assert ingest() == 0
     store = open_store()
     later = datetime.now(UTC) + timedelta(minutes=6)

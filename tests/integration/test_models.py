@@ -337,7 +337,7 @@ def test_a_short_window_is_measured_and_called_unfair(tmp_path, released, client
     assert "at least 7 days" in tracked.data.tags["rps.unfair_reasons"]
 
 
-def test_a_production_model_that_has_seen_everything_is_told_and_the_candidate_measured(tmp_path, released, client):
+def test_a_production_model_that_has_seen_everything_is_reported_and_the_candidate_measured(tmp_path, released, client):
     evaluation = evaluated_after_production(tmp_path, released, AS_OF - timedelta(days=30))
     assert evaluation.production is None
     assert evaluation.production_version == "1"
@@ -363,7 +363,7 @@ def test_a_horizon_that_production_lacks_is_measured_apart(candidate, tmp_path, 
     assert evaluation.candidate.measured.overall.rows == sum(shared) == evaluation.production.measured.overall.rows
 
 
-def test_a_production_bundle_that_cannot_be_read_is_told(candidate, tmp_path, client):
+def test_a_production_bundle_that_cannot_be_read_is_reported(candidate, tmp_path, client):
     evaluation, _ = met(candidate, tmp_path, client, "unreadable", damage={"bundle/manifest.json": "{}"})
     assert evaluation.production is None
     assert not evaluation.fair
@@ -371,7 +371,7 @@ def test_a_production_bundle_that_cannot_be_read_is_told(candidate, tmp_path, cl
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "shown"),
     [
         ({"max_itre": 10}, r"learner\.parameters\.max_itre: expected a parameter of hist_gradient_boosting .*max_iter"),
         ({"loss": "poisson"}, r"learner\.parameters\.loss: expected a parameter"),
@@ -380,9 +380,9 @@ def test_a_production_bundle_that_cannot_be_read_is_told(candidate, tmp_path, cl
         ({"max_iter": -1}, r"learner\.parameters: The 'max_iter' parameter .* must be"),
     ],
 )
-def test_a_wrong_parameter_is_told_with_file_and_key(tmp_path, name, client, parameters, told):
+def test_a_wrong_parameter_is_reported_with_file_and_key(tmp_path, name, client, parameters, shown):
     run = with_learner(featured_run(tmp_path, name), parameters=parameters)
-    with pytest.raises(ConfigurationError, match=rf"{name}\.toml: {told}"):
+    with pytest.raises(ConfigurationError, match=rf"{name}\.toml: {shown}"):
         train.run(run)
     assert not run.files.bundle.exists()
 

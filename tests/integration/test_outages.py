@@ -32,11 +32,11 @@ def here(pipeline: Pipeline) -> PipelineHere:
     return made_smaller(pipeline)
 
 
-def refused(here: PipelineHere, stage: str, code: int, told: str, **changes: str) -> None:
+def refused(here: PipelineHere, stage: str, code: int, shown: str, **changes: str) -> None:
     """The stage fails with that code, in one message without a trace."""
     found, output = here.run(stage, **changes)
     assert found == code, f"{stage}: {output}"
-    assert told in output
+    assert shown in output
     assert "Traceback" not in output
 
 
@@ -103,7 +103,7 @@ def small_disk(here: PipelineHere) -> Iterator[PipelineHere]:
     subprocess.run(["umount", "--lazy", str(here.data)], check=True)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_half_written(small_disk: PipelineHere) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing_half_written(small_disk: PipelineHere) -> None:
     filler = small_disk.data / "filler"
     for stage in WRITES:
         if stage == "ingest":

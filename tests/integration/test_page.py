@@ -111,14 +111,14 @@ def december() -> list[dict[str, Any]]:
 
 
 def _shown_forecasts(page: Page) -> list[list[float]]:
-    """Per row of the next forecasts: value, lower and upper, as exact as the page was told them."""
+    """Per row of the next forecasts: value, lower and upper, as exact as the page was reported them."""
     rows = page.locator("#next tbody tr").all()
     return [[float(found.get_attribute("value") or "nan") for found in row.locator("data").all()] for row in rows]
 
 
-def _told_forecasts(service: Running, name: str) -> list[list[float]]:
-    told = service.get(f"/v1/forecasts/{name}").json()["forecasts"]
-    return [[each["value"], each["lower"], each["upper"]] for each in told]
+def _shown_forecasts(service: Running, name: str) -> list[list[float]]:
+    message = service.get(f"/v1/forecasts/{name}").json()["forecasts"]
+    return [[each["value"], each["lower"], each["upper"]] for each in message]
 
 
 def _newest(page: Page) -> float:
@@ -137,10 +137,10 @@ def test_page_follows_new_observations_without_a_reload(
         before = _shown_forecasts(page)
         service.send([{**records[-1], "temperature": 12.25}])
         expect(page.locator("#newest data")).to_have_attribute("value", "12.25")
-        assert _shown_forecasts(page) == _told_forecasts(service, "followed")
+        assert _shown_forecasts(page) == _shown_forecasts(service, "followed")
         assert _shown_forecasts(page) != before
         described = page.locator("#chart desc").text_content() or ""
-        first = _told_forecasts(service, "followed")[0][0]
+        first = _shown_forecasts(service, "followed")[0][0]
         assert "Newest value 12." in described
         assert f"Next forecast {first:.1f}".replace("-", "\u2212") in described
         assert page.evaluate("window.neverReloaded")
@@ -148,12 +148,12 @@ def test_page_follows_new_observations_without_a_reload(
 
 def test_page_shows_the_forecasts_that_the_service_gives(browser: Browser, service: Running) -> None:
     with _seen(browser, f"{service.url}/?series=JFK") as seen:
-        told = _told_forecasts(service, "JFK")
-        assert _shown_forecasts(seen.page) == told
+        message = _shown_forecasts(service, "JFK")
+        assert _shown_forecasts(seen.page) == message
         rows = seen.page.locator("#next tbody tr").all()
         shown = [[found.inner_text() for found in row.locator("data").all()] for row in rows]
-        assert shown == [[f"{value:.1f}".replace("-", "\u2212") for value in row] for row in told]
-        assert seen.page.locator(".next-dot").count() == len(told) + 1  # and one in the legend
+        assert shown == [[f"{value:.1f}".replace("-", "\u2212") for value in row] for row in message]
+        assert seen.page.locator(".next-dot").count() == len(message) + 1  # and one in the legend
         model = service.get("/health").json()
         assert model["git_sha"][:8] in seen.words
         assert "trained until 31 Dec 2013, 23:00 UTC" in seen.words.replace("\u00a0", " ")
@@ -187,7 +187,7 @@ def test_series_can_be_switched_and_the_address_keeps_the_choice(browser: Browse
         page = seen.page
         page.locator("#series").select_option("LGA")
         expect(page.locator("#chart-heading")).to_have_text("LGA: temperature")
-        assert _shown_forecasts(page) == _told_forecasts(service, "LGA")
+        assert _shown_forecasts(page) == _shown_forecasts(service, "LGA")
         page.reload()
         expect(page.locator("#chart-heading")).to_have_text("LGA: temperature")
         assert seen.complaints == []
@@ -204,7 +204,7 @@ def test_one_of_many_series_is_found_by_typing(browser: Browser, bundle: Path, t
             page.get_by_label("Find").fill("-042")
             page.get_by_label("Find").press("Enter")
             expect(page.locator("#chart-heading")).to_have_text("station-042: temperature")
-            page.get_by_label("Find").fill("station-519")  # beyond the names that the page is told
+            page.get_by_label("Find").fill("station-519")  # beyond the names that the page is reported
             page.get_by_label("Find").press("Enter")
             expect(page.locator("#chart-heading")).to_have_text("station-519: temperature")
             expect(page.locator("#problem")).to_contain_text("No next forecast for station-519")
@@ -264,8 +264,8 @@ def test_page_tells_drift_beyond_its_limit_with_the_features_and_unusual_inputs(
             for row in page.locator("#drift tbody tr").all():
                 feature = row.locator("th").inner_text()
                 index = float(row.locator("data").first.get_attribute("value") or "nan")
-                told = [value for name, value in samples.items() if f'feature="{feature}"' in name]
-                assert any(value == pytest.approx(index) for value in told), feature
+                message = [value for name, value in samples.items() if f'feature="{feature}"' in name]
+                assert any(value == pytest.approx(index) for value in message), feature
                 assert row.locator("td").last.inner_text() == "drifting"
             unusual = own.get("/v1/forecasts/hot").json()["unusual"]
             page.locator("#more summary").click()

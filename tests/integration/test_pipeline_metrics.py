@@ -223,12 +223,12 @@ def telling(
         "AIRFLOW_PASSWORD": password or settings.password,
         "MLFLOW_TRACKING_URI": mlflow,
     }
-    told = Told(directory, challenge, environment)
+    shown = Told(directory, challenge, environment)
     try:
-        yield told
+        yield shown
     finally:
-        told.process.kill()
-        told.process.wait()
+        shown.process.kill()
+        shown.process.wait()
 
 
 def of_metric(samples: dict[str, float], *names: str) -> dict[str, float]:
@@ -239,7 +239,7 @@ STALE = ("rps_dag_runs", "rps_retrainings")
 OF_LOOKS = ("rps_pipeline_up", "rps_pipeline_look_timestamp_seconds")
 
 
-def test_the_course_of_a_pipeline_is_told_through_outages_and_a_restart(
+def test_the_course_of_a_pipeline_is_reported_through_outages_and_a_restart(
     server: AirflowServer,
     runs: dict[str, DagRun],
     left: Made,
@@ -248,8 +248,8 @@ def test_the_course_of_a_pipeline_is_told_through_outages_and_a_restart(
     tmp_path: Path,
 ) -> None:
     dag = f'dag_id="retrain_{left.challenge}"'
-    with telling(tmp_path, left.challenge, server, mlflow_faults.url, airflow=airflow_faults.url) as told:
-        before = told.wait_for(1.0, 1.0)
+    with telling(tmp_path, left.challenge, server, mlflow_faults.url, airflow=airflow_faults.url) as shown:
+        before = shown.wait_for(1.0, 1.0)
         ends = {name: airflow_state(server, run) for name, run in runs.items()}
         last = ends["well"]
         assert before[f'rps_dag_run_end_timestamp_seconds{{{dag},state="success"}}'] == seconds(last["end_date"])
@@ -269,17 +269,17 @@ def test_the_course_of_a_pipeline_is_told_through_outages_and_a_restart(
 
         airflow_faults.switch_on(status=503)
         mlflow_faults.switch_on(cut="before")
-        away = told.wait_for(0.0, 0.0)
+        away = shown.wait_for(0.0, 0.0)
         remembered = {name: before[name] for name in before if name.partition("{")[0] not in (*STALE, *OF_LOOKS)}
         assert {name: away[name] for name in away if name.partition("{")[0] not in OF_LOOKS} == remembered
 
         airflow_faults.switch_off()
         mlflow_faults.switch_off()
-        back = told.wait_for(1.0, 1.0)
+        back = shown.wait_for(1.0, 1.0)
         assert back.keys() == before.keys()
         for name in ("Airflow at", "MLflow at", "Airflow answers again", "MLflow answers again"):
-            assert told.said.count(name) == 1, told.said
-        assert told.stop() == 0
+            assert shown.said.count(name) == 1, shown.said
+        assert shown.stop() == 0
 
         with telling(tmp_path, left.challenge, server, mlflow_faults.url, airflow=airflow_faults.url) as restarted:
             again = restarted.wait_for(1.0, 1.0)
@@ -291,20 +291,20 @@ def seconds(moment: str) -> float:
 
 
 @pytest.mark.usefixtures("runs")
-def test_a_wrong_password_is_told_once_and_the_rest_goes_on(
+def test_a_wrong_password_is_reported_once_and_the_rest_goes_on(
     server: AirflowServer, left: Made, mlflow_server: str, tmp_path: Path
 ) -> None:
-    with telling(tmp_path, left.challenge, server, mlflow_server, password="guessed-wrong") as told:
-        found = told.wait_for(0.0, 1.0)
+    with telling(tmp_path, left.challenge, server, mlflow_server, password="guessed-wrong") as shown:
+        found = shown.wait_for(0.0, 1.0)
         looked = found['rps_pipeline_look_timestamp_seconds{system="mlflow"}']
         name = 'rps_pipeline_look_timestamp_seconds{system="mlflow"}'
-        assert wait_while(lambda: told.samples()[name] == looked, seconds=WAIT_SECONDS)
-        assert told.up() == (0.0, 1.0)
-        assert told.said.count("refuses the user 'rps': check AIRFLOW_USERNAME and AIRFLOW_PASSWORD") == 1
-        assert "guessed-wrong" not in told.said
-        assert of_metric(told.samples(), "rps_dag_runs", "rps_dag_run_end_timestamp_seconds") == {}
-        assert of_metric(told.samples(), "rps_gate_verdicts")
-        assert told.stop() == 0
+        assert wait_while(lambda: shown.samples()[name] == looked, seconds=WAIT_SECONDS)
+        assert shown.up() == (0.0, 1.0)
+        assert shown.said.count("refuses the user 'rps': check AIRFLOW_USERNAME and AIRFLOW_PASSWORD") == 1
+        assert "guessed-wrong" not in shown.said
+        assert of_metric(shown.samples(), "rps_dag_runs", "rps_dag_run_end_timestamp_seconds") == {}
+        assert of_metric(shown.samples(), "rps_gate_verdicts")
+        assert shown.stop() == 0
 
 
 def test_it_starts_before_the_systems_and_a_slow_one_keeps_no_scrape_waiting(
@@ -312,15 +312,15 @@ def test_it_starts_before_the_systems_and_a_slow_one_keeps_no_scrape_waiting(
 ) -> None:
     airflow_faults.switch_on(delay_seconds=600.0, status=503)
     mlflow_faults.switch_on(status=401)
-    with telling(tmp_path, left.challenge, server, mlflow_faults.url, airflow=airflow_faults.url) as told:
-        assert wait_while(lambda: not airflow_faults.asked or told.up()[1] is None, seconds=WAIT_SECONDS)
-        assert told.up()[0] != 1.0
-        assert told.up()[1] == 0.0
-        assert "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in told.said
-        assert httpx.get(f"{told.address}/health").status_code == 200
+    with telling(tmp_path, left.challenge, server, mlflow_faults.url, airflow=airflow_faults.url) as shown:
+        assert wait_while(lambda: not airflow_faults.asked or shown.up()[1] is None, seconds=WAIT_SECONDS)
+        assert shown.up()[0] != 1.0
+        assert shown.up()[1] == 0.0
+        assert "Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in shown.said
+        assert httpx.get(f"{shown.address}/health").status_code == 200
         mlflow_faults.switch_off()
-        assert wait_while(lambda: told.up()[1] != 1.0, seconds=WAIT_SECONDS)
-        assert told.stop() == 0, "a look that hangs does not hold up the end"
+        assert wait_while(lambda: shown.up()[1] != 1.0, seconds=WAIT_SECONDS)
+        assert shown.stop() == 0, "a look that hangs does not hold up the end"
 
 
 # What a look makes of what it finds
@@ -350,7 +350,9 @@ def test_an_answer_that_is_not_airflows_is_an_outage(
         look()
 
 
-def test_a_user_who_may_not_read_is_told(server: AirflowServer, challenge: str, airflow_faults: AirflowFaults) -> None:
+def test_a_user_who_may_not_read_is_reported(
+    server: AirflowServer, challenge: str, airflow_faults: AirflowFaults
+) -> None:
     airflow_faults.switch_on(path="dagRuns", status=403, body='{"detail": "Forbidden"}')
     look = AirflowRuns(replace(server.settings, url=airflow_faults.url), [challenge]).look
     with pytest.raises(ConfigurationError, match="It must be able to read DAG runs"):
@@ -374,7 +376,9 @@ def test_mlflow_without_the_challenge_counts_nothing(mlflow_server: str) -> None
     assert records(mlflow_server, "nobody").look() == {"nobody": NOTHING}
 
 
-def test_what_a_day_left_in_mlflow_is_told_and_what_is_deleted_no_longer(mlflow_server: str, tmp_path: Path) -> None:
+def test_what_a_day_left_in_mlflow_is_reported_and_what_is_deleted_no_longer(
+    mlflow_server: str, tmp_path: Path
+) -> None:
     made = leave(mlflow_server, f"deleting_{uuid.uuid4().hex[:8]}", tmp_path)
     watched = records(mlflow_server, made.challenge)
     assert watched.look() == {made.challenge: LEFT}
@@ -394,7 +398,7 @@ def test_what_a_day_left_in_mlflow_is_told_and_what_is_deleted_no_longer(mlflow_
     assert watched.look() == {made.challenge: NOTHING}
 
 
-def test_the_newest_report_is_told_though_the_newest_run_has_none_yet(mlflow_server: str, tmp_path: Path) -> None:
+def test_the_newest_report_is_reported_though_the_newest_run_has_none_yet(mlflow_server: str, tmp_path: Path) -> None:
     made = leave(mlflow_server, f"reports_{uuid.uuid4().hex[:8]}", tmp_path)
     watched = records(mlflow_server, made.challenge)
     assert watched.look()[made.challenge].violations == {"error": 1, "warning": 2}

@@ -77,13 +77,13 @@ def test_a_tracking_server_that_is_down_is_a_passing_fault_that_keeps_the_page(
     assert run.files.profile.exists()
 
 
-def test_missing_observations_are_told_with_the_stage_that_makes_them(run: Run) -> None:
+def test_missing_observations_are_reported_with_the_stage_that_makes_them(run: Run) -> None:
     run.files.observations.unlink()
     with pytest.raises(ConfigurationError, match="ingest"):
         profile.run(run)
 
 
-def test_damaged_observations_are_told_with_the_stage_that_makes_them(run: Run) -> None:
+def test_damaged_observations_are_reported_with_the_stage_that_makes_them(run: Run) -> None:
     run.files.observations.write_bytes(b"garbage")
     with pytest.raises(ConfigurationError, match=r"cannot be read .*'ingest' again"):
         profile.run(run)

@@ -23,7 +23,7 @@ RUNBOOKS = "https://example.org/runbooks"
 def as_promtool_has_it(name: str, case: Case) -> dict[str, object]:
     page = f"{RUNBOOKS}/{name}.md"
     return {
-        "name": case.told,
+        "name": case.shown,
         "interval": f"{EVERY.get(name, 1)}m",
         "external_labels": {"runbooks": RUNBOOKS},
         "input_series": [{"series": series, "values": values} for series, values in case.series.items()],

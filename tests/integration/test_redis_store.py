@@ -122,7 +122,9 @@ def test_a_change_is_kept_and_gives_what_it_gave(model: Model, new_store: Callab
     within(work, new_store())
 
 
-def test_series_are_told_apart_counted_and_listed_in_order(model: Model, new_store: Callable[[], SeriesStore]) -> None:
+def test_series_are_distinguished_counted_and_listed_in_order(
+    model: Model, new_store: Callable[[], SeriesStore]
+) -> None:
     names = ["b", "a", "ö/ä", "a b", "c:d", "日本", "a" * 200]
 
     async def work(store: SeriesStore) -> None:
@@ -262,7 +264,9 @@ def test_a_write_whose_answer_was_lost_is_done_once(model: Model, redis: RedisSe
     within(work)
 
 
-def test_what_is_no_state_is_told_with_its_key_and_leaves_other_series_alone(model: Model, redis: RedisServer) -> None:
+def test_what_is_no_state_is_reported_with_its_key_and_leaves_other_series_alone(
+    model: Model, redis: RedisServer
+) -> None:
     with redis.client() as client:
         client.flushall()
 
@@ -273,11 +277,11 @@ def test_what_is_no_state_is_told_with_its_key_and_leaves_other_series_alone(mod
             client.hset(keys["rubbish"], "state", "no state")
             client.delete(keys["text"])
             client.set(keys["text"], "a text")
-            for name, told in (("rubbish", "expected .* bytes"), ("text", "expected a hash")):
+            for name, message in (("rubbish", "expected .* bytes"), ("text", "expected a hash")):
                 named = re.escape(repr(keys[name]))
-                with pytest.raises(StateUnreadable, match=f"{named}: {told}"):
+                with pytest.raises(StateUnreadable, match=f"{named}: {message}"):
                     await store.read(name)
-                with pytest.raises(StateUnreadable, match=f"{named}: {told}"):
+                with pytest.raises(StateUnreadable, match=f"{named}: {message}"):
                     await store.change(name, taking(model, START, 1.0))
             assert (await store.change("sound", taking(model, START, 1.0))).arrivals == {"repeated": 1}
             client.delete(keys["rubbish"])
@@ -286,36 +290,36 @@ def test_what_is_no_state_is_told_with_its_key_and_leaves_other_series_alone(mod
         within(work, RedisStore(model, redis.url))
 
 
-def told_by(model: Model, address: str) -> str:
+def shown_by(model: Model, address: str) -> str:
     """What a store says that cannot use this address."""
 
     async def work(store: RedisStore) -> str:
-        told = set()
+        message = set()
         for ask in (store.check, lambda: store.read("EWR"), lambda: store.change("EWR", taking(model, START, 1.0))):
             with pytest.raises(StoreUnavailable) as found:
                 await asyncio.wait_for(ask(), BOUND_SECONDS)
-            told.add(str(found.value))
-        assert len(told) == 1
-        return told.pop()
+            message.add(str(found.value))
+        assert len(message) == 1
+        return message.pop()
 
     return within(work, RedisStore(model, address))
 
 
-def test_an_address_that_cannot_be_used_is_told_without_its_password(model: Model, tmp_path: Path) -> None:
+def test_an_address_that_cannot_be_used_is_reported_without_its_password(model: Model, tmp_path: Path) -> None:
     with running_redis(tmp_path, password=PASSWORD) as server:
         wrong = f"redis://:wrong-{PASSWORD}@127.0.0.1:{server.port}/0"
         for address in (wrong, f"redis://127.0.0.1:{server.port}/0"):
-            assert told_by(model, address) == "Redis refuses the user or password that RPS_STATE names, or wants one"
+            assert shown_by(model, address) == "Redis refuses the user or password that RPS_STATE names, or wants one"
         within(lambda store: store.check(), RedisStore(model, server.url))
-    assert told_by(model, server.url) == "Redis, which holds the state, does not answer: ConnectionError"
+    assert shown_by(model, server.url) == "Redis, which holds the state, does not answer: ConnectionError"
     with answering(200) as url:
         port = url.rpartition(":")[2]
-        told = told_by(model, f"redis://:{PASSWORD}@127.0.0.1:{port}/0")
-        assert "Redis" in told
-        assert PASSWORD not in told
+        message = shown_by(model, f"redis://:{PASSWORD}@127.0.0.1:{port}/0")
+        assert "Redis" in message
+        assert PASSWORD not in message
 
 
-def test_a_redis_that_takes_no_writes_is_told_by_its_reason(model: Model, tmp_path: Path) -> None:
+def test_a_redis_that_takes_no_writes_is_reported_by_its_reason(model: Model, tmp_path: Path) -> None:
     with running_redis(tmp_path) as server, server.client() as client:
 
         async def work(store: RedisStore) -> None:
@@ -329,7 +333,7 @@ def test_a_redis_that_takes_no_writes_is_told_by_its_reason(model: Model, tmp_pa
         within(work, RedisStore(model, server.url))
 
 
-def test_a_redis_that_stops_or_hangs_is_told_in_time_and_used_again_when_it_is_back(
+def test_a_redis_that_stops_or_hangs_is_reported_in_time_and_used_again_when_it_is_back(
     model: Model, own_redis: RedisServer
 ) -> None:
     async def refused_in_time(store: RedisStore) -> None:
@@ -521,8 +525,8 @@ def test_the_password_is_nowhere_to_be_read(bundle: Path, model: Model, tmp_path
             server.stop()
             answers += [service.get(path).text for path in ("/health", "/v1/series", "/v1/forecasts/EWR")]
             answers.append(service.post("/v1/observations", json={"observations": hours_of("x", 1, model)}).text)
-        for told in (*answers, (tmp_path / "log").read_text()):
-            assert PASSWORD not in told
+        for message in (*answers, (tmp_path / "log").read_text()):
+            assert PASSWORD not in message
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -536,10 +540,10 @@ def test_a_service_that_starts_without_its_redis_ends_and_says_why(
         if fault == "away":
             server.stop()
         address = server.url.replace(PASSWORD, f"wrong-{PASSWORD}")
-        code, told = refused(bundle, {"RPS_STATE": address, "RPS_WORKERS": workers})
+        code, message = refused(bundle, {"RPS_STATE": address, "RPS_WORKERS": workers})
     assert code == 75
-    assert f"service: {expected}" in told
-    assert PASSWORD not in told
+    assert f"service: {expected}" in message
+    assert PASSWORD not in message
 
 
 def test_a_service_waits_for_a_redis_that_comes_up_after_it(bundle: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_bearer_and_the_password_of_any_user_are_taken(receiver: Receiver) -> 
         assert receiver.post(alertmanagers(), authorization=authorization).json() == {"alerts": []}
 
 
-@pytest.mark.parametrize(("body", "headers", "status", "told"), [
+@pytest.mark.parametrize(("body", "headers", "status", "shown"), [
     (b"alert!", {}, 400, "expected JSON"),
     (b'{"alerts":' + b"[" * 40_000 + b"]" * 40_000 + b"}", {}, 400, "nested too deeply"),
     (b"{}", {"content-type": "application/x-www-form-urlencoded"}, 415, "expected application/json"),
@@ -64,12 +64,12 @@ def test_a_bearer_and_the_password_of_any_user_are_taken(receiver: Receiver) -> 
     (b'{"alerts": [{}]}', {}, 422, "/alerts/0: object missing required field"),
 ])  # fmt: skip
 def test_what_is_malformed_is_refused_and_says_what_to_change(
-    receiver: Receiver, body: bytes, headers: dict[str, str], status: int, told: str
+    receiver: Receiver, body: bytes, headers: dict[str, str], status: int, shown: str
 ) -> None:
     answer = receiver.post(body, **headers)
     assert answer.status_code == answer.json()["status"] == status
     assert answer.headers["content-type"] == "application/problem+json"
-    assert told in answer.json()["detail"]
+    assert shown in answer.json()["detail"]
 
 
 def test_a_request_with_one_wrong_alert_is_refused_whole(receiver: Receiver) -> None:
@@ -115,15 +115,15 @@ def test_an_alert_of_grafana_is_written_as_it_came(receiver: Receiver) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("labels", "done", "told"), [
+@pytest.mark.parametrize(("labels", "done", "shown"), [
     ({"challenge": "transit"}, "unknown_challenge", "label challenge: expected one of weather; found 'transit'"),
     ({"challenge": ""}, "no_challenge", "needs that label"),
     ({"drift": "sideways"}, "no_drift", "label drift: expected one of inputs, features, concept"),
     ({"alertname": "DatasourceNoData"}, "no_drift", "no drift"),
     ({"alertname": "ServiceDown", "drift": "", "challenge": ""}, "kept", ""),
 ])  # fmt: skip
-def test_what_starts_nothing_is_written_counted_and_told(
-    receiver: Receiver, labels: dict[str, str], done: str, told: str
+def test_what_starts_nothing_is_written_counted_and_reported(
+    receiver: Receiver, labels: dict[str, str], done: str, shown: str
 ) -> None:
     before = receiver.metrics()
     assert receiver.take(alert(**labels)) == [done]
@@ -134,7 +134,7 @@ def test_what_starts_nothing_is_written_counted_and_told(
     assert after[f'rps_alerts_done_total{{done="{done}"}}'] == before[f'rps_alerts_done_total{{done="{done}"}}'] + 1
     started = 'rps_alert_events_total{challenge="weather",outcome="started"}'
     assert after.get(started, 0.0) == before.get(started, 0.0)
-    assert told in receiver.log.read_text()
+    assert shown in receiver.log.read_text()
 
 
 def test_other_paths_and_methods_say_what_there_is(receiver: Receiver) -> None:
@@ -159,7 +159,7 @@ def test_metrics_are_what_prometheus_reads(receiver: Receiver) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_wrong_settings_are_told_by_name_before_anything_starts(tmp_path: Path) -> None:
+def test_wrong_settings_are_reported_by_name_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     wrong = {
         "RPS_ALERTS_SECRET": "short", "RPS_ALERTS_COOLDOWN_HOURS": "none", "GITHUB_REPOSITORY": "", "GITHUB_TOKEN": "x",
@@ -172,9 +172,9 @@ def test_wrong_settings_are_told_by_name_before_anything_starts(tmp_path: Path) 
     for place, (environment, challenges, names) in enumerate(cases):
         receiver = Receiver(tmp_path / str(place), environment, challenges)
         assert receiver.launch().wait(timeout=60) == 64
-        told = receiver.log.read_text()
-        assert all(name in told for name in names), told
-        assert "Traceback" not in told
+        shown = receiver.log.read_text()
+        assert all(name in shown for name in names), shown
+        assert "Traceback" not in shown
 
 
 def test_damaged_events_are_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -83,6 +83,6 @@ def test_alertmanager_tries_until_the_receiver_is_there_and_drift_becomes_one_ev
         assert [line["done"] for line in firing] == ["event"] + ["joined"] * (len(firing) - 1)
         assert all(line["source"] == "alertmanager" and line["fingerprint"] for line in receiver.lines())
         assert all(line["ends_at"] for line in receiver.lines() if line["status"] == "resolved")
-        (told,) = dispatches(github_double)
-        assert told["summary"] in {"The concept has drifted.", "The features has drifted."}
+        (shown,) = dispatches(github_double)
+        assert shown["summary"] in {"The concept has drifted.", "The features has drifted."}
         assert receiver.stop() == 0

@@ -33,12 +33,12 @@ def until_delivered(receiver: Receiver, double: Double, count: int = 1) -> None:
     until(lambda: receiver.metrics()["rps_alert_events_waiting"] == 0, receiver)
 
 
-def test_drift_is_told_once_and_again_after_the_cooldown(receiver: Receiver, github_double: Double) -> None:
+def test_drift_is_reported_once_and_again_after_the_cooldown(receiver: Receiver, github_double: Double) -> None:
     assert receiver.take(alert(), alert(drift="inputs", alertname="InputsOutOfDistribution")) == ["event", "joined"]
     until(lambda: dispatches(github_double), receiver)
-    (told,) = dispatches(github_double)
-    assert told == {
-        "event": told["event"], "challenge": "weather", "alert": "ConceptDrift", "drift": "concept", "version": "7",
+    (shown,) = dispatches(github_double)
+    assert shown == {
+        "event": shown["event"], "challenge": "weather", "alert": "ConceptDrift", "drift": "concept", "version": "7",
         "summary": "The live error is high.", "started": "2026-11-23T09:00:00.000Z",
     }  # fmt: skip
     assert receiver.take(alert(), alert("resolved"), alert(started="2026-11-23T11:00:00Z")) == [
@@ -83,7 +83,7 @@ def test_while_github_is_down_the_event_is_kept_and_then_delivered_once_over_a_r
     assert len(dispatches(github_double)) == 1
 
 
-def test_an_event_that_github_refuses_is_told_kept_and_delivered_once_that_is_mended(
+def test_an_event_that_github_refuses_is_reported_kept_and_delivered_once_that_is_mended(
     receiver: Receiver, github_double: Double
 ) -> None:
     github_double.fault("unauthorized", times=1)
@@ -91,8 +91,8 @@ def test_an_event_that_github_refuses_is_told_kept_and_delivered_once_that_is_me
     github_double.fault("server_error", after=2, status=422)
     assert receiver.take(alert()) == ["event"]
     until(lambda: receiver.log.read_text().count(FAILED) >= 3, receiver)
-    told = ("GITHUB_TOKEN is wrong or has expired", "look at GITHUB_REPOSITORY", "GitHub answers 422")
-    assert all(each in receiver.log.read_text() for each in told)
+    shown = ("GITHUB_TOKEN is wrong or has expired", "look at GITHUB_REPOSITORY", "GitHub answers 422")
+    assert all(each in receiver.log.read_text() for each in shown)
     assert receiver.metrics()["rps_alert_events_waiting"] == 1
     github_double.clear_faults()
     until_delivered(receiver, github_double)
@@ -112,7 +112,7 @@ def test_a_refused_event_blocks_no_other(tmp_path: Path, github_double: Double) 
         assert [each["challenge"] for each in dispatches(github_double)] == ["harbour"]
 
 
-def test_when_githubs_answer_is_lost_the_event_is_told_again_under_the_same_name(
+def test_when_githubs_answer_is_lost_the_event_is_reported_again_under_the_same_name(
     receiver: Receiver, github_double: Double
 ) -> None:
     github_double.fault("cut", performed=True, times=1)
@@ -234,7 +234,7 @@ def test_on_a_full_disk_alerts_are_refused_until_there_is_room(tmp_path: Path, g
         assert len(dispatches(github_double)) == 1
 
 
-def test_a_home_that_is_gone_is_told_by_health_and_alerts_are_refused(receiver: Receiver) -> None:
+def test_a_home_that_is_gone_is_reported_by_health_and_alerts_are_refused(receiver: Receiver) -> None:
     shutil.rmtree(receiver.home)
     assert receiver.post(alertmanagers(alert())).status_code == 503
     answer = receiver.get("/health")

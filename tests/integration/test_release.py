@@ -123,12 +123,12 @@ def test_a_release_that_is_killed_after_each_step_is_carried_on(production: Rele
     assert production.state() == released.with_release(tag, str(second), production.digest(tag))
 
 
-def refused(releasing: Releasing, code: int, told: str, *arguments: str, **settings: str) -> None:
+def refused(releasing: Releasing, code: int, shown: str, *arguments: str, **settings: str) -> None:
     """A release that must end so, and leave production as it was."""
     before = releasing.state()
     done = releasing.release(*arguments, **settings)
     assert done.code == code, done.output
-    assert told in done.output, done.output
+    assert shown in done.output, done.output
     assert replace(releasing.state(), reserved=()) == replace(before, reserved=())
     assert "Traceback" not in done.output
 
@@ -193,20 +193,20 @@ def test_mlflow_that_is_down_ends_the_release(production: Releasing) -> None:
     refused(production, 75, "MLflow", "--patience-seconds", "2", MLFLOW_TRACKING_URI=nowhere)
 
 
-def test_an_engine_that_is_not_there_is_told_before_any_work(production: Releasing) -> None:
+def test_an_engine_that_is_not_there_is_reported_before_any_work(production: Releasing) -> None:
     production.commit()
     before = production.state().reserved
     refused(production, 64, "no container engine answers", DOCKER_HOST=f"unix://{production.home}/none.sock")
     assert production.state().reserved == before
 
 
-def test_a_wrong_password_is_told_by_name(production: Releasing) -> None:
+def test_a_wrong_password_is_reported_by_name(production: Releasing) -> None:
     production.commit()
     refused(production, 64, "REGISTRY_PASSWORD", REGISTRY_PASSWORD="wrong")
 
 
 @pytest.mark.parametrize("missing", ["RPS_IMAGE", "MLFLOW_TRACKING_URI", "GITHUB_TOKEN", "REGISTRY_PASSWORD"])
-def test_a_missing_setting_is_told_by_name(production: Releasing, missing: str) -> None:
+def test_a_missing_setting_is_reported_by_name(production: Releasing, missing: str) -> None:
     done = production.release(**{missing: ""})
     assert done.code == 64
     assert missing in done.output
@@ -335,8 +335,8 @@ def put_under(tag: str, building: Building, production: Releasing) -> None:
     """Push an image that is of no release of ours, as somebody else would who has the login."""
     building.client.images.get(building.tag).tag(production.repository, tag)
     login = {"username": production.registry.username, "password": production.registry.password}
-    told = building.client.images.push(production.repository, tag=tag, auth_config=login)
-    assert "errorDetail" not in told
+    shown = building.client.images.push(production.repository, tag=tag, auth_config=login)
+    assert "errorDetail" not in shown
     building.client.images.remove(f"{production.repository}:{tag}")
 
 
@@ -361,7 +361,7 @@ def test_a_tag_that_was_moved_in_the_registry_is_put_back(production: Releasing,
     assert production.digest(state.newest) == state.latest
 
 
-def test_github_that_fails_for_a_while_is_waited_for_and_no_secret_is_told(production: Releasing) -> None:
+def test_github_that_fails_for_a_while_is_waited_for_and_no_secret_is_reported(production: Releasing) -> None:
     before = production.state()
     production.commit("fix: one")
     version = production.version(0.9, against=int(before.alias))
@@ -370,10 +370,10 @@ def test_github_that_fails_for_a_while_is_waited_for_and_no_secret_is_told(produ
     assert done.code == 0, done.output
     tag = before.following()
     assert production.state() == before.with_release(tag, str(version), production.digest(tag))
-    told = done.output + json.dumps(production.record())
-    told += production.double.request("GET", f"releases/tags/{tag}").text
+    shown = done.output + json.dumps(production.record())
+    shown += production.double.request("GET", f"releases/tags/{tag}").text
     for secret in (production.registry.password, production.double.token):
-        assert secret not in told
+        assert secret not in shown
 
 
 def test_help_says_what_a_release_does(tmp_path: Path) -> None:

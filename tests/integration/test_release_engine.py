@@ -128,7 +128,7 @@ def test_an_image_in_use_stays(engine: Engine, images: Images, docker_client: do
         container.remove(force=True)
 
 
-def test_what_the_registry_does_not_know_is_told_apart_from_what_it_refuses(
+def test_what_the_registry_does_not_know_is_distinguished_from_what_it_refuses(
     engine: Engine, connect: Connect, image_registry: Registry, images: Images
 ) -> None:
     name = image_for(image_registry, images)
@@ -156,7 +156,7 @@ def test_a_refused_login_is_a_wrong_setting_and_is_not_tried_again(
     assert "a-secret-word" not in said.getvalue() + str(refused.value) + repr(Credentials("a", "a-secret-word"))
 
 
-def test_an_image_that_is_not_there_is_told(engine: Engine, image_registry: Registry) -> None:
+def test_an_image_that_is_not_there_is_reported(engine: Engine, image_registry: Registry) -> None:
     name = name_at(image_registry)
     with pytest.raises(ConfigurationError, match=f"{image_registry.address} has no {name}"):
         engine.pull(name)
@@ -186,7 +186,7 @@ def test_a_digest_that_is_gone_from_the_registry_is_none(
         engine.pull(f"{repository}@{digest}")
 
 
-def test_a_registry_that_is_not_there_is_waited_for_and_then_told(
+def test_a_registry_that_is_not_there_is_waited_for_and_then_reported(
     connect: Connect, images: Images, said: io.StringIO
 ) -> None:
     engine = connect("a", "b", patience_seconds=3.0)
@@ -200,7 +200,7 @@ def test_a_registry_that_is_not_there_is_waited_for_and_then_told(
         engine.digest_in_registry(name)
 
 
-def test_an_unknown_host_is_told(connect: Connect) -> None:
+def test_an_unknown_host_is_reported(connect: Connect) -> None:
     with pytest.raises(PassingFault, match=r"registry\.invalid is not found .*is its name right"):
         connect("a", "b", patience_seconds=0.0).digest_in_registry("registry.invalid/rps/weather:1")
 
@@ -280,7 +280,7 @@ def test_a_registry_that_hangs_is_given_up(connect: Connect, own_registry: Regis
         os.kill(own_registry.pid, signal.SIGCONT)
 
 
-def test_a_registry_that_takes_nothing_is_told_in_its_own_words(
+def test_a_registry_that_takes_nothing_is_reported_in_its_own_words(
     connect: Connect, own_registry: Registry, images: Images
 ) -> None:
     name = image_for(own_registry, images)
@@ -292,7 +292,7 @@ def test_a_registry_that_takes_nothing_is_told_in_its_own_words(
         engine.push(name)
 
 
-def test_a_registry_that_is_full_is_told_in_its_own_words(
+def test_a_registry_that_is_full_is_reported_in_its_own_words(
     connect: Connect, docker_host: str, images: Images, tmp_path: Path
 ) -> None:
     with (

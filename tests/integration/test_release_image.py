@@ -138,8 +138,8 @@ def test_a_build_from_nothing_at_another_time_gives_the_same_image_and_keeps_no_
     assert len(layers(building, building.tag)) == len(layers(building, building.base.id)) + 2
     if "containerd" not in json.dumps(building.client.info()["DriverStatus"]):
         assert second.id == first.id
-    told = json.dumps([building.client.images.get(second.id).attrs, building.client.images.get(second.id).history()])
-    assert SECRET not in told
+    shown = json.dumps([building.client.images.get(second.id).attrs, building.client.images.get(second.id).history()])
+    assert SECRET not in shown
     assert SECRET not in building.said.getvalue()
     with exported(building.client, second.id, tmp_path / "tree.tar") as archive:
         for entry in archive:
@@ -323,9 +323,9 @@ def test_several_workers_share_a_redis_on_a_read_only_file_system(building: Buil
     try:
         with running(building, environment=settings, network_mode="host") as container:
             comes_up(container)
-            told = httpx.get(f"http://127.0.0.1:{port}/health", timeout=30).json()
-            assert told["model_version"] == "7"
-            assert told["state"] == "redis"
+            shown = httpx.get(f"http://127.0.0.1:{port}/health", timeout=30).json()
+            assert shown["model_version"] == "7"
+            assert shown["state"] == "redis"
             assert "rps_requests_total" in httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
     finally:
         redis.stop()

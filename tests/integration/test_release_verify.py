@@ -133,9 +133,9 @@ _ENDS = {"value": "", "lower": "_lower", "upper": "_upper"}
 def test_the_services_own_image_passes(
     engine: Engine, service_image: str, containers_left: Callable[[str], list[str]], manifest: Manifest
 ) -> None:
-    told: list[str] = []
-    found = verify(engine, service_image, pull=False, note=lambda check: told.append(check.name))
-    assert told == ["image", "health", "confinement", "identity", "worked example", "stop"]
+    shown: list[str] = []
+    found = verify(engine, service_image, pull=False, note=lambda check: shown.append(check.name))
+    assert shown == ["image", "health", "confinement", "identity", "worked example", "stop"]
     identity = next(check.found for check in found.checks if check.name == "identity")
     assert identity.startswith(f"{manifest.challenge}, model {MODEL_VERSION} of commit")
     assert found.seconds_to_healthy > 0
@@ -199,9 +199,9 @@ def test_an_answer_of_another_shape(engine: Engine, small: Small) -> None:
 def test_a_service_that_is_not_the_model_of_its_labels(engine: Engine, small: Small) -> None:
     small.labels["io.rps.model-version"] = "8"
     del small.labels["io.rps.dataset-md5"]
-    told = refused(engine, small.build(), "not what it says it is")
-    assert "the label io.rps.model-version: 8; model_version of /health: 7" in told
-    assert "the label io.rps.dataset-md5: nothing; the bundle's manifest: 0000" in told
+    shown = refused(engine, small.build(), "not what it says it is")
+    assert "the label io.rps.model-version: 8; model_version of /health: 7" in shown
+    assert "the label io.rps.dataset-md5: nothing; the bundle's manifest: 0000" in shown
 
 
 def test_an_image_that_is_not_the_one_that_was_asked_for(engine: Engine, small: Small) -> None:
@@ -212,9 +212,9 @@ def test_an_image_that_is_not_the_one_that_was_asked_for(engine: Engine, small: 
 def test_a_service_that_never_becomes_healthy(engine: Engine, small: Small) -> None:
     small.health = (503, {"detail": "the state cannot be reached"})
     small.instructions = ("USER 10001", "HEALTHCHECK --start-period=1h CMD python3 /app/probe.py", START)
-    told = refused(engine, small.build(), "did not become healthy within 3 s", deadline_seconds=3.0)
-    assert 'GET /health: 503 {"detail": "the state cannot be reached"}' in told
-    assert "the small service starts" in told
+    shown = refused(engine, small.build(), "did not become healthy within 3 s", deadline_seconds=3.0)
+    assert 'GET /health: 503 {"detail": "the state cannot be reached"}' in shown
+    assert "the small service starts" in shown
 
 
 def test_a_service_that_hangs(engine: Engine, small: Small) -> None:
@@ -224,8 +224,8 @@ def test_a_service_that_hangs(engine: Engine, small: Small) -> None:
 
 def test_a_service_whose_own_healthcheck_fails(engine: Engine, small: Small) -> None:
     small.files["/app/probe.py"] = b"import sys; sys.exit('the queue is stuck')\n"
-    told = refused(engine, small.build(), "its HEALTHCHECK calls it unhealthy: exit code 1, the queue is stuck")
-    assert "GET /health: 200" in told
+    shown = refused(engine, small.build(), "its HEALTHCHECK calls it unhealthy: exit code 1, the queue is stuck")
+    assert "GET /health: 200" in shown
 
 
 def test_an_image_without_a_healthcheck(engine: Engine, small: Small) -> None:
@@ -235,14 +235,14 @@ def test_an_image_without_a_healthcheck(engine: Engine, small: Small) -> None:
 
 def test_a_service_that_ends_at_once(engine: Engine, small: Small) -> None:
     small.fault = "ends at once"
-    told = refused(engine, small.build(), "it ended with exit code 65 after")
-    assert "the bundle is of another version" in told
+    shown = refused(engine, small.build(), "it ended with exit code 65 after")
+    assert "the bundle is of another version" in shown
 
 
 def test_a_service_that_writes_to_its_root(engine: Engine, small: Small) -> None:
     small.fault = "writes to its root"
-    told = refused(engine, small.build(), "it ended with exit code 1 after")
-    assert "Read-only file system" in told
+    shown = refused(engine, small.build(), "it ended with exit code 1 after")
+    assert "Read-only file system" in shown
 
 
 def test_a_service_that_dies_of_a_request(engine: Engine, small: Small) -> None:

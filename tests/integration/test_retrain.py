@@ -98,8 +98,8 @@ class Drifting(ScriptedRuns):
         return issue
 
     def dispatches(self) -> list[tuple[str, str, dict[str, str]]]:
-        told = httpx.get(f"{self.double.url}/_double/dispatches").json()["dispatches"]
-        return [(one["workflow"], one["ref"], one["payload"]) for one in told]
+        shown = httpx.get(f"{self.double.url}/_double/dispatches").json()["dispatches"]
+        return [(one["workflow"], one["ref"], one["payload"]) for one in shown]
 
 
 _used = iter(range(CHALLENGES))
@@ -174,7 +174,7 @@ def test_a_worse_model_is_blocked_and_what_people_wrote_stays(drifting: Drifting
     assert issue["body"].endswith("The sensor was moved.\n")
 
 
-def test_data_that_is_rejected_is_told_with_what_is_wrong_with_it(drifting: Drifting) -> None:
+def test_data_that_is_rejected_is_reported_with_what_is_wrong_with_it(drifting: Drifting) -> None:
     drifting.left_rejected(drifting.run_id("e1"))
     drifting.task("validate", "echo 'error: nulls: temperature'; exit 65")
     done = drifting.retrain("e1")
@@ -279,7 +279,7 @@ def test_a_hostile_event_is_text_and_a_run_without_evidence_asks_for_a_person(dr
 
 
 def test_what_is_refused_starts_nothing_and_tells_nobody(drifting: Drifting) -> None:
-    for more, told in (
+    for more, shown in (
         (["--challenge=nowhere"], f"expected one of {drifting.challenge}; found 'nowhere'"),
         (["--challenge=../../etc"], f"expected one of {drifting.challenge}"),
         (["--event=../x"], "--event: expected"),
@@ -287,13 +287,13 @@ def test_what_is_refused_starts_nothing_and_tells_nobody(drifting: Drifting) -> 
     ):
         done = drifting.retrain("e1", *more)
         assert done.returncode == 64, done.out
-        assert told in done.out
+        assert shown in done.out
     assert "AIRFLOW_API_URL" in drifting.retrain("e1", AIRFLOW_API_URL="").out
     assert drifting.runs() == {}
     assert drifting.double.requests() == []
 
 
-def test_an_airflow_that_refuses_us_is_told_in_the_issue(drifting: Drifting) -> None:
+def test_an_airflow_that_refuses_us_is_reported_in_the_issue(drifting: Drifting) -> None:
     done = drifting.retrain("e1", AIRFLOW_PASSWORD="wrong")
     assert done.returncode == 64, done.out
     assert "check AIRFLOW\\_USERNAME" in drifting.issue()["body"]

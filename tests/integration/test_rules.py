@@ -62,8 +62,8 @@ def one_more(name: str, include: list[str], **changes: object) -> dict[str, obje
 
 
 def test_applied_rules_are_those_of_the_files(github: GitHub, github_double: Double) -> None:
-    assert [told.split(":")[0] for told in check(github, FILES)] == list(NAMES)
-    assert all(": made from " in told for told in apply(github, FILES))
+    assert [shown.split(":")[0] for shown in check(github, FILES)] == list(NAMES)
+    assert all(": made from " in shown for shown in apply(github, FILES))
     assert check(github, FILES) == []
     assert sorted(each["name"] for each in github_double.request("GET", "rulesets").json()) == list(NAMES)
 
@@ -71,7 +71,7 @@ def test_applied_rules_are_those_of_the_files(github: GitHub, github_double: Dou
 def test_applying_twice_changes_nothing_the_second_time(github: GitHub, github_double: Double) -> None:
     list(apply(github, FILES))
     before = len(github_double.requests())
-    assert [told.split(" ")[1] for told in apply(github, FILES)] == ["as"] * len(NAMES)
+    assert [shown.split(" ")[1] for shown in apply(github, FILES)] == ["as"] * len(NAMES)
     assert not [each for each in github_double.requests()[before:] if not each.startswith("GET ")]
 
 
@@ -91,7 +91,7 @@ def test_what_was_loosened_by_hand_is_shown_line_by_line_and_mended(github: GitH
     changed = {line[0] + line[1:].strip(" ,") for line in lines[2:] if line[0] in "+-"}
     assert {'-"required_approving_review_count": 1', '+"required_approving_review_count": 0'} <= changed
     assert {'-"context": "model-gate"', '-"non_fast_forward": {}'} <= changed
-    assert ["brought" in told for told in apply(github, FILES)] == [False, False, False, True]
+    assert ["brought" in shown for shown in apply(github, FILES)] == [False, False, False, True]
     assert check(github, FILES) == []
 
 
@@ -156,7 +156,7 @@ def test_another_ruleset_for_the_releases_tags_is_a_difference(github: GitHub, g
     list(apply(github, FILES))
     for name, include in (("extra", ["refs/tags/v*"]), ("all", ["~ALL"])):
         github_double.request("POST", "rulesets", one_more(name, include, target="tag")).raise_for_status()
-    assert [told.partition(",")[0] for told in check(github, FILES)] == [
+    assert [shown.partition(",")[0] for shown in check(github, FILES)] == [
         "extra: GitHub has this ruleset for refs/tags/v*",
         "all: GitHub has this ruleset for refs/tags/v*",
     ]
@@ -177,7 +177,7 @@ def test_rulesets_for_other_branches_tags_or_switched_off_are_nobodys_business(
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "shown"),
     [
         (lambda it: it.update(enforcment="active"), "enforcment"),
         (lambda it: it.pop("bypass_actors"), "bypass_actors"),
@@ -189,17 +189,17 @@ def test_rulesets_for_other_branches_tags_or_switched_off_are_nobodys_business(
     ],
     ids=["unknown key", "missing key", "target", "type", "unknown rule", "twice", "name"],
 )
-def test_a_wrong_file_is_told_by_file_and_key_before_anything_is_changed(
-    github: GitHub, github_double: Double, rules: Path, how: Callable[[dict[str, Any]], None], told: str
+def test_a_wrong_file_is_reported_by_file_and_key_before_anything_is_changed(
+    github: GitHub, github_double: Double, rules: Path, how: Callable[[dict[str, Any]], None], shown: str
 ) -> None:
     change(rules, "test", how)
     with pytest.raises(ConfigurationError, match=r"test\.json: ") as raised:
         list(apply(github, rules))
-    assert told in str(raised.value)
+    assert shown in str(raised.value)
     assert github_double.requests() == []
 
 
-def test_a_directory_without_rules_is_told(github: GitHub, tmp_path: Path) -> None:
+def test_a_directory_without_rules_is_reported(github: GitHub, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="expected a JSON file for each ruleset; found none"):
         check(github, tmp_path)
     (tmp_path / "dev.json").write_text("{")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from ci.release.context import REQUIREMENTS
 from ci.release.sbom import pinned, sbom
 from clients.errors import ConfigurationError, NotReleased
 from doubles.release_image import Building
+from scripts.services import ROOT
 
 TAG = f"rps-test/sbom-{os.urandom(4).hex()}:v1.2.9"
 IMAGE = f"registry.example:5000/team/rps@sha256:{'a' * 64}"
@@ -88,6 +90,15 @@ def test_every_distribution_is_listed_with_the_hash_that_the_requirements_pin(
         assert checksum["checksumValue"] in allowed[name, version]
     assert listed["SPDXRef-Python-litestar"]["licenseDeclared"] == "MIT"
     assert listed["SPDXRef-Python-packaging"]["licenseDeclared"] == "Apache-2.0 OR BSD-2-Clause"
+
+
+def test_the_script_of_the_apis_page_is_listed(packages: dict[str, dict[str, Any]]):
+    package = packages["SPDXRef-RapiDoc"]
+    script = (ROOT / "service" / "page" / "static" / "rapidoc-min.js.gz").read_bytes()
+    assert package["checksums"] == [{"algorithm": "SHA256", "checksumValue": hashlib.sha256(script).hexdigest()}]
+    assert f"/*! RapiDoc {package['versionInfo']} |".encode() in gzip.decompress(script)
+    assert purl(package) == f"pkg:npm/rapidoc@{package['versionInfo']}"
+    assert package["licenseDeclared"] == "MIT"
 
 
 def test_every_package_of_debian_is_listed(building: Building, packages: dict[str, dict[str, Any]]):

@@ -136,7 +136,7 @@ def test_variables_that_are_left_out_are_missing(
     np.testing.assert_allclose(triples(answer), forecast_of(whole, records), rtol=0, atol=TOLERANCE)
 
 
-def test_late_repeated_corrected_and_old_observations_are_told_and_counted(
+def test_late_repeated_corrected_and_old_observations_are_reported_and_counted(
     service: Running, whole: Bundle, records: list[dict[str, Any]]
 ) -> None:
     before = service.metrics()
@@ -170,7 +170,7 @@ def test_observations_in_any_order_lead_to_the_same_forecast(
     np.testing.assert_allclose(triples(found), forecast_of(whole, records), rtol=0, atol=TOLERANCE)
 
 
-def test_gap_that_features_cannot_bear_is_told_with_its_spans_until_it_is_filled(
+def test_gap_that_features_cannot_bear_is_reported_with_its_spans_until_it_is_filled(
     service: Running, whole: Bundle, records: list[dict[str, Any]]
 ) -> None:
     unique_id = records[0]["unique_id"]
@@ -190,13 +190,13 @@ def test_gap_that_features_cannot_bear_is_told_with_its_spans_until_it_is_filled
     )
 
 
-def test_gap_in_a_window_is_told_the_same_way(service: Running, records: list[dict[str, Any]]) -> None:
+def test_gap_in_a_window_is_reported_the_same_way(service: Running, records: list[dict[str, Any]]) -> None:
     answer = service.post("/v1/forecast", json=window_of(records[:10] + records[-1:]))
     assert answer.status_code == 409
     assert answer.json()["missing"][0]["to"] == records[-2]["ds"]
 
 
-def test_missing_value_at_the_origin_is_told(service: Running, records: list[dict[str, Any]]) -> None:
+def test_missing_value_at_the_origin_is_reported(service: Running, records: list[dict[str, Any]]) -> None:
     del records[-1]["temperature"]
     answer = service.post("/v1/forecast", json=window_of(records))
     assert answer.status_code == 409
@@ -230,7 +230,7 @@ def test_series_shows_its_observations_and_the_forecasts_made_for_them(
     assert made[0]["ds"] == shown["next"][0]["ds"].replace("16:00", "15:00")
 
 
-def test_unknown_series_is_told(service: Running) -> None:
+def test_unknown_series_is_reported(service: Running) -> None:
     for path in ("/v1/forecasts/nowhere", "/v1/series/nowhere"):
         answer = service.get(path)
         assert answer.status_code == 404

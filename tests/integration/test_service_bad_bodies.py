@@ -170,7 +170,7 @@ def test_what_is_no_document_is_refused(service: Running, path: str, body: bytes
         (observation(temperature=10**400), 422, "/observations/0/temperature"),
     ],
 )
-def test_observations_that_do_not_fit_are_told_by_field(
+def test_observations_that_do_not_fit_are_reported_by_field(
     service: Running, body: dict[str, Any], status: int, pointer: str | None
 ) -> None:
     before = service.metrics()['rps_observations_total{arrival="rejected"}']
@@ -180,7 +180,7 @@ def test_observations_that_do_not_fit_are_told_by_field(
 
 
 @pytest.mark.parametrize(("value", "found"), [(293.15, "293.15"), (77, "77")])
-def test_a_wrong_unit_is_told_with_range_and_unit(service: Running, value: float, found: str) -> None:
+def test_a_wrong_unit_is_reported_with_range_and_unit(service: Running, value: float, found: str) -> None:
     detail = refused(sent(service, OBSERVATIONS, observation(temperature=value)), 422)["detail"]
     assert detail == (
         f"/observations/0/temperature: expected a value from -60 to 60 °C; found {found}; is the unit right?"
@@ -206,7 +206,7 @@ def test_numbers_that_are_none_are_refused_beside_missing_ones(
     refused(sent(service, path, body.encode()), (400, 422))
 
 
-def test_one_bad_observation_spoils_the_batch_and_all_bad_times_are_told(service: Running) -> None:
+def test_one_bad_observation_spoils_the_batch_and_all_bad_times_are_reported(service: Running) -> None:
     good = observation()["observations"][0]
     body = {"observations": [good, {**good, "ds": NEXT_YEAR}, good, {**good, "ds": "2013-07-01T12:01:00Z"}]}
     problem = refused(sent(service, OBSERVATIONS, body), 422, "/observations/1/ds")
@@ -250,7 +250,9 @@ def test_few_of_many_wrong_fields_are_named(service: Running) -> None:
         ({"ds": [DS, DS], "values": {"temperature": [1.0]}}, "/values/temperature"),
     ],
 )
-def test_windows_that_do_not_fit_are_told_by_field(service: Running, body: dict[str, Any], pointer: str | None) -> None:
+def test_windows_that_do_not_fit_are_reported_by_field(
+    service: Running, body: dict[str, Any], pointer: str | None
+) -> None:
     refused(sent(service, FORECAST, body), (409, 422), *([pointer] if pointer else []))
 
 
@@ -278,7 +280,7 @@ def test_windows_that_do_not_fit_are_told_by_field(service: Running, body: dict[
         (tensor(data=None, parameters={"binary_data_size": 8 * WIDTH}), 400, None),
     ],
 )
-def test_tensors_that_do_not_fit_are_told_by_field(
+def test_tensors_that_do_not_fit_are_reported_by_field(
     service: Running, body: dict[str, Any], status: int, pointer: str | None
 ) -> None:
     refused(sent(service, INFER, body), status, *([pointer] if pointer else []))
@@ -306,7 +308,7 @@ def test_lengths_of_the_json_that_are_none_are_refused(service: Running, length:
         ({"inputs": [[1.0] * WIDTH], "params": 3}, "/params"),
     ],
 )
-def test_tables_that_do_not_fit_are_told_by_field(service: Running, body: dict[str, Any], pointer: str) -> None:
+def test_tables_that_do_not_fit_are_reported_by_field(service: Running, body: dict[str, Any], pointer: str) -> None:
     problem = refused(sent(service, INVOCATIONS, body), 422)
     assert pointer in [field["pointer"] for field in problem["errors"]]
 

@@ -155,7 +155,7 @@ def test_tritonclient_names_a_version(client: triton.InferenceServerClient, whol
 
 
 @pytest.mark.parametrize(
-    ("ask", "told"),
+    ("ask", "shown"),
     [
         (lambda client, sent: client.infer("another", [sent]), "no model 'another' here; this server has weather"),
         (lambda client, sent: client.infer(MODEL, [sent], model_version="9"), "no model 'weather/9' here"),
@@ -168,11 +168,11 @@ def test_tritonclient_names_a_version(client: triton.InferenceServerClient, whol
     ],
 )
 def test_tritonclient_raises_what_the_service_says(
-    client: triton.InferenceServerClient, matrix: np.ndarray, ask: Callable[..., Any], told: str
+    client: triton.InferenceServerClient, matrix: np.ndarray, ask: Callable[..., Any], shown: str
 ) -> None:
     with pytest.raises(InferenceServerException) as raised:
         ask(client, tensor(matrix, binary=True))
-    assert told in raised.value.message()
+    assert shown in raised.value.message()
     assert raised.value.status() in {"404", "422"}
 
 

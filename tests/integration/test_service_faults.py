@@ -153,7 +153,7 @@ def test_headers_without_bound_are_refused(service: Running) -> None:
             assert "65536 bytes" in json.loads(body)["detail"]
 
 
-def test_half_a_body_then_silence_is_told_408(service: Running) -> None:
+def test_half_a_body_then_silence_is_reported_408(service: Running) -> None:
     with connected(service) as client:
         client.sendall(posted("/v1/forecast", b'{"ds": [', length=1000))
         ((status, body),) = answers(until_closed(client))
@@ -162,7 +162,7 @@ def test_half_a_body_then_silence_is_told_408(service: Running) -> None:
     assert "1.5 s" in problem["detail"]
 
 
-def test_a_body_that_drips_is_told_408(service: Running) -> None:
+def test_a_body_that_drips_is_reported_408(service: Running) -> None:
     with connected(service) as client:
         client.sendall(posted("/v1/forecast", b"{", length=1000))
         client.settimeout(0.2)
@@ -177,7 +177,7 @@ def test_a_body_that_drips_is_told_408(service: Running) -> None:
     assert received.startswith(b"HTTP/1.1 408 ")
 
 
-def test_chunked_body_without_end_is_told_408(service: Running) -> None:
+def test_chunked_body_without_end_is_reported_408(service: Running) -> None:
     with connected(service) as client:
         head = b"POST /v1/observations HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
         client.sendall(head + b'5\r\n{"obs\r\n')
@@ -185,7 +185,7 @@ def test_chunked_body_without_end_is_told_408(service: Running) -> None:
     assert status == 408
 
 
-def test_chunked_body_without_bound_is_told_413(service: Running) -> None:
+def test_chunked_body_without_bound_is_reported_413(service: Running) -> None:
     chunk = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
     with connected(service) as client:
         client.sendall(b"POST /v1/observations HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -291,7 +291,7 @@ def test_requests_without_end_on_one_connection_are_refused(service: Running) ->
         b"POST /v1/forecast HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
-def test_what_is_no_http_is_told_so(service: Running, sent: bytes) -> None:
+def test_what_is_no_http_is_reported_so(service: Running, sent: bytes) -> None:
     counted = 'rps_requests_total{route="(none)",status="400"}'
     before = service.metrics().get(counted, 0.0)
     with connected(service) as client:
@@ -348,7 +348,7 @@ def test_500_idle_connections_leave_the_service_quick_and_go(service: Running) -
         assert all(until_closed(client) == b"" for client in clients)
 
 
-def test_connections_above_the_limit_are_told_503_and_the_service_recovers(service: Running) -> None:
+def test_connections_above_the_limit_are_reported_503_and_the_service_recovers(service: Running) -> None:
     request = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
     shed = service.metrics()["rps_requests_shed_total"]
     with contextlib.ExitStack() as stack:

@@ -39,7 +39,7 @@ def started(*arguments: str, **environment: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "shown"),
     [
         ({"RPS_PORT": "http"}, "RPS_PORT: expected a whole number from 0 to 65535; found 'http'"),
         ({"RPS_STATE": "redis://host:port"}, "RPS_STATE: expected the address of a Redis"),
@@ -47,17 +47,17 @@ def started(*arguments: str, **environment: str) -> tuple[int, str]:
         ({"RPS_HOST": "no-such-host.invalid"}, "RPS_HOST=no-such-host.invalid, RPS_PORT=8000: cannot listen there"),
     ],
 )
-def test_wrong_settings_are_told_by_name(bundle: Path, environment: dict[str, str], told: str) -> None:
+def test_wrong_settings_are_reported_by_name(bundle: Path, environment: dict[str, str], shown: str) -> None:
     code, said = started(RPS_BUNDLE=str(bundle), **environment)
-    assert (code, told in said, "Traceback" in said) == (CONFIGURATION, True, False), said
+    assert (code, shown in said, "Traceback" in said) == (CONFIGURATION, True, False), said
 
 
-def test_no_bundle_is_told() -> None:
+def test_no_bundle_is_reported() -> None:
     code, said = started()
     assert (code, "no bundle: give --bundle DIR" in said) == (CONFIGURATION, True), said
 
 
-def test_a_port_in_use_is_told(bundle: Path, service: Running) -> None:
+def test_a_port_in_use_is_reported(bundle: Path, service: Running) -> None:
     code, said = started("--bundle", str(bundle), "--port", str(service.port))
     assert (code, f"RPS_PORT={service.port}: cannot listen there: Address already in use" in said) == (
         CONFIGURATION, True,
@@ -102,12 +102,12 @@ def test_a_damaged_bundle_is_refused_with_the_file_at_fault(
     assert "Traceback" not in said
 
 
-def test_a_models_address_that_is_none_is_told() -> None:
-    told = "expected models:/name@alias or models:/name/version"
+def test_a_models_address_that_is_none_is_reported() -> None:
+    shown = "expected models:/name@alias or models:/name/version"
     code, said = refused(Path("models:/weather"))
-    assert (code, told in said) == (CONFIGURATION, True), said
+    assert (code, shown in said) == (CONFIGURATION, True), said
     for address in ("models:weather@production", "models:/weather/latest"):
-        with pytest.raises(ConfigurationError, match=told):
+        with pytest.raises(ConfigurationError, match=shown):
             load_model(Settings(bundle=address))
 
 
@@ -127,12 +127,12 @@ def test_service_starts_from_the_registry_by_alias_and_by_version(
         assert served.get("/v2/models/served").json()["versions"] == [str(found.version)]
     model = load_model(Settings(bundle=f"models:/served/{found.version}"))
     assert (model.name, model.version) == ("served", str(found.version))
-    for address, told in (("models:/served@champion", "champion"), ("models:/served/99", "99")):
-        with pytest.raises(ConfigurationError, match=rf"{told}.* Check MLFLOW_TRACKING_URI"):
+    for address, shown in (("models:/served@champion", "champion"), ("models:/served/99", "99")):
+        with pytest.raises(ConfigurationError, match=rf"{shown}.* Check MLFLOW_TRACKING_URI"):
             load_model(Settings(bundle=address))
 
 
-def test_a_registry_that_is_away_is_told(tmp_path: Path) -> None:
+def test_a_registry_that_is_away_is_reported(tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -152,13 +152,13 @@ def test_logs_are_json_and_name_the_request(bundle: Path, tmp_path: Path) -> Non
         served.get("/v1/forecasts/nowhere", headers={"x-request-id": "bad-1"})
         assert served.get("/events", headers={"x-request-id": "full-1"}).status_code == 503
         assert served.stop() == 0
-        told = {each["request_id"]: each for each in lines(served) if "request_id" in each}
-    assert {"time", "level", "logger", "message"} <= set(told["good-1"])
-    assert (told["good-1"]["status"], told["good-1"]["route"]) == (200, "/v1/forecasts/{unique_id}")
-    assert (told["bad-1"]["status"], told["bad-1"]["level"]) == (404, "info")
-    assert (told["full-1"]["status"], told["full-1"]["level"]) == (503, "error")
-    assert told["good-1"]["client"] == "127.0.0.1"
-    assert told["good-1"]["ms"] > 0
+        shown = {each["request_id"]: each for each in lines(served) if "request_id" in each}
+    assert {"time", "level", "logger", "message"} <= set(shown["good-1"])
+    assert (shown["good-1"]["status"], shown["good-1"]["route"]) == (200, "/v1/forecasts/{unique_id}")
+    assert (shown["bad-1"]["status"], shown["bad-1"]["level"]) == (404, "info")
+    assert (shown["full-1"]["status"], shown["full-1"]["level"]) == (503, "error")
+    assert shown["good-1"]["client"] == "127.0.0.1"
+    assert shown["good-1"]["ms"] > 0
 
 
 def test_requests_that_are_well_are_not_logged_by_default(service: Running) -> None:
@@ -219,7 +219,7 @@ def test_streams_end_when_the_service_stops(bundle: Path, tmp_path: Path) -> Non
         assert {each["level"] for each in lines(served)} == {"info"}
 
 
-def test_alive_and_ready_are_told_apart(service: Running) -> None:
+def test_alive_and_ready_are_distinguished(service: Running) -> None:
     assert service.get("/v2/health/live").json() == {"live": True}
     assert service.get("/v2/health/ready").json() == {"ready": True}
     assert service.get("/v2/models/weather/ready").json() == {"ready": True}

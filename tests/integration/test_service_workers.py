@@ -109,13 +109,13 @@ def test_the_counts_are_one_sum_whoever_answers(service: Running) -> None:
     replayed(service, 100)
     asked = len(answers_of_all(service, "/v1/forecasts/replayed"))
 
-    def told() -> float:
+    def message() -> float:
         counts = service.metrics()
         return sum(value for name, value in counts.items() if "_requests_total" in name and "/v1/forecasts" in name)
 
-    assert wait_while(lambda: told() < asked, seconds=WAIT_SECONDS)  # an answer is counted once it is sent
+    assert wait_while(lambda: message() < asked, seconds=WAIT_SECONDS)  # an answer is counted once it is sent
     before = service.metrics()
-    assert told() == asked
+    assert message() == asked
     made = counted(before, "rps_predictions_total")
     assert made > 80
     assert before["rps_drift_window_rows"] == made
@@ -151,8 +151,8 @@ def test_every_worker_tells_the_same_newest_truth_and_what_was_forecast_for_it(s
     assert len(expected) == 4
     for answer in answers_of_all(service, "/metrics"):
         found = samples(answer)
-        told = {name: found[name] for name in found if name.startswith(("rps_target_value", "rps_forecast_value"))}
-        assert told == expected
+        message = {name: found[name] for name in found if name.startswith(("rps_target_value", "rps_forecast_value"))}
+        assert message == expected
 
 
 def test_no_counter_goes_back_when_a_worker_is_killed_and_another_takes_its_place(service: Running) -> None:
@@ -195,6 +195,6 @@ def test_a_graceful_stop_ends_all_processes(service: Running) -> None:
 
 
 def test_several_workers_without_a_shared_state_are_refused(bundle: Path) -> None:
-    code, told = refused(bundle, {"RPS_WORKERS": "2"})
+    code, message = refused(bundle, {"RPS_WORKERS": "2"})
     assert code == 64
-    assert "RPS_WORKERS=2: several workers need a state that they share; set RPS_STATE=redis://…" in told
+    assert "RPS_WORKERS=2: several workers need a state that they share; set RPS_STATE=redis://…" in message

@@ -94,14 +94,14 @@ def test_up_twice_starts_each_service_once_and_down_ends_all(environment: dict[s
     assert "Nothing was running" in stack("down", environment).stdout
 
 
-def test_a_port_in_use_is_told_with_who_holds_it_and_how_to_choose_another(environment: dict[str, str]) -> None:
+def test_a_port_in_use_is_reported_with_who_holds_it_and_how_to_choose_another(environment: dict[str, str]) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", int(environment["RPS_REPLAY_PORT"])))
         holder.listen()
         refused = stack("up", environment)
     assert refused.returncode == 1
-    for told in (environment["RPS_REPLAY_PORT"], f"process {os.getpid()}", "RPS_REPLAY_PORT"):
-        assert told in refused.stderr
+    for shown in (environment["RPS_REPLAY_PORT"], f"process {os.getpid()}", "RPS_REPLAY_PORT"):
+        assert shown in refused.stderr
 
 
 def test_a_service_that_was_killed_is_started_again_with_its_data(running: dict[str, str]) -> None:
@@ -199,7 +199,7 @@ def test_what_a_stage_needs_reaches_it_from_the_file_of_settings(tmp_path: Path)
     assert Stack(tmp_path, given).addresses.items() >= given.items()
 
 
-def test_a_port_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_port_that_is_none_is_reported(tmp_path: Path) -> None:
     refused = stack("up", {**os.environ, "RPS_HOME": str(tmp_path), "RPS_S3_PORT": "http"})
     assert refused.returncode == 1
     assert "RPS_S3_PORT: expected a port" in refused.stderr

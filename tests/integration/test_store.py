@@ -1,4 +1,4 @@
-"""Object storage against a real S3: what is told, and as which fault."""
+"""Object storage against a real S3: what is reported, and as which fault."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_a_store_that_is_down_is_a_passing_fault(store_env: dict[str, str], monk
         open_store().get("a")
 
 
-def test_missing_variables_are_told_by_name_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_variables_are_reported_by_name_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RPS_STORE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigurationError, match="RPS_STORE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"):
         open_store()
 
 
-def test_a_store_that_is_no_s3_address_is_told(store_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_no_s3_address_is_reported(store_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RPS_STORE", "/var/data")
     with pytest.raises(ConfigurationError, match="expected s3://bucket"):
         open_store()
@@ -60,7 +60,7 @@ def test_a_store_that_is_no_s3_address_is_told(store_env: dict[str, str], monkey
         ("AWS_PROFILE", "nobody"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_told_by_name(
+def test_a_setting_that_cannot_be_used_is_reported_by_name(
     store_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)

@@ -104,7 +104,7 @@ def test_what_is_logged_arrives(tracking_env: str, tmp_path: Path) -> None:
     assert [each.path for each in client.list_artifacts(tracking.run_id, "alone")] == ["alone/page.html"]
 
 
-def test_a_missing_address_is_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_address_is_reported_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_URI"):
         open_tracking(new_run(tmp_path))
@@ -115,20 +115,22 @@ def test_a_password_in_the_address_is_refused_and_not_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, credentials: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{credentials}@127.0.0.1:1")
-    with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_PASSWORD") as told:
+    with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_PASSWORD") as shown:
         open_tracking(new_run(tmp_path))
-    assert "hunter2" not in str(told.value)
+    assert "hunter2" not in str(shown.value)
 
 
 @pytest.mark.parametrize("address", ["foo", "http://", "http://[", "ftp://127.0.0.1"])
-def test_an_address_that_is_none_is_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_an_address_that_is_none_is_reported_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_URI"):
         open_tracking(new_run(tmp_path))
 
 
-def test_a_database_without_its_driver_is_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_without_its_driver_is_reported_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://127.0.0.1:9/mlflow")
     with pytest.raises(ConfigurationError, match="Check MLFLOW_TRACKING_URI"):
         open_tracking(new_run(tmp_path))
@@ -143,7 +145,7 @@ def test_a_server_that_is_down_is_a_passing_fault(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("status", "fault", "told"),
+    ("status", "fault", "shown"),
     [
         (401, ConfigurationError, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
         (403, ConfigurationError, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
@@ -151,10 +153,10 @@ def test_a_server_that_is_down_is_a_passing_fault(tmp_path: Path, monkeypatch: p
         (503, PassingFault, "Is it up"),
     ],
 )
-def test_a_refusal_is_told_as_what_it_is(
-    status: int, fault: type[Exception], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_refusal_is_reported_as_what_it_is(
+    status: int, fault: type[Exception], shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with answering(status) as url:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
-        with pytest.raises(fault, match=told):
+        with pytest.raises(fault, match=shown):
             open_tracking(new_run(tmp_path))

@@ -149,6 +149,6 @@ def test_an_mlflow_that_refuses_us_does_not_change_the_verdict_on_the_data(
 
 
 @pytest.mark.usefixtures("workspace")
-def test_missing_observations_are_told_with_the_stage_that_makes_them() -> None:
+def test_missing_observations_are_reported_with_the_stage_that_makes_them() -> None:
     with pytest.raises(ConfigurationError, match="ingest"):
         validate.run(open_run("weather", starts=False))

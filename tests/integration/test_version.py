@@ -166,7 +166,7 @@ def test_a_branch_that_is_always_overtaken_is_a_passing_fault(remote: Path, tmp_
 
 
 @pytest.mark.usefixtures("store_env", "tracking_env")
-def test_a_push_that_rules_forbid_is_told_as_configuration(remote: Path, tmp_path: Path) -> None:
+def test_a_push_that_rules_forbid_is_reported_as_configuration(remote: Path, tmp_path: Path) -> None:
     hook = remote / "hooks" / "pre-receive"
     hook.write_text("#!/bin/sh\necho only people may push >&2\nexit 1\n")
     hook.chmod(0o755)
@@ -178,7 +178,7 @@ def test_a_push_that_rules_forbid_is_told_as_configuration(remote: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("store_env")
-def test_a_repository_that_is_not_there_is_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repository_that_is_not_there_is_reported_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RPS_REPOSITORY", str(tmp_path / "nowhere.git"))
     with pytest.raises(ConfigurationError, match=r"nowhere\.git.*RPS_REPOSITORY"):
         version.run(checked_run(tmp_path))
@@ -188,13 +188,13 @@ def test_a_host_that_is_down_is_a_passing_fault(tmp_path: Path, monkeypatch: pyt
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound, and nobody listens
         monkeypatch.setenv("RPS_REPOSITORY", f"http://someone:hunter2@127.0.0.1:{held.getsockname()[1]}/x.git")
-        with pytest.raises(PassingFault) as told:
+        with pytest.raises(PassingFault) as shown:
             open_branch(data_repository(), BRANCH, tmp_path).fetch()
-    assert "hunter2" not in str(told.value)
+    assert "hunter2" not in str(shown.value)
 
 
 @pytest.mark.usefixtures("store_env")
-def test_wrong_keys_are_told_by_name_and_record_nothing(
+def test_wrong_keys_are_reported_by_name_and_record_nothing(
     remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")

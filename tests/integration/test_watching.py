@@ -74,7 +74,7 @@ def test_all_that_drifts_in_a_challenge_comes_in_one_message_with_the_secret(
 ) -> None:
     drifting = [alert(name, drift=what, challenge="weather") for name, what in (("One", "inputs"), ("Two", "concept"))]
     post(own_alertmanager, *drifting, alert("Three", drift="inputs", challenge="crypto"))
-    wait_until(lambda: len(inbox.told("firing")) >= 3, "three alerts at the webhook")
+    wait_until(lambda: len(inbox.shown("firing")) >= 3, "three alerts at the webhook")
     headers, body = next(each for each in inbox.messages if each[1]["groupLabels"] == {"challenge": "weather"})
     assert headers["authorization"] == f"Bearer {SECRET}"
     assert body["version"] == "4"
@@ -82,10 +82,10 @@ def test_all_that_drifts_in_a_challenge_comes_in_one_message_with_the_secret(
     assert body["alerts"][0]["annotations"]["summary"].endswith("of the test")
 
     post(own_alertmanager, *({**each, "endsAt": datetime.now(UTC).isoformat()} for each in drifting))
-    wait_until(lambda: len(inbox.told("resolved")) >= 2, "two alerts resolved")
+    wait_until(lambda: len(inbox.shown("resolved")) >= 2, "two alerts resolved")
 
 
-def test_what_is_down_is_told_once(own_alertmanager: str) -> None:
+def test_what_is_down_is_reported_once(own_alertmanager: str) -> None:
     slow = [alert("SlowRequests", area="service", instance=instance) for instance in ("a:8000", "b:8000")]
     late = [alert("NoRun", area="pipeline"), alert("RunFailed", area="pipeline")]
     post(own_alertmanager, *slow, *late, alert("PipelineUnknown", area="pipeline", system="mlflow"))
@@ -134,15 +134,17 @@ def drifting(found: Prometheus) -> set[str]:
     return {each["metric"]["version"] for each in found.query('ALERTS{alertstate="firing", drift=~".+"}')}
 
 
-def test_drift_is_told_and_ends_with_a_model_that_knows_the_season(inbox: Inbox, bundle: Path, tmp_path: Path) -> None:
+def test_drift_is_reported_and_ends_with_a_model_that_knows_the_season(
+    inbox: Inbox, bundle: Path, tmp_path: Path
+) -> None:
     winter = make_bundle(tmp_path / "winter", *WINTER)
     options = {"pace": PACE, "runbooks": "https://example.org/runbooks"}
     with ExitStack() as held:
-        told = held.enter_context(running_alertmanager(tmp_path / "alertmanager", inbox.url, SECRET, pace=PACE))
+        shown = held.enter_context(running_alertmanager(tmp_path / "alertmanager", inbox.url, SECRET, pace=PACE))
         with running(winter, tmp_path / "winter.log", {"RPS_MODEL_VERSION": "1"}) as service:
             found = held.enter_context(
                 running_prometheus(
-                    tmp_path / "prometheus", {"service": [host(service)]}, alertmanagers=[told], **options
+                    tmp_path / "prometheus", {"service": [host(service)]}, alertmanagers=[shown], **options
                 )
             )
             stream_until(lambda: bool(drifted(inbox, "firing")), "an alert of drift at the webhook", service)
@@ -172,7 +174,7 @@ def host(service: Running) -> str:
 
 
 def drifted(inbox: Inbox, status: str) -> list[dict[str, Any]]:
-    return [each for each in inbox.told(status) if "drift" in each["labels"]]
+    return [each for each in inbox.shown(status) if "drift" in each["labels"]]
 
 
 def names(inbox: Inbox, status: str) -> set[str]:
@@ -180,7 +182,7 @@ def names(inbox: Inbox, status: str) -> set[str]:
 
 
 @pytest.mark.parametrize("start", [prometheus, alertmanager])
-def test_a_port_that_is_taken_is_told(start: Callable[..., Any], inbox: Inbox, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_reported(start: Callable[..., Any], inbox: Inbox, tmp_path: Path) -> None:
     need_programs()
     port = int(inbox.url.split(":")[2].split("/")[0])
     given = ({},) if start is prometheus else (inbox.url, SECRET)
@@ -208,7 +210,7 @@ def test_what_a_killed_caller_left_is_ended_first(tmp_path: Path) -> None:
         assert found.query("vector(1)")[0]["value"][1] == "1"
 
 
-def test_a_program_that_is_missing_is_told_with_what_to_install(
+def test_a_program_that_is_missing_is_reported_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -236,7 +236,7 @@ def test_a_file_too_many_a_link_and_a_folder_are_refused(directory: Path) -> Non
         read_bundle(directory)
 
 
-def test_no_directory_is_told(tmp_path: Path) -> None:
+def test_no_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="nowhere: expected a bundle's directory"):
         read_bundle(tmp_path / "nowhere")
 
@@ -252,7 +252,7 @@ def edited(directory: Path, *keys: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "value", "told"),
+    ("keys", "value", "shown"),
     [
         (("format_version",), 2, "expected format version 1; found 2"),
         (("format_version",), "1", r"format_version"),
@@ -269,10 +269,10 @@ def edited(directory: Path, *keys: str, value: object) -> None:
     ],
 )
 def test_a_manifest_that_is_not_right_is_refused(
-    directory: Path, keys: tuple[str, ...], value: object, told: str
+    directory: Path, keys: tuple[str, ...], value: object, shown: str
 ) -> None:
     edited(directory, *keys, value=value)
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match=shown):
         read_bundle(directory)
 
 

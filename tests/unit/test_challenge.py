@@ -1,4 +1,4 @@
-"""Every kind of mistake in a challenge file is told with file, key, expected and found."""
+"""Every kind of mistake in a challenge file is reported with file, key, expected and found."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("right", "wrong", "key", "expected", "found"), MISTAKES, ids=[m[1][:40] or m[0] for m in MISTAKES]
 )
-def test_a_mistake_is_told_with_file_key_expected_and_found(
+def test_a_mistake_is_reported_with_file_key_expected_and_found(
     tmp_path: Path, right: str, wrong: str, key: str, expected: str, found: str
 ) -> None:
     assert right in WEATHER
@@ -78,13 +78,13 @@ def test_a_mistake_is_told_with_file_key_expected_and_found(
     assert found in message
 
 
-def test_a_missing_file_is_told_with_the_challenges_that_are_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_the_challenges_that_are_there(tmp_path: Path) -> None:
     (tmp_path / "weather.toml").write_text(WEATHER, encoding="utf-8")
     with pytest.raises(ChallengeError, match=r"crypto\.toml: no such challenge.*found: weather"):
         load_challenge(tmp_path / "crypto.toml")
 
 
-def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "weather.toml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ChallengeError, match="UTF-8"):

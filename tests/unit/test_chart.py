@@ -71,13 +71,13 @@ def test_points_keep_four_digits_at_any_scale():
     assert drawn(at_horizons(123456.0, 2e5))[2][1][0] == 123456.0
 
 
-def test_an_axis_that_does_not_start_at_zero_is_told():
+def test_an_axis_that_does_not_start_at_zero_is_reported():
     assert "The axis does not start at 0." in error_chart(at_horizons(5.0, 6.0))
     assert "does not start" not in error_chart(at_horizons(0.0, 6.0))
 
 
 @pytest.mark.parametrize("error", [math.nan, math.inf, 1e300])
-def test_errors_that_cannot_be_drawn_are_told_instead(error):
+def test_errors_that_cannot_be_drawn_are_reported_instead(error):
     assert error_chart(at_horizons(1.0, error)) == "No chart: an error is not a number that can be drawn."
 
 

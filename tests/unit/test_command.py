@@ -1,4 +1,4 @@
-"""The command of the stages: how a run starts, and what is told, with which exit code, whatever the surroundings."""
+"""The command of the stages: how a run starts, and what it says, with which exit code, whatever the surroundings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def stage(workspace: Path, name: str, **environment: str) -> subprocess.Complete
 @pytest.mark.parametrize(
     "text", ["rubbish", "2013", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-10:00", "0001-01-01", "2300-01-01"]
 )
-def test_a_moment_that_cannot_be_is_told(workspace: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_moment_that_cannot_be_is_reported(workspace: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("RPS_AS_OF", text)
     with pytest.raises(ConfigurationError, match="RPS_AS_OF: expected an ISO 8601 time"):
         open_run("weather", starts=True)

@@ -93,7 +93,9 @@ def no_docker_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("the flux capacitor is empty", PassingFault, "the flux capacitor is empty"),
     ],
 )
-def test_what_a_registry_says_to_a_push_is_told_as_what_it_is(words: str, kind: type[RpsError], message: str) -> None:
+def test_what_a_registry_says_to_a_push_is_reported_as_what_it_is(
+    words: str, kind: type[RpsError], message: str
+) -> None:
     with answering(f"/images/{IMAGE.rpartition(':')[0]}/push", in_stream(words)) as engine:
         with pytest.raises(kind, match=message) as caught:
             engine.push(IMAGE)

@@ -67,7 +67,7 @@ def test_errors_are_given_whole_by_horizon_and_by_series():
     assert (errors.overall.coverage, errors.horizons[4].coverage) == (0.75, 1.0)
 
 
-def test_series_that_do_not_stand_together_are_told_apart():
+def test_series_that_do_not_stand_together_are_distinguished():
     errors = candidate_errors(unique_id=["JFK", "EWR", "EWR", "JFK"], ds=pd.Timestamp(NOW) + HOURS, persistence=1.0)
     assert (errors.series["EWR"].mae, errors.series["JFK"].mae) == (2.5, 2.5)
     assert list(errors.series) == ["EWR", "JFK"]

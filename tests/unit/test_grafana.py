@@ -1,4 +1,4 @@
-"""What Grafana is provisioned with: dashboards that its SDK reads, alert rules for every alert, and who is told.
+"""What Grafana is provisioned with: dashboards that its SDK reads, alert rules for every alert, and who is reported.
 
 Grafana itself cannot be had in the tests. What it does with these files is played here as its documentation and sources
 have it: the environment's variables are put in everywhere but in queries and annotations, and `$$` becomes `$`.
@@ -128,17 +128,17 @@ def test_each_panel_says_what_it_shows(dashboards: dict[str, dict[str, Any]]) ->
         titles = [panel["title"] for panel in panels(board)]
         assert len(set(titles)) == len(titles)
         for panel in panels(board):
-            told = panel["title"]
-            assert told
-            assert panel["description"].endswith("."), told
-            assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, told
-            assert panel["targets"], told
-            assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]["value"] is None, told
+            shown = panel["title"]
+            assert shown
+            assert panel["description"].endswith("."), shown
+            assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, shown
+            assert panel["targets"], shown
+            assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]["value"] is None, shown
             for target in panel["targets"]:
-                assert target["expr"], told
-                assert target["legendFormat"], told
-                assert target["datasource"]["uid"] == "prometheus", told
-                assert target["instant"] != target["range"], told
+                assert target["expr"], shown
+                assert target["legendFormat"], shown
+                assert target["datasource"]["uid"] == "prometheus", shown
+                assert target["instant"] != target["range"], shown
 
 
 def test_panels_fill_the_grid_and_none_covers_another(dashboards: dict[str, dict[str, Any]]) -> None:
@@ -284,7 +284,7 @@ def test_everybody_in_the_policy_exists(made: dict[Path, str], folder: Path) -> 
     assert len(set(uids)) == len(uids)
 
 
-def told(content: dict[str, Any], alert: dict[str, str]) -> set[str]:
+def shown(content: dict[str, Any], alert: dict[str, str]) -> set[str]:
     """The contact points that an alert with these labels goes to, as Alertmanager's routing has it."""
     (policy,) = content["policies"]
     found = set()
@@ -304,9 +304,9 @@ def test_the_receiver_is_told_of_everything_and_slack_of_what_is_critical(made: 
     alone = yaml.safe_load(made[PROVISIONING / CONTACTS])
     with_slack = yaml.safe_load(made[WITH_SLACK / CONTACTS])
     for alert in alerts():
-        assert told(alone, labels(alert)) == {"rps receiver"}
+        assert shown(alone, labels(alert)) == {"rps receiver"}
         slack = {"rps slack"} if alert.severity == "critical" else set()
-        assert told(with_slack, labels(alert)) == {"rps receiver"} | slack
+        assert shown(with_slack, labels(alert)) == {"rps receiver"} | slack
 
 
 def test_the_receiver_gets_its_secret_and_slack_its_address(made: dict[Path, str]) -> None:

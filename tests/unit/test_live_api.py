@@ -95,7 +95,7 @@ def test_a_packed_answer_that_cannot_be_unpacked_is_a_passing_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "shown"),
     [
         (400, b'{"error": true, "reason": "no such hour"}', r"answered 400 \(no such hour\)"),
         (404, b"<html>nothing here</html>", "nothing here"),
@@ -103,15 +103,15 @@ def test_a_packed_answer_that_cannot_be_unpacked_is_a_passing_fault() -> None:
         (204, b"", "answered 204"),
     ],
 )
-def test_what_asking_again_cannot_mend_is_a_configuration_error(status: int, body: bytes, told: str) -> None:
+def test_what_asking_again_cannot_mend_is_a_configuration_error(status: int, body: bytes, shown: str) -> None:
     with scripted(Scripted(status, body, {"Location": "http://127.0.0.1:9/"})) as server:
-        with pytest.raises(ConfigurationError, match=told):
+        with pytest.raises(ConfigurationError, match=shown):
             ask(server)
         assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_key_is_told_by_the_name_of_its_variable(status: int) -> None:
+def test_a_refused_key_is_reported_by_the_name_of_its_variable(status: int) -> None:
     with scripted(Scripted(status)) as server:
         with pytest.raises(ConfigurationError, match="Check the key in OPENWEATHERMAP_API_KEY"):
             ask(server, secret=True)

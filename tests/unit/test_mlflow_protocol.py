@@ -1,4 +1,4 @@
-"""What MLflow's client sends is read as its own server reads it, and what is malformed is told by field."""
+"""What MLflow's client sends is read as its own server reads it, and what is malformed is reported by field."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def test_the_content_type_may_have_parameters(parameters: str) -> None:
     ["", "text/plain", "application/xml", "application/vnd.apache.parquet", "json", "text/csv; charset=latin-1"],
 )
 def test_another_content_type_or_character_set_is_refused(content_type: str) -> None:
-    told = problem({"inputs": TABLE.tolist()}, content_type)
-    assert (told.status, told.errors[0].pointer) == (415, "Content-Type")
+    shown = problem({"inputs": TABLE.tolist()}, content_type)
+    assert (shown.status, shown.errors[0].pointer) == (415, "Content-Type")
 
 
 ROW = [1, 2, 3]
@@ -182,14 +182,14 @@ def split(**changes: Any) -> dict[str, Any]:
         (b'{"inputs": [[1, 1e999, 3]]}', 422, "/inputs/0/1"),
     ],
 )
-def test_a_body_that_does_not_fit_is_told_by_field(document: Any, status: int, pointer: str | None) -> None:
-    told = problem(document)
-    assert (told.status, [field.pointer for field in told.errors]) == (status, [] if pointer is None else [pointer])
+def test_a_body_that_does_not_fit_is_reported_by_field(document: Any, status: int, pointer: str | None) -> None:
+    shown = problem(document)
+    assert (shown.status, [field.pointer for field in shown.errors]) == (status, [] if pointer is None else [pointer])
 
 
-def test_two_forms_at_once_are_told_both() -> None:
-    told = problem({"inputs": [ROW], "instances": [ROW]})
-    assert (told.status, [field.pointer for field in told.errors]) == (422, ["/inputs", "/instances"])
+def test_two_forms_at_once_are_reported_both() -> None:
+    shown = problem({"inputs": [ROW], "instances": [ROW]})
+    assert (shown.status, [field.pointer for field in shown.errors]) == (422, ["/inputs", "/instances"])
 
 
 @pytest.mark.parametrize(
@@ -235,10 +235,10 @@ HEADER = ",".join(COLUMNS) + "\n"
         (FRAME.to_csv(), 422, "header: not among the model's columns: (no name)"),
     ],
 )
-def test_csv_that_does_not_fit_is_told_by_line_and_column(body: str | bytes, status: int, detail: str) -> None:
-    told = problem(body, CSV)
-    assert told.status == status
-    assert told.detail.startswith(detail)
+def test_csv_that_does_not_fit_is_reported_by_line_and_column(body: str | bytes, status: int, detail: str) -> None:
+    shown = problem(body, CSV)
+    assert shown.status == status
+    assert shown.detail.startswith(detail)
 
 
 def test_mlflows_client_reads_the_answer() -> None:
@@ -273,15 +273,15 @@ def test_any_table_arrives_as_it_was_sent(sent: np.ndarray, order: list[str], fo
 
 
 def decodes_or_tells(body: bytes, content_type: str) -> None:
-    matrix, told = None, None
+    matrix, shown = None, None
     try:
         matrix = decode(body, content_type)
     except Problem as raised:
-        told = raised
-    if told is not None:
-        assert told.status in {400, 413, 415, 422}
-        assert told.detail
-        assert msgspec.json.decode(told.document("r"))["status"] == told.status
+        shown = raised
+    if shown is not None:
+        assert shown.status in {400, 413, 415, 422}
+        assert shown.detail
+        assert msgspec.json.decode(shown.document("r"))["status"] == shown.status
     if matrix is not None:
         assert matrix.shape[1] == len(COLUMNS)
         assert 1 <= len(matrix) <= MOST_ROWS
@@ -290,7 +290,7 @@ def decodes_or_tells(body: bytes, content_type: str) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([JSON, CSV]) | st.text(max_size=20))
-def test_any_bytes_decode_or_are_told(body: bytes, content_type: str) -> None:
+def test_any_bytes_decode_or_are_reported(body: bytes, content_type: str) -> None:
     decodes_or_tells(body, content_type)
 
 
@@ -299,7 +299,7 @@ FIELDS = st.sampled_from(["", "1", "-2.5", "nan", "inf", "1e400", '"', "\n", "\r
 
 @settings(deadline=None)
 @given(st.lists(FIELDS, max_size=12))
-def test_any_csv_decodes_or_is_told(fields: list[str]) -> None:
+def test_any_csv_decodes_or_is_reported(fields: list[str]) -> None:
     decodes_or_tells((HEADER + ",".join(fields)).encode(), CSV)
 
 
@@ -323,5 +323,5 @@ ODD_TABLES = (
     st.dictionaries(st.sampled_from(mlflow_protocol.FORMS), ODD_TABLES, max_size=2),
     st.none() | st.fixed_dictionaries({"params": ANYTHING}),
 )
-def test_any_odd_body_decodes_or_is_told(document: dict[str, Any], more: dict[str, Any] | None) -> None:
+def test_any_odd_body_decodes_or_is_reported(document: dict[str, Any], more: dict[str, Any] | None) -> None:
     decodes_or_tells(json.dumps(document | (more or {})).encode(), JSON)

@@ -106,9 +106,9 @@ def test_live_error_is_that_of_the_last_scores(model: Model, loss: str) -> None:
 
     name = "rmse" if loss == "squared_error" else "mae"
     holdout = {horizon: model.bundle.manifest.holdout[horizon][name] for horizon in model.horizons}
-    told = {(horizon,): live for horizon, live in signals.live_by_horizon.items()}
+    shown = {(horizon,): live for horizon, live in signals.live_by_horizon.items()}
     assert signals.live is not None
-    for horizons, live in {**told, model.horizons: signals.live}.items():
+    for horizons, live in {**shown, model.horizons: signals.live}.items():
         own = [score for score in kept if model.horizons[score.horizon_place] in horizons]
         alike = [score for score in own if not math.isnan(score.persistence_error)]
         error = mean_error([score.error for score in own])
@@ -119,28 +119,30 @@ def test_live_error_is_that_of_the_last_scores(model: Model, loss: str) -> None:
         assert live.error_ratio == pytest.approx(error / expected)
         persistence = mean_error([score.persistence_error for score in alike])
         assert live.skill == pytest.approx(1 - mean_error([score.error for score in alike]) / persistence)
-    assert set(told) == {(4,), (5,), (6,)}
+    assert set(shown) == {(4,), (5,), (6,)}
     assert monitor.own.scored.tolist() == [WINDOW + 100] * 3
 
 
 def test_too_little_tells_nothing(model: Model, recorded: np.ndarray) -> None:
-    for number, told in ((FEWEST_ROWS - 1, False), (FEWEST_ROWS, True)):
+    for number, shown in ((FEWEST_ROWS - 1, False), (FEWEST_ROWS, True)):
         monitor = monitor_of(model)
         monitor.rows("mlflow", recorded[:number], np.zeros(number, dtype=bool))
         monitor.scored(some_scores(model, number // len(model.horizons)))
         signals = monitor.signals()
         assert signals.rows == number
-        assert (signals.out_of_distribution_ratio is not None) is told
-        assert (signals.live is not None) is told
+        assert (signals.out_of_distribution_ratio is not None) is shown
+        assert (signals.live is not None) is shown
         assert signals.live_by_horizon == {}
 
 
-def test_stability_is_told_from_as_few_rows_as_training_was_measured_with(model: Model, recorded: np.ndarray) -> None:
+def test_stability_is_reported_from_as_few_rows_as_training_was_measured_with(
+    model: Model, recorded: np.ndarray
+) -> None:
     fewest = min(min(each.usual_shift) for each in model.bundle.manifest.references.values())
-    for number, told in ((fewest - 1, False), (fewest, True)):
+    for number, shown in ((fewest - 1, False), (fewest, True)):
         monitor = monitor_of(model)
         monitor.rows("mlflow", recorded[:number], np.zeros(number, dtype=bool))
-        assert bool(monitor.signals().population_stability) is told
+        assert bool(monitor.signals().population_stability) is shown
 
 
 def test_a_model_without_hold_out_metrics_has_no_error_ratio(model: Model) -> None:

@@ -36,8 +36,8 @@ def test_check_names_what_is_not_current_and_writes_nothing(tmp_path: Path, caps
     (tmp_path / "monitoring" / "alertmanager" / "alertmanager.yml").unlink()
     capsys.readouterr()
     assert main(["--check"], tmp_path) == 1
-    told = capsys.readouterr().err.splitlines()
-    assert [line.split(" ", 1)[0] for line in told] == [
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.split(" ", 1)[0] for line in shown] == [
         "monitoring/prometheus/rules.yml",
         "monitoring/alertmanager/alertmanager.yml",
     ]
@@ -93,10 +93,10 @@ def test_a_pace_shortens_what_counts_hours_of_data_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0, "0s"), (1, "1s"), (90, "90s"), (300, "5m"), (5400, "90m"), (43200, "12h")]
+    ("seconds", "shown"), [(0, "0s"), (1, "1s"), (90, "90s"), (300, "5m"), (5400, "90m"), (43200, "12h")]
 )
-def test_a_duration_is_told_in_its_largest_whole_unit(seconds: int, told: str) -> None:
-    assert short(timedelta(seconds=seconds)) == told
+def test_a_duration_is_reported_in_its_largest_whole_unit(seconds: int, shown: str) -> None:
+    assert short(timedelta(seconds=seconds)) == shown
 
 
 def test_rules_of_a_replay_hold_for_a_second_at_least() -> None:

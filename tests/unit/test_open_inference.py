@@ -1,4 +1,4 @@
-"""tritonclient's requests arrive as the numbers sent, it reads the answers, and what is malformed is told by field."""
+"""tritonclient's requests arrive as the numbers sent, it reads the answers; what is malformed is reported by field."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def test_a_flat_tensor_as_wide_as_the_table_is_one_row() -> None:
 
 def test_a_table_may_be_called_like_a_column_and_a_lone_column_is_no_table() -> None:
     np.testing.assert_array_equal(decode(json.dumps(table(name=COLUMNS[0])).encode()).matrix, [[1.5, np.nan, 3.0]])
-    told = problem(table(name=COLUMNS[0], shape=[3]))
-    assert (told.status, told.detail) == (422, f"/inputs: missing columns: {COLUMNS[1]}, {COLUMNS[2]}")
+    shown = problem(table(name=COLUMNS[0], shape=[3]))
+    assert (shown.status, shown.detail) == (422, f"/inputs: missing columns: {COLUMNS[1]}, {COLUMNS[2]}")
 
 
 def test_a_model_of_one_column_takes_it_as_table_or_as_column() -> None:
@@ -294,16 +294,16 @@ def test_an_answer_in_json_is_json_with_null_for_nan_and_no_id_that_was_not_sent
         ),
     ],
 )
-def test_a_request_that_does_not_fit_is_told_by_field(document: Any, status: int, pointer: str) -> None:
-    told = problem(document)
-    assert (told.status, [field.pointer for field in told.errors]) == (status, [pointer])
-    assert pointer in told.detail
+def test_a_request_that_does_not_fit_is_reported_by_field(document: Any, status: int, pointer: str) -> None:
+    shown = problem(document)
+    assert (shown.status, [field.pointer for field in shown.errors]) == (status, [pointer])
+    assert pointer in shown.detail
 
 
 def test_every_column_that_is_not_the_models_is_named() -> None:
-    told = problem(per_column("snow", *COLUMNS, "hail"))
-    assert told.detail == "/inputs: not among the model's columns: snow, hail"
-    assert [field.pointer for field in told.errors] == ["/inputs/0/name", "/inputs/4/name"]
+    shown = problem(per_column("snow", *COLUMNS, "hail"))
+    assert shown.detail == "/inputs: not among the model's columns: snow, hail"
+    assert [field.pointer for field in shown.errors] == ["/inputs/0/name", "/inputs/4/name"]
 
 
 @pytest.mark.parametrize(
@@ -332,10 +332,10 @@ def test_every_column_that_is_not_the_models_is_named() -> None:
         (json.dumps(table(shape=[1, 2])).encode().replace(b"1, 2", b"1, " + b"9" * 4300), 422, "/inputs/0/shape/1"),
     ],
 )
-def test_a_body_that_is_not_json_numbers_is_told(body: bytes, status: int, pointer: str | None) -> None:
-    told = problem(body)
-    assert told.status == status
-    assert [field.pointer for field in told.errors] == ([] if pointer is None else [pointer])
+def test_a_body_that_is_not_json_numbers_is_reported(body: bytes, status: int, pointer: str | None) -> None:
+    shown = problem(body)
+    assert shown.status == status
+    assert [field.pointer for field in shown.errors] == ([] if pointer is None else [pointer])
 
 
 @pytest.mark.parametrize("data", [[1.5, float("nan"), 3], [[1.5, float("nan"), 3]]])
@@ -377,12 +377,12 @@ SIZE = "/inputs/0/parameters/binary_data_size"
         (table(), ROW, 400, open_inference.HEADER_LENGTH),
     ],
 )
-def test_binary_data_that_does_not_fit_is_told(document: Any, tail: bytes, status: int, pointer: str) -> None:
-    told = problem(document, tail=tail)
-    assert (told.status, [field.pointer for field in told.errors]) == (status, [pointer])
+def test_binary_data_that_does_not_fit_is_reported(document: Any, tail: bytes, status: int, pointer: str) -> None:
+    shown = problem(document, tail=tail)
+    assert (shown.status, [field.pointer for field in shown.errors]) == (status, [pointer])
 
 
-def test_an_infinite_binary_number_is_told_by_row_and_column() -> None:
+def test_an_infinite_binary_number_is_reported_by_row_and_column() -> None:
     sent = np.zeros((3, 3))
     sent[2, 1] = np.inf
     body, length = Triton.generate_request_body([tensor("features", sent, binary=True)])
@@ -390,20 +390,20 @@ def test_an_infinite_binary_number_is_told_by_row_and_column() -> None:
 
 
 @pytest.mark.parametrize("length", ["", "x", "-1", "+5", "1.5", " 3", "1_0", "٣", "9" * 30, "5000"])
-def test_a_header_length_that_cannot_be_is_told(length: str) -> None:
-    told = problem(binary_table(24), header_length=length, tail=ROW)
-    assert (told.status, [field.pointer for field in told.errors]) == (400, [open_inference.HEADER_LENGTH])
+def test_a_header_length_that_cannot_be_is_reported(length: str) -> None:
+    shown = problem(binary_table(24), header_length=length, tail=ROW)
+    assert (shown.status, [field.pointer for field in shown.errors]) == (400, [open_inference.HEADER_LENGTH])
 
 
 def test_binary_data_needs_its_header() -> None:
-    told = problem(json.dumps(binary_table(24)).encode())
-    assert (told.status, open_inference.HEADER_LENGTH in told.detail) == (400, True)
+    shown = problem(json.dumps(binary_table(24)).encode())
+    assert (shown.status, open_inference.HEADER_LENGTH in shown.detail) == (400, True)
 
 
 def test_what_tritonclient_sends_in_types_without_a_number_is_refused() -> None:
     for sent in (np.array([[b"a", b"b", b"c"]], dtype=object), np.ones((1, 3), dtype=ml_dtypes.bfloat16)):
-        told = problem(*Triton.generate_request_body([tensor("features", sent, binary=True)]))
-        assert (told.status, told.errors[0].pointer) == (422, "/inputs/0/datatype")
+        shown = problem(*Triton.generate_request_body([tensor("features", sent, binary=True)]))
+        assert (shown.status, shown.errors[0].pointer) == (422, "/inputs/0/datatype")
 
 
 def test_metadata_names_tensors_columns_and_horizons() -> None:
@@ -440,15 +440,15 @@ def test_any_table_arrives_as_it_was_sent(sent: np.ndarray, form: str) -> None:
 
 
 def decodes_or_tells(body: bytes, header_length: str | None) -> None:
-    matrix, told = None, None
+    matrix, shown = None, None
     try:
         matrix = open_inference.decode(body, header_length, COLUMNS, MOST_ROWS).matrix
     except Problem as raised:
-        told = raised
-    if told is not None:
-        assert told.status in {400, 413, 422}
-        assert told.detail
-        assert msgspec.json.decode(told.document("r"))["status"] == told.status
+        shown = raised
+    if shown is not None:
+        assert shown.status in {400, 413, 422}
+        assert shown.detail
+        assert msgspec.json.decode(shown.document("r"))["status"] == shown.status
     if matrix is not None:
         assert matrix.shape[1] == len(COLUMNS)
         assert 1 <= len(matrix) <= MOST_ROWS
@@ -457,7 +457,7 @@ def decodes_or_tells(body: bytes, header_length: str | None) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=200), st.none() | st.integers(-1, 250).map(str) | st.text(max_size=8))
-def test_any_bytes_decode_or_are_told(body: bytes, header_length: str | None) -> None:
+def test_any_bytes_decode_or_are_reported(body: bytes, header_length: str | None) -> None:
     decodes_or_tells(body, header_length)
 
 
@@ -493,14 +493,14 @@ ODD_REQUESTS = st.fixed_dictionaries(
 @settings(max_examples=300, deadline=None)
 @given(ODD_REQUESTS, st.none() | st.binary(max_size=30))
 @example({"inputs": [{"name": "features", "shape": [10**4000, 10**4000], "datatype": "FP64", "data": []}]}, None)
-def test_any_odd_request_decodes_or_is_told(document: dict[str, Any], tail: bytes | None) -> None:
+def test_any_odd_request_decodes_or_is_reported(document: dict[str, Any], tail: bytes | None) -> None:
     body = json.dumps(document).encode()
     decodes_or_tells(body + (tail or b""), None if tail is None else str(len(body)))
 
 
 @settings(deadline=None)
 @given(st.data())
-def test_any_damaged_request_decodes_or_is_told(data: st.DataObject) -> None:
+def test_any_damaged_request_decodes_or_is_reported(data: st.DataObject) -> None:
     body, length = Triton.generate_request_body([tensor("features", np.ones((2, 3)), binary=data.draw(st.booleans()))])
     damaged = bytearray(body)
     for _ in range(data.draw(st.integers(1, 3))):

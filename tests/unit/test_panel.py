@@ -97,7 +97,7 @@ def test_what_is_no_number_is_refused_by_column(name: str, value: float) -> None
         ("truth", np.ones(7), "one value per row"),
     ],
 )
-def test_a_wrong_column_is_told_with_what_was_expected(name: str, values: np.ndarray, expected: str) -> None:
+def test_a_wrong_column_is_reported_with_what_was_expected(name: str, values: np.ndarray, expected: str) -> None:
     with pytest.raises(PanelError, match=rf"^{name}: .*{expected}"):
         read_panel(columns(**{name: values}))
 

@@ -88,7 +88,7 @@ def test_a_fault_that_does_not_pass_is_raised_at_once() -> None:
     assert service.slept == []
 
 
-def test_a_fault_can_be_told_as_another_error() -> None:
+def test_a_fault_can_be_reported_as_another_error() -> None:
     def refused(error: Exception) -> bool:
         raise PermissionError("the key is wrong") from error
 

@@ -77,7 +77,7 @@ def pipeline(airflow: Callable, mlflow: Callable, note: Callable[[str], None] = 
 
 
 def samples(of: Pipeline) -> dict[str, float]:
-    """What is told, but for the process's own numbers and the times of the looks."""
+    """What is reported, but for the process's own numbers and the times of the looks."""
     lines = [line for line in generate_latest(registry_of(of)).decode().splitlines() if line.startswith("rps_")]
     found = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
     return {name: value for name, value in found.items() if "_look_timestamp" not in name}
@@ -87,45 +87,45 @@ def up(airflow: float, mlflow: float) -> dict[str, float]:
     return {'rps_pipeline_up{system="airflow"}': airflow, 'rps_pipeline_up{system="mlflow"}': mlflow}
 
 
-def test_before_the_first_look_nothing_is_told() -> None:
+def test_before_the_first_look_nothing_is_reported() -> None:
     assert samples(pipeline(Script(), Script())) == {}
 
 
-def test_all_that_both_systems_know_is_told() -> None:
-    told = pipeline(Script(RUNS), Script(RECORDS))
-    told.airflow.once()
-    told.mlflow.once()
-    assert samples(told) == HAPPENED | LATELY | up(1.0, 1.0)
+def test_all_that_both_systems_know_is_reported() -> None:
+    shown = pipeline(Script(RUNS), Script(RECORDS))
+    shown.airflow.once()
+    shown.mlflow.once()
+    assert samples(shown) == HAPPENED | LATELY | up(1.0, 1.0)
 
 
 def test_while_a_system_is_away_what_happened_stays_and_what_goes_stale_is_left_out() -> None:
-    told = pipeline(Script(RUNS, PassingFault("away"), RUNS), Script(RECORDS, NoVerdict("away"), RECORDS))
-    for watched in (told.airflow, told.mlflow):
+    shown = pipeline(Script(RUNS, PassingFault("away"), RUNS), Script(RECORDS, NoVerdict("away"), RECORDS))
+    for watched in (shown.airflow, shown.mlflow):
         watched.once()
-    looked_at = told.airflow.looked_at
-    for watched in (told.airflow, told.mlflow):
+    looked_at = shown.airflow.looked_at
+    for watched in (shown.airflow, shown.mlflow):
         watched.once()
-    assert samples(told) == HAPPENED | up(0.0, 0.0)
-    assert told.airflow.looked_at == looked_at
-    told.mlflow.once()
-    assert samples(told).keys() == (HAPPENED | up(0, 0)).keys() | {name for name in LATELY if "retrainings" in name}
+    assert samples(shown) == HAPPENED | up(0.0, 0.0)
+    assert shown.airflow.looked_at == looked_at
+    shown.mlflow.once()
+    assert samples(shown).keys() == (HAPPENED | up(0, 0)).keys() | {name for name in LATELY if "retrainings" in name}
 
 
-def test_a_system_that_was_never_there_is_told_as_down_and_no_more() -> None:
-    told = pipeline(Script(PassingFault("away")), Script(RECORDS))
-    told.airflow.once()
-    assert samples(told) == {'rps_pipeline_up{system="airflow"}': 0.0}
+def test_a_system_that_was_never_there_is_reported_as_down_and_no_more() -> None:
+    shown = pipeline(Script(PassingFault("away")), Script(RECORDS))
+    shown.airflow.once()
+    assert samples(shown) == {'rps_pipeline_up{system="airflow"}': 0.0}
 
 
-def test_an_outage_is_told_once_and_once_more_when_it_is_a_setting() -> None:
+def test_an_outage_is_reported_once_and_once_more_when_it_is_a_setting() -> None:
     notes: list[str] = []
     looks = (
         PassingFault("away at 0x1"), PassingFault("away at 0x2"), ConfigurationError("wrong password"),
         ConfigurationError("wrong password"), RUNS, RUNS, NoVerdict("away again"),
     )  # fmt: skip
-    told = pipeline(Script(*looks), Script(), notes.append)
+    shown = pipeline(Script(*looks), Script(), notes.append)
     for _ in looks:
-        told.airflow.once()
+        shown.airflow.once()
     ending = " (asked again until it answers)"
     assert notes == [
         f"away at 0x1{ending}", f"wrong password{ending}", "Airflow answers again", f"away again{ending}",
@@ -172,7 +172,7 @@ SETTINGS = {"AIRFLOW_API_URL": "http://127.0.0.1:9", "AIRFLOW_TOKEN": "x", "MLFL
 
 
 @pytest.mark.parametrize(
-    ("options", "changes", "told"),
+    ("options", "changes", "shown"),
     [
         ((), {"AIRFLOW_API_URL": ""}, "set AIRFLOW_API_URL in the environment"),
         ((), {"MLFLOW_TRACKING_URI": ""}, "set MLFLOW_TRACKING_URI in the environment"),
@@ -184,15 +184,15 @@ SETTINGS = {"AIRFLOW_API_URL": "http://127.0.0.1:9", "AIRFLOW_TOKEN": "x", "MLFL
         (("--challenges", "docs"), {}, "--challenges docs: expected 1 to 20 challenge files; found 0"),
     ],
 )
-def test_a_wrong_setting_is_told_before_anything_is_asked(
-    options: tuple[str, ...], changes: dict[str, str], told: str
+def test_a_wrong_setting_is_reported_before_anything_is_asked(
+    options: tuple[str, ...], changes: dict[str, str], shown: str
 ) -> None:
     code, said = refused(*options, **(SETTINGS | changes))
-    assert (code, told in said, "hunter2" in said) == (64, True, False), said
+    assert (code, shown in said, "hunter2" in said) == (64, True, False), said
 
 
 @pytest.mark.parametrize(("host", "port"), [("192.0.2.1", 0), ("127.0.0.1", 99999)])
-def test_an_address_that_cannot_be_had_is_told(host: str, port: int) -> None:
+def test_an_address_that_cannot_be_had_is_reported(host: str, port: int) -> None:
     code, said = refused("--host", host, "--port", str(port), **SETTINGS)
     assert (code, f"--host {host} --port {port}: cannot listen there: " in said) == (64, True), said
 
@@ -205,8 +205,8 @@ def test_the_documentation_names_every_metric_and_no_other() -> None:
         if line.startswith("| `rps_")
         for name in line.split("|")[1].replace("`", "").replace(",", " ").split()
     }
-    told = pipeline(Script(RUNS), Script(RECORDS))
-    told.airflow.once()
-    told.mlflow.once()
-    exposition = generate_latest(registry_of(told)).decode()
+    shown = pipeline(Script(RUNS), Script(RECORDS))
+    shown.airflow.once()
+    shown.mlflow.once()
+    exposition = generate_latest(registry_of(shown)).decode()
     assert table == {line.split()[2] for line in exposition.splitlines() if line.startswith("# TYPE rps_")}

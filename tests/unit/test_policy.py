@@ -125,7 +125,7 @@ def test_the_rest_of_the_bases_file_may_be_of_another_schema(repository):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "shown"),
     [
         (gate(max_regresion="0.1"), r"challenges/weather\.toml of test at .*unknown field `max_regresion`.*Mend"),
         (gate(max_regression='"much"'), r"gate\.max_regression: expected `float`, got `str`"),
@@ -135,9 +135,9 @@ def test_the_rest_of_the_bases_file_may_be_of_another_schema(repository):
         ("[gate\n", "not valid TOML"),
     ],
 )
-def test_a_policy_that_cannot_be_read_judges_nothing(repository, text, told):
+def test_a_policy_that_cannot_be_read_judges_nothing(repository, text, shown):
     base, head = repository.commit(weather=text), repository.commit(weather=gate())
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(ConfigurationError, match=shown):
         read_policy(repository.path, "weather", head=head, base=base, base_name="test")
 
 
@@ -147,7 +147,7 @@ def test_a_base_without_any_rules_judges_by_the_defaults_and_says_so(repository)
     assert (policy.gate, policy.origin) == (Gate(), f"the defaults: test at {base[:7]} has no table [gate]")
 
 
-def test_a_challenge_that_the_judged_commit_lacks_is_told_with_those_that_it_has(repository):
+def test_a_challenge_that_the_judged_commit_lacks_is_reported_with_those_that_it_has(repository):
     base = repository.commit(weather=gate(), crypto=gate(), transit=gate())
     head = repository.commit(weather=None)
     with pytest.raises(ConfigurationError, match=r"weather\.toml is not in commit .*; found: crypto, transit"):
@@ -195,7 +195,7 @@ def test_a_branch_that_starts_with_a_dash_is_found_by_its_name(repository):
     assert commit_of(repository.path, "--exec=x") == base
 
 
-def test_a_folder_that_is_no_repository_is_told(tmp_path):
+def test_a_folder_that_is_no_repository_is_reported(tmp_path):
     with pytest.raises(ConfigurationError, match="not a git repository"):
         challenges(tmp_path, "HEAD")
 

@@ -106,16 +106,16 @@ def written(plan: Plan, context: Context, environment: dict[str, str], base: Bas
 
 
 def test_it_has_the_published_fields_and_no_others(plan: Plan, context: Context):
-    told = msgspec.json.decode(written(plan, context, RUN), type=Statement)
-    assert told.type == "https://in-toto.io/Statement/v1"
-    assert told.predicateType == "https://slsa.dev/provenance/v1"
-    assert [(each.name, each.digest) for each in told.subject] == [("registry.example/team/rps", {"sha256": "1" * 64})]
-    for each in told.predicate.buildDefinition.resolvedDependencies:
+    shown = msgspec.json.decode(written(plan, context, RUN), type=Statement)
+    assert shown.type == "https://in-toto.io/Statement/v1"
+    assert shown.predicateType == "https://slsa.dev/provenance/v1"
+    assert [(each.name, each.digest) for each in shown.subject] == [("registry.example/team/rps", {"sha256": "1" * 64})]
+    for each in shown.predicate.buildDefinition.resolvedDependencies:
         assert each.uri or each.digest or each.content, each
         for algorithm, value in each.digest.items():
             assert re.fullmatch(r"[0-9a-f]+", value), (each.name, algorithm)
-    uris = [each.uri for each in told.predicate.buildDefinition.resolvedDependencies if each.uri]
-    for uri in [told.predicate.buildDefinition.buildType, told.predicate.runDetails.builder.id, *uris]:
+    uris = [each.uri for each in shown.predicate.buildDefinition.resolvedDependencies if each.uri]
+    for uri in [shown.predicate.buildDefinition.buildType, shown.predicate.runDetails.builder.id, *uris]:
         assert re.match(r"[a-z][a-z0-9+.-]*:", uri), uri
 
 
@@ -145,15 +145,15 @@ def test_it_names_the_workflow_and_the_attempt(plan: Plan, context: Context):
 
 
 def test_a_release_by_hand_says_so(plan: Plan, context: Context):
-    told = msgspec.json.decode(written(plan, context, {}), type=Statement).predicate
-    assert told.runDetails.builder.id == f"{SOURCE_URL}/blob/{plan.sha}/docs/reference/image.md#by-hand"
-    assert not told.runDetails.metadata.invocationId
+    shown = msgspec.json.decode(written(plan, context, {}), type=Statement).predicate
+    assert shown.runDetails.builder.id == f"{SOURCE_URL}/blob/{plan.sha}/docs/reference/image.md#by-hand"
+    assert not shown.runDetails.metadata.invocationId
 
 
 def test_a_base_that_came_from_no_registry_has_no_digest(plan: Plan, context: Context):
     local = Base("local:1", f"sha256:{'4' * 64}", "")
-    told = msgspec.json.decode(written(plan, context, RUN, local), type=Statement).predicate.buildDefinition
-    base = next(each for each in told.resolvedDependencies if each.name == "base")
+    shown = msgspec.json.decode(written(plan, context, RUN, local), type=Statement).predicate.buildDefinition
+    base = next(each for each in shown.resolvedDependencies if each.name == "base")
     assert base.digest == {}
     assert base.annotations == {"imageId": local.id}
 

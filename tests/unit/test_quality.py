@@ -171,7 +171,7 @@ def test_the_report_says_from_when_to_when_the_data_are() -> None:
     assert judged(GOOD.iloc[:0]).first is None
 
 
-def test_every_violation_is_told_not_only_the_first() -> None:
+def test_every_violation_is_reported_not_only_the_first() -> None:
     table = GOOD.copy()
     for damage in (
         without("EWR", 500, 520),
@@ -245,7 +245,7 @@ def test_a_row_without_series_or_time_is_an_error_and_can_be_reported(column: st
     assert msgspec.json.decode(msgspec.json.encode(report), type=QualityReport) == report
 
 
-def test_a_time_that_nanoseconds_cannot_hold_is_told_and_not_a_crash() -> None:
+def test_a_time_that_nanoseconds_cannot_hold_is_reported_and_not_a_crash() -> None:
     table = GOOD.assign(ds=GOOD["ds"].astype("datetime64[s, UTC]"))
     table.loc[5, "ds"] = pd.Timestamp("3000-01-01", tz="UTC").as_unit("s")
     assert rules(judged(table)) == {("types", "", "ds")}

@@ -95,5 +95,5 @@ def test_it_tells_the_columns_outside_what_training_saw() -> None:
     )
     expected[:, 5] = False  # not watched
     assert expected.any(axis=0).tolist() == [True] * 5 + [False]
-    told = [list(scorer.score(row.tolist())[1]) for row in rows]
-    assert told == [np.flatnonzero(flags).tolist() for flags in expected]
+    shown = [list(scorer.score(row.tolist())[1]) for row in rows]
+    assert shown == [np.flatnonzero(flags).tolist() for flags in expected]

@@ -54,7 +54,7 @@ def test_a_part_of_a_line_that_a_crash_has_left_is_cut_off(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("broken", ["alerts.jsonl", "events.jsonl"])
-def test_when_either_file_cannot_be_written_nothing_is_taken_and_the_fault_is_told_until_it_passes(
+def test_when_either_file_cannot_be_written_nothing_is_taken_and_the_fault_is_reported_until_it_passes(
     tmp_path: Path, broken: str
 ) -> None:
     journal = Journal(tmp_path)
@@ -127,7 +127,7 @@ def test_damaged_events_are_refused(tmp_path: Path) -> None:
         Journal(tmp_path)
 
 
-def test_a_wrong_challenge_file_is_told_and_the_others_are_known(tmp_path: Path) -> None:
+def test_a_wrong_challenge_file_is_reported_and_the_others_are_known(tmp_path: Path) -> None:
     (tmp_path / "crypto.toml").write_text("name = 7")
     message = io.StringIO()
     with pytest.raises(ConfigurationError, match="--challenges"):

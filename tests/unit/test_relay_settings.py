@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from clients.errors import ConfigurationError
+from clients.redaction import redacted
 from monitoring.relay.relay_settings import RelaySettings, relay_settings
 
-SECRET = "0123456789abcdef"
+SECRET = "relays-secret-47"
 GITHUB = {"GITHUB_REPOSITORY": "ana/weather", "GITHUB_TOKEN": "none"}
 
 
@@ -33,9 +34,10 @@ def test_the_secret_and_github_are_all_that_is_needed() -> None:
 def test_the_secret_may_be_a_file(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     assert settings(SECRET_FILE=str(tmp_path / "secret")).secret == SECRET
+    assert SECRET not in redacted(f"the sender presented {SECRET}")
 
 
-def test_a_secret_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_secret_that_is_none_is_reported(tmp_path: Path) -> None:
     assert "RPS_ALERTS_SECRET: expected at least 16 characters; found 0" in wrong()
     assert "RPS_ALERTS_SECRET: expected at least 16 characters; found 0" in wrong(SECRET="   ")
     assert "RPS_ALERTS_SECRET: expected at least 16 characters; found 15" in wrong(SECRET=SECRET[1:])
@@ -43,7 +45,7 @@ def test_a_secret_that_is_none_is_told(tmp_path: Path) -> None:
     assert "RPS_ALERTS_SECRET_FILE" in wrong(SECRET_FILE=str(tmp_path / "none"))
 
 
-def test_everything_that_is_wrong_is_told_at_once() -> None:
+def test_everything_that_is_wrong_is_reported_at_once() -> None:
     message = wrong(COOLDOWN_HOURS="nan", RETRY_SECONDS="soon")
     assert "RPS_ALERTS_SECRET" in message
     assert "RPS_ALERTS_COOLDOWN_HOURS: expected a number above 0; found 'nan'" in message

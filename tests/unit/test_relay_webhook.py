@@ -1,4 +1,4 @@
-"""The webhooks as Alertmanager and Grafana publish them are read; what is wrong is told by its place."""
+"""The webhooks as Alertmanager and Grafana publish them are read; what is wrong is reported by its place."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_grafanas_webhook_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "told"),
+    ("body", "status", "shown"),
     [
         (b"", 400, "expected JSON"),
         (b"alert!", 400, "expected JSON"),
@@ -83,13 +83,13 @@ def test_grafanas_webhook_is_read() -> None:
         ({"alerts": [{"status": "firing", "labels": {}}]}, 422, "missing required field `startsAt`"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_by_its_place(body: object, status: int, told: str) -> None:
+def test_what_is_wrong_is_reported_by_its_place(body: object, status: int, shown: str) -> None:
     found = problem(body)
     assert found.status_code == status
-    assert told in found.detail
+    assert shown in found.detail
 
 
-def test_times_at_the_ends_of_the_calendar_are_told() -> None:
+def test_times_at_the_ends_of_the_calendar_are_reported() -> None:
     for moment in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
         (alert,) = read({"alerts": [{**ALERT, "startsAt": moment}]}).alerts
         assert utc(alert.starts_at)[:4] == moment[:4]

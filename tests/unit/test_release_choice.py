@@ -61,7 +61,7 @@ def test_the_first_release_is_measured_against_persistence():
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "shown"),
     [
         ({"gate": "blocked"}, "blocked by the gate"),
         ({"gate": "pending"}, "has not judged it"),
@@ -70,12 +70,12 @@ def test_the_first_release_is_measured_against_persistence():
         ({"git_sha": ""}, "not in the history"),
     ],
 )
-def test_a_version_that_is_not_gated_or_not_of_this_history_is_never_released(other, told):
+def test_a_version_that_is_not_gated_or_not_of_this_history_is_never_released(other, shown):
     better = version(2, 0.5, 1, **other)
     assert chosen(version(1, 0.8), better, production=1).version.version == 1
-    with pytest.raises(NotReleased, match=told):
+    with pytest.raises(NotReleased, match=shown):
         chosen(better)
-    with pytest.raises(NotReleased, match=told):
+    with pytest.raises(NotReleased, match=shown):
         chosen(version(1, 0.8), better, production=1, pinned=2)
 
 
@@ -140,11 +140,11 @@ def test_a_pinned_version_need_not_be_the_best_but_must_be_there():
         chosen(version(2, 0.5, 1), version(1, 0.8), pinned=9)
 
 
-def test_an_empty_registry_is_told_as_such():
+def test_an_empty_registry_is_reported_as_such():
     with pytest.raises(NotReleased, match="no version in the model registry"):
         chosen()
 
 
-def test_many_refused_versions_are_told_in_short():
+def test_many_refused_versions_are_reported_in_short():
     with pytest.raises(NotReleased, match="and 95 more"):
         chosen(*(version(number, 0.5, gate="blocked") for number in range(1, 101)))

@@ -117,7 +117,9 @@ def test_a_bundle_of_other_files_than_its_manifest_names_is_not_released(source:
         read_context(source.repository, source.sha, own_bundle)
 
 
-def test_a_bundle_that_is_not_there_and_one_without_manifest_are_told(source: Source, own_bundle: Path, tmp_path: Path):
+def test_a_bundle_that_is_not_there_and_one_without_manifest_are_reported(
+    source: Source, own_bundle: Path, tmp_path: Path
+):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_context(source.repository, source.sha, tmp_path / "nothing")
     (own_bundle / "manifest.json").unlink()
@@ -150,7 +152,7 @@ def test_what_is_not_known_is_no_label(source: Source, small_bundle: Path):
 # What a build says
 
 
-def test_each_step_of_a_build_is_told_in_a_line():
+def test_each_step_of_a_build_is_reported_in_a_line():
     said = io.StringIO()
     events = [
         {"stream": "Step 1/2 : FROM base"},
@@ -173,7 +175,7 @@ RETRYING = (
 
 
 @pytest.mark.parametrize(
-    ("stream", "error", "kind", "told"),
+    ("stream", "error", "kind", "shown"),
     [
         (
             RETRYING,
@@ -193,15 +195,15 @@ RETRYING = (
         ("ImportError: no such thing\n", "returned a non-zero code: 1", NotReleased, "no such thing"),
     ],
 )
-def test_a_failed_build_is_told_as_what_it_is(stream: str, error: str, kind: type[RpsError], told: str):
+def test_a_failed_build_is_reported_as_what_it_is(stream: str, error: str, kind: type[RpsError], shown: str):
     events = [{"stream": stream}, {"errorDetail": {"message": error}, "error": error}]
-    with pytest.raises(kind, match=told) as caught:
+    with pytest.raises(kind, match=shown) as caught:
         followed(events, Log(io.StringIO(), grouped=False))
     assert error in str(caught.value)
     assert "\x1b" not in str(caught.value)
 
 
-def test_only_the_end_of_what_a_failed_build_said_is_told():
+def test_only_the_end_of_what_a_failed_build_said_is_reported():
     events = [{"stream": f"line {number}\n"} for number in range(500)] + [{"error": "returned a non-zero code: 1"}]
     with pytest.raises(NotReleased) as caught:
         followed(events, Log(io.StringIO(), grouped=False))
@@ -250,21 +252,21 @@ def test_a_service_that_answers_200_is_healthy(host: str):
         assert checked(port, host) == (0, "")
 
 
-def test_a_service_that_answers_503_is_not_and_its_reason_is_told():
+def test_a_service_that_answers_503_is_not_and_its_reason_is_reported():
     with answering(503, b'{"status":"the state is away"}') as port:
-        code, told = checked(port)
+        code, shown = checked(port)
     assert code == 1
-    assert "503" in told
-    assert "the state is away" in told
+    assert "503" in shown
+    assert "the state is away" in shown
 
 
 def test_nothing_or_nonsense_on_the_port_is_not_healthy():
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-        code, told = checked(port)  # bound, and nobody listens
+        code, shown = checked(port)  # bound, and nobody listens
         assert code == 1
-        assert f"no answer from the service on port {port}" in told
+        assert f"no answer from the service on port {port}" in shown
         listening.listen()
 
         def speak() -> None:
@@ -275,7 +277,7 @@ def test_nothing_or_nonsense_on_the_port_is_not_healthy():
 
         speaking = threading.Thread(target=speak)
         speaking.start()
-        code, told = checked(port)
+        code, shown = checked(port)
         speaking.join()
     assert code == 1
-    assert "is no HTTP" in told
+    assert "is no HTTP" in shown

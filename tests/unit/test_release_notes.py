@@ -86,7 +86,7 @@ def test_a_roll_back_says_what_it_withdraws(released: Released) -> None:
     )
 
 
-def test_the_same_model_again_is_told_as_such(released: Released) -> None:
+def test_the_same_model_again_is_reported_as_such(released: Released) -> None:
     before = Named(Number(1, 0, 0), "weather", "b" * 40, 2, released=True)
     assert "only the code has changed" in render(replace(released, before=before))
 
@@ -99,7 +99,7 @@ def test_a_subject_cannot_call_anybody_or_end_the_list(released: Released) -> No
     assert "</details> " not in notes.partition("## Code")[2]
 
 
-def test_a_run_without_metrics_is_told_without_a_table(released: Released) -> None:
+def test_a_run_without_metrics_is_reported_without_a_table(released: Released) -> None:
     bare = replace(released.plan, model=replace(released.plan.model, metrics={}))
     notes = render(replace(released, plan=bare))
     assert "| on its hold-out" not in notes

@@ -73,27 +73,27 @@ def test_values_are_converted_to_the_units_asked_for(api: httpx.Client) -> None:
         document = archive(api, "2013-01-01", "2013-01-01", **units).json()
         return {name: values[0] for name, values in document["hourly"].items()}, document["hourly_units"]
 
-    values, told = first_hour()
+    values, shown = first_hour()
     assert values["time"] == "2013-01-01T06:00"
     assert values["temperature_2m"] == pytest.approx(3.9)
     assert values["dew_point_2m"] == pytest.approx(-3.3)
     assert (values["relative_humidity_2m"], values["wind_direction_10m"], values["pressure_msl"]) == (59.37, 270, 1012)
     assert values["wind_speed_10m"] == pytest.approx(16.668, abs=2e-4)
-    assert told["relative_humidity_2m"] == "%"
-    assert told["wind_direction_10m"] == "°"
-    assert told["precipitation"] == "mm"
-    assert told["pressure_msl"] == "hPa"
+    assert shown["relative_humidity_2m"] == "%"
+    assert shown["wind_direction_10m"] == "°"
+    assert shown["precipitation"] == "mm"
+    assert shown["pressure_msl"] == "hPa"
     for unit, label, expected in (
         ("ms", "m/s", 4.63),
         ("kn", "kn", 9.0),
         ("mph", "mp/h", 10.357),
         ("kmh", "km/h", 16.668),
     ):
-        values, told = first_hour(wind_speed_unit=unit)
-        assert told["wind_speed_10m"] == label
+        values, shown = first_hour(wind_speed_unit=unit)
+        assert shown["wind_speed_10m"] == label
         assert values["wind_speed_10m"] == pytest.approx(expected, abs=2e-4)
-    values, told = first_hour(temperature_unit="fahrenheit", precipitation_unit="inch")
-    assert (told["temperature_2m"], told["dew_point_2m"], told["precipitation"]) == ("°F", "°F", "inch")
+    values, shown = first_hour(temperature_unit="fahrenheit", precipitation_unit="inch")
+    assert (shown["temperature_2m"], shown["dew_point_2m"], shown["precipitation"]) == ("°F", "°F", "inch")
     assert (values["temperature_2m"], values["dew_point_2m"]) == (39.02, 26.06)
 
 

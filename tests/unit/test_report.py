@@ -179,7 +179,7 @@ def test_the_main_number_comes_second_with_better_or_worse_in_words():
     assert "**6.4 % worse than production** (95 % interval 5.1 % to 7.7 %)" in render(blocked()).splitlines()[2]
 
 
-def test_every_reason_is_told_before_the_numbers():
+def test_every_reason_is_reported_before_the_numbers():
     report = render(blocked())
     reasons = [f"- {reason.message}" for reason in blocked().verdict.reasons]
     assert "\n".join(reasons) in report
@@ -232,7 +232,7 @@ def test_a_changed_policy_is_shown_key_by_key_before_the_numbers():
     assert "changes the gate's policy" not in render(passing())
 
 
-def test_whose_policy_it_is_is_told():
+def test_whose_policy_it_is_is_reported():
     assert "Policy: the branch test at `abababababab`." in render(passing())
 
 
@@ -366,7 +366,7 @@ HOSTILE = [
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("words", HOSTILE)
 def test_nothing_from_outside_breaks_out(ending, words):
-    judgement = told_by(ENDINGS[ending](), words)
+    judgement = shown_by(ENDINGS[ending](), words)
     require_sound(render(judgement), links_of(judgement))
 
 
@@ -376,7 +376,7 @@ pieces = st.sampled_from(HOSTILE) | st.text(max_size=20) | st.sampled_from(list(
 @settings(max_examples=60, deadline=None)
 @given(words=st.lists(pieces, max_size=6).map("".join), ending=st.sampled_from(sorted(ENDINGS)))
 def test_no_mixture_of_hostile_pieces_breaks_out(words, ending):
-    judgement = told_by(ENDINGS[ending](), words)
+    judgement = shown_by(ENDINGS[ending](), words)
     require_sound(render(judgement), links_of(judgement))
 
 
@@ -420,21 +420,21 @@ def test_the_example_in_the_documentation_is_what_is_rendered():
     assert page.endswith(f"---\n\n{render(blocked())}")
 
 
-def told_by(judgement: Judgement, words: str) -> Judgement:
+def shown_by(judgement: Judgement, words: str) -> Judgement:
     """The judgement with every text in it, but for its links, replaced by these words."""
 
-    def told(value: object, key: str = "") -> object:
+    def shown(value: object, key: str = "") -> object:
         if isinstance(value, dict):
             if key == "links":
                 return value
-            return {words if key == "drift" else name: told(item, name) for name, item in value.items()}
+            return {words if key == "drift" else name: shown(item, name) for name, item in value.items()}
         if isinstance(value, list | tuple):
-            return [told(item, key) for item in value]
+            return [shown(item, key) for item in value]
         fixed = {"outcome", "severity", "measure", "opponent", "drift_from", "loss", "log_url"}
         is_rule = key == "rule" and value in {"regression", "slice"}
         return words if isinstance(value, str) and key not in fixed and not is_rule else value
 
-    return msgspec.convert(told(msgspec.to_builtins(judgement, builtin_types=(datetime,))), Judgement)
+    return msgspec.convert(shown(msgspec.to_builtins(judgement, builtin_types=(datetime,))), Judgement)
 
 
 def overfull(words: str) -> Judgement:
@@ -447,7 +447,7 @@ def overfull(words: str) -> Judgement:
         log_tail=(words,) * 1000,
         violations=tuple(violation(message=words) for _ in range(1000)),
     )
-    full = told_by(
+    full = shown_by(
         blocked(
             verdict=verdict(0.3, outcome="block", reasons=reasons, series=series, horizons=horizons),
             data=data(drift={str(i): 1.0 for i in range(50)}),

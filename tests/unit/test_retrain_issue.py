@@ -49,15 +49,15 @@ ASKED = Offer("asked", "2026-11-23 12:10 UTC")
 
 def test_a_release_that_was_asked_for_closes_the_issue_and_says_where_to_agree() -> None:
     given = answer(passing(), offer=ASKED)
-    told = body(given)
+    message = body(given)
     assert not given.needs_a_person
-    assert "✅ Retrained, and passed" in told
-    assert "the concept" in told
-    assert "of version 6" in told
-    assert "2026-11-23 09:00 UTC" in told
-    assert "RMSE 1.93" in told
-    assert "approval in the environment `production`" in told
-    assert "/ana/weather/actions/workflows/release.yml" in told
+    assert "✅ Retrained, and passed" in message
+    assert "the concept" in message
+    assert "of version 6" in message
+    assert "2026-11-23 09:00 UTC" in message
+    assert "RMSE 1.93" in message
+    assert "approval in the environment `production`" in message
+    assert "/ana/weather/actions/workflows/release.yml" in message
 
 
 @pytest.mark.parametrize(
@@ -75,38 +75,40 @@ def test_a_release_that_was_asked_for_closes_the_issue_and_says_where_to_agree()
     ],
 )
 def test_whatever_needs_a_person_keeps_the_issue_open_and_says_why(given: Answer, parts: list[str]) -> None:
-    told = body(given)
+    message = body(given)
     assert given.needs_a_person
     for part in (*parts, "docs/how-to/answer-drift.md"):
-        assert part in told
+        assert part in message
 
 
-def test_a_stuck_sensor_is_told_with_what_the_quality_gate_found() -> None:
+def test_a_stuck_sensor_is_reported_with_what_the_quality_gate_found() -> None:
     stuck = violation(rule="stuck", series="JFK", column="temperature", message="the same value for 26 hours")
     failure = msgspec.structs.replace(data_rejected().failure, violations=(stuck,))
-    told = body(answer(msgspec.structs.replace(data_rejected(), failure=failure)))
-    assert "| `stuck` | `JFK`, `temperature` | the same value for 26 hours |" in told
+    message = body(answer(msgspec.structs.replace(data_rejected(), failure=failure)))
+    assert "| `stuck` | `JFK`, `temperature` | the same value for 26 hours |" in message
 
 
 def test_the_last_retrainings_are_kept_the_newest_first_and_each_event_once() -> None:
-    told = ""
+    message = ""
     for number in range(HISTORY + 3):
         at = AT + timedelta(days=number)
-        told = body(answer(blocked(), event=f"e{number}", at=at), told)
-    told = body(answer(passing(), event=f"e{HISTORY + 2}", at=AT + timedelta(days=HISTORY + 2), offer=ASKED), told)
-    history = read_body(told, "weather").history
+        message = body(answer(blocked(), event=f"e{number}", at=at), message)
+    message = body(
+        answer(passing(), event=f"e{HISTORY + 2}", at=AT + timedelta(days=HISTORY + 2), offer=ASKED), message
+    )
+    history = read_body(message, "weather").history
     assert [entry.event for entry in history] == [f"e{number}" for number in range(HISTORY + 2, 2, -1)]
     assert [entry.outcome for entry in history[:2]] == ["passed", "blocked"]
-    assert told.count("| blocked |") == HISTORY - 1
-    assert told.count("rps:history") == 1
+    assert message.count("| blocked |") == HISTORY - 1
+    assert message.count("rps:history") == 1
 
 
 def test_a_limit_names_the_last_retraining_and_keeps_the_list() -> None:
     before = body(answer(passing(), offer=ASKED))
-    told = body(answer(event="e2", wait=Wait("a cool-down", AT)), before, "")
-    assert "**The last retraining**" in told
-    assert "RMSE 1.93" in told
-    assert [entry.event for entry in read_body(told, "weather").history] == ["e1"]
+    message = body(answer(event="e2", wait=Wait("a cool-down", AT)), before, "")
+    assert "**The last retraining**" in message
+    assert "RMSE 1.93" in message
+    assert [entry.event for entry in read_body(message, "weather").history] == ["e1"]
 
 
 def test_written_from_its_own_result_it_is_the_same() -> None:
@@ -117,10 +119,12 @@ def test_written_from_its_own_result_it_is_the_same() -> None:
 
 def test_what_people_write_above_and_below_stays() -> None:
     first = body(answer(blocked()))
-    told = body(answer(passing(), event="e2", offer=ASKED), f"Mine, above.\n\n{first}\n\nSensor 3 is new.\n\n- bea\n")
-    assert told.startswith("Mine, above.\n")
-    assert told.endswith("\n\nSensor 3 is new.\n\n- bea\n")
-    assert told.count("<!-- rps:drift weather -->") == 1
+    message = body(
+        answer(passing(), event="e2", offer=ASKED), f"Mine, above.\n\n{first}\n\nSensor 3 is new.\n\n- bea\n"
+    )
+    assert message.startswith("Mine, above.\n")
+    assert message.endswith("\n\nSensor 3 is new.\n\n- bea\n")
+    assert message.count("<!-- rps:drift weather -->") == 1
 
 
 @pytest.mark.parametrize(
@@ -134,12 +138,12 @@ def test_what_people_write_above_and_below_stays() -> None:
 )
 def test_where_the_marks_are_gone_everything_is_kept_once(spoil) -> None:
     before = spoil(body(answer(blocked())) + "My own text.")
-    told = body(answer(passing(), event="e2", offer=ASKED), before)
-    assert "My own text." in told
-    assert "✅ Retrained, and passed" in told
-    again = body(answer(passing(), event="e3", offer=ASKED), told)
+    message = body(answer(passing(), event="e2", offer=ASKED), before)
+    assert "My own text." in message
+    assert "✅ Retrained, and passed" in message
+    again = body(answer(passing(), event="e3", offer=ASKED), message)
     assert again.count("My own text.") == 1
-    assert len(again) < len(told) + 1000
+    assert len(again) < len(message) + 1000
 
 
 @pytest.mark.parametrize(
@@ -155,34 +159,34 @@ def test_a_list_that_cannot_be_read_starts_anew(history: str) -> None:
 def test_nothing_that_others_wrote_breaks_out() -> None:
     trigger = replace(answer().trigger, summary=HOSTILE, alert=HOSTILE, version=HOSTILE)
     hostile = msgspec.structs.replace(blocked(), summary=HOSTILE, model_version=HOSTILE)
-    told = body(answer(hostile, trigger=trigger))
-    assert told.count("<!-- rps:notes -->") == 1
-    assert told.rstrip().endswith("<!-- rps:notes -->")
-    shown = re.sub(r"<!-- rps:history .*? -->", "", told)
+    message = body(answer(hostile, trigger=trigger))
+    assert message.count("<!-- rps:notes -->") == 1
+    assert message.rstrip().endswith("<!-- rps:notes -->")
+    shown = re.sub(r"<!-- rps:history .*? -->", "", message)
     for part in ("<script", "@everyone", "](http://evil", "\n# big", "\n::error::"):
         assert part not in shown
-    assert "@everyone" not in told
-    (entry,) = read_body(told, "weather").history
-    assert "script" in entry.told
-    assert body(answer(event="e2", wait=Wait("a cool-down", AT)), told, "").count("<script") == 0
+    assert "@everyone" not in message
+    (entry,) = read_body(message, "weather").history
+    assert "script" in entry.message
+    assert body(answer(event="e2", wait=Wait("a cool-down", AT)), message, "").count("<script") == 0
 
 
 def test_what_somebody_has_put_into_the_hidden_list_is_only_text() -> None:
-    entry = Entry(event="e", at=AT, why=HOSTILE * 90, outcome="passed", told=HOSTILE * 90, url="javascript:alert(1)")
+    entry = Entry(event="e", at=AT, why=HOSTILE * 90, outcome="passed", summary=HOSTILE * 90, url="javascript:alert(1)")
     encoded = msgspec.json.encode([entry] * 50).decode().replace("<", "\\u003c").replace(">", "\\u003e")
     before = re.sub(r"rps:history .* -->", lambda _: f"rps:history {encoded} -->", body(answer(blocked())))
-    told = body(answer(blocked(), event="e2"), before)
-    assert len(read_body(told, "weather").history) == HISTORY
-    assert "](javascript" not in told
-    assert "<script" not in told
-    assert length(told) <= BODY_LIMIT
+    message = body(answer(blocked(), event="e2"), before)
+    assert len(read_body(message, "weather").history) == HISTORY
+    assert "](javascript" not in message
+    assert "<script" not in message
+    assert length(message) <= BODY_LIMIT
 
 
 def test_a_report_that_is_too_long_is_left_out_with_its_place() -> None:
-    told = body(answer(blocked()), report="x" * BODY_LIMIT)
-    assert length(told) <= BODY_LIMIT
-    assert "the workflow's summary" in told
-    assert "actions/runs/7" in told
+    message = body(answer(blocked()), report="x" * BODY_LIMIT)
+    assert length(message) <= BODY_LIMIT
+    assert "the workflow's summary" in message
+    assert "actions/runs/7" in message
 
 
 def test_notes_that_leave_no_room_are_moved_whole_and_none_is_lost() -> None:

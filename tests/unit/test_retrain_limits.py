@@ -93,7 +93,7 @@ def test_a_day_has_so_many_retrainings_and_no_more_also_by_hand() -> None:
     assert decided(run("old", 24), *four[1:]) is None
 
 
-def test_of_two_limits_the_later_one_is_told() -> None:
+def test_of_two_limits_the_later_one_is_reported() -> None:
     decision = decided(*[run(f"e{hours}", hours) for hours in (23.5, 20, 15, 1)])
     assert isinstance(decision, Wait)
     assert decision.next == NOW + timedelta(hours=5)

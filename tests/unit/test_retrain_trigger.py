@@ -17,7 +17,7 @@ def made(**given: str) -> Trigger:
     return read_trigger(**{**GIVEN, **given}, now=NOW)
 
 
-def test_an_alert_is_taken_as_it_was_told() -> None:
+def test_an_alert_is_taken_as_it_was_reported() -> None:
     trigger = made(
         event="concept-weather-1f", drift="concept", alert="ConceptDrift", summary="It is worse.", version="6",
         started="2026-11-23T06:00:00+02:00",

@@ -77,11 +77,11 @@ def test_what_is_set_is_taken(name: str, text: str, value: object) -> None:
         ("ACCESS_LOG", "maybe", "true or false"),
     ],
 )
-def test_a_wrong_setting_is_told_by_name(name: str, text: str, expected: str) -> None:
-    told = wrong(**{f"RPS_{name}": text})
-    assert told.startswith(f"RPS_{name}: expected ")
-    assert expected in told
-    assert f"found '{text}'" in told
+def test_a_wrong_setting_is_reported_by_name(name: str, text: str, expected: str) -> None:
+    shown = wrong(**{f"RPS_{name}": text})
+    assert shown.startswith(f"RPS_{name}: expected ")
+    assert expected in shown
+    assert f"found '{text}'" in shown
 
 
 def test_all_that_is_wrong_is_reported_at_once() -> None:
@@ -104,10 +104,10 @@ def test_a_number_without_an_upper_limit_is_finite_and_above_its_lower_limit(tex
         read(text)
 
 
-def test_an_address_that_is_no_redis_is_told_without_its_password() -> None:
-    told = wrong(RPS_STATE="postgres://user:hunter2@host/db")
-    assert told.startswith("RPS_STATE: expected memory or an address that starts with redis://")
-    assert "hunter2" not in told
+def test_an_address_that_is_no_redis_is_reported_without_its_password() -> None:
+    shown = wrong(RPS_STATE="postgres://user:hunter2@host/db")
+    assert shown.startswith("RPS_STATE: expected memory or an address that starts with redis://")
+    assert "hunter2" not in shown
 
 
 def test_several_workers_need_a_state_that_they_share() -> None:
@@ -118,10 +118,10 @@ def test_several_workers_need_a_state_that_they_share() -> None:
 @pytest.mark.parametrize(
     "origin", ["https://a.example/", "a.example", "https://a.example/path", "null", "ftp://a.example"]
 )
-def test_an_origin_that_no_browser_sends_is_told(origin: str) -> None:
-    told = wrong(RPS_CORS_ORIGINS=f"https://fine.example,{origin}")
-    assert told.startswith("RPS_CORS_ORIGINS: expected ")
-    assert origin in told
+def test_an_origin_that_no_browser_sends_is_reported(origin: str) -> None:
+    shown = wrong(RPS_CORS_ORIGINS=f"https://fine.example,{origin}")
+    assert shown.startswith("RPS_CORS_ORIGINS: expected ")
+    assert origin in shown
 
 
 @pytest.mark.parametrize("origin", ["*", "https://a.example", "http://localhost:3000", "https://[::1]:8443"])

@@ -129,7 +129,7 @@ def test_an_empty_answer_becomes_no_rows(challenge: Challenge) -> None:
     assert list(rows.columns) == ["unique_id", "ds", *challenge.columns]
 
 
-def test_places_are_told_apart_by_the_coordinates_asked_for(challenge: Challenge) -> None:
+def test_places_are_distinguished_by_the_coordinates_asked_for(challenge: Challenge) -> None:
     url = "http://h/v1/archive?latitude=40.6398,1.5&longitude=-73.7789,2.5"
     rows = make_source(challenge).parse(answer(challenge, [document(), {**document(), "location_id": 1}], url))
     assert set(rows["unique_id"]) == {"JFK"}
@@ -150,7 +150,7 @@ def in_unit(name: str, unit: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (without("dew_point_2m"), r"JFK: expected hourly\.dew_point_2m; found temperature_2m"),
         (in_unit("wind_speed_10m", "km/h"), r"LGA: expected wind_speed_10m in m/s; found km/h"),
@@ -165,9 +165,9 @@ def in_unit(name: str, unit: str) -> list[dict[str, Any]]:
     ],
 )
 def test_an_answer_of_another_form_is_rejected_with_what_was_expected(
-    challenge: Challenge, body: object, told: str
+    challenge: Challenge, body: object, message: str
 ) -> None:
-    with pytest.raises(DataRejected, match=told):
+    with pytest.raises(DataRejected, match=message):
         make_source(challenge).parse(answer(challenge, body))
 
 
@@ -201,7 +201,7 @@ def test_an_impossible_time_is_refused_before_it_gets_into_the_history(challenge
 
 
 @pytest.mark.parametrize("step_minutes", [15, 1440])
-def test_a_grid_that_hourly_answers_do_not_fit_is_told_before_anything_is_asked(
+def test_a_grid_that_hourly_answers_do_not_fit_is_reported_before_anything_is_asked(
     challenge: Challenge, step_minutes: int
 ) -> None:
     target = msgspec.structs.replace(challenge.target, step_minutes=step_minutes)

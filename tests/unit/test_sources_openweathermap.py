@@ -108,15 +108,15 @@ def test_a_gust_that_was_not_measured_is_missing(challenge: Challenge) -> None:
     assert current(gusts, wind={"speed": 0.1, "deg": 10})["gust"].isna().all()
 
 
-def test_a_wrong_key_is_told_without_showing_it(challenge: Challenge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_is_reported_without_showing_it(challenge: Challenge, monkeypatch: pytest.MonkeyPatch) -> None:
     with scripted(Scripted(401, encoded(INVALID_KEY))) as server:
         monkeypatch.setenv("OPENWEATHERMAP_URL", server.url)
-        with pytest.raises(ConfigurationError, match=r"Invalid API key.*OPENWEATHERMAP_API_KEY") as told:
+        with pytest.raises(ConfigurationError, match=r"Invalid API key.*OPENWEATHERMAP_API_KEY") as shown:
             collected(challenge)
-    assert KEY not in str(told.value)
+    assert KEY not in str(shown.value)
 
 
-def test_a_missing_key_is_told_by_name_before_anything_is_asked(
+def test_a_missing_key_is_reported_by_name_before_anything_is_asked(
     challenge: Challenge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENWEATHERMAP_API_KEY")

@@ -95,7 +95,7 @@ def test_rows_without_a_value_at_the_origin_train_nothing():
 
 
 @pytest.mark.parametrize(("days", "part"), [(57, "training"), (30, "calibration"), (2, "holdout")])
-def test_too_little_history_is_told_by_part_with_numbers(days, part):
+def test_too_little_history_is_reported_by_part_with_numbers(days, part):
     challenge = challenge_with()
     with pytest.raises(DataRejected, match=rf"{part} \(.*has \d+ rows for horizon 4, at least \d+ are needed"):
         split_by_time(features_of(challenge, days=days, series=("EWR",)), challenge, AS_OF)

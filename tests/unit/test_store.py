@@ -146,7 +146,7 @@ def test_a_fault_that_passes_is_no_lack_of_the_store(server: OldStore, store: St
 
 
 @pytest.mark.parametrize("answer", [(403, "AccessDenied"), (400, "ExpiredToken")])
-def test_a_refused_key_is_told_as_such_and_not_as_a_lack_of_the_store(
+def test_a_refused_key_is_reported_as_such_and_not_as_a_lack_of_the_store(
     server: OldStore, store: Store, answer: tuple[int, str]
 ) -> None:
     server.refused["Authorization"] = answer

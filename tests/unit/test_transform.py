@@ -47,15 +47,17 @@ def test_targets_are_the_same_series_hours_later(tmp_path: Path) -> None:
     assert features["target_h5"].isna().sum() == 3 * 5 + 1
 
 
-def test_values_out_of_range_count_as_missing_and_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_out_of_range_count_as_missing_and_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     observations = made_up_weather(hours=100)
     observations.loc[50, "temperature"] = 999.0
     observations.loc[60, "humidity"] = -5.0
     features = transformed(tmp_path, observations)
-    told = capsys.readouterr().out
-    assert "temperature: 1 values outside -60 to 60 count as missing" in told
-    assert "humidity: 1 values outside 0 to 100 count as missing" in told
-    assert f"features: {len(SPEC.columns)} in 299 rows" in told
+    shown = capsys.readouterr().out
+    assert "temperature: 1 values outside -60 to 60 count as missing" in shown
+    assert "humidity: 1 values outside 0 to 100 count as missing" in shown
+    assert f"features: {len(SPEC.columns)} in 299 rows" in shown
     assert features.drop(columns=["unique_id", "ds"]).max().max() < 2000
     assert features["temperature_rolling_max_24"].max() < 60
     assert features["humidity_lag_0"].isna().sum() == 1
@@ -102,7 +104,7 @@ def test_no_value_of_the_target_at_all_is_rejected_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "values", "told"),
+    ("column", "values", "shown"),
     [
         ("ds", "yesterday", "expected ds as times"),
         ("temperature", "warm", "as floats"),
@@ -110,7 +112,9 @@ def test_no_value_of_the_target_at_all_is_rejected_data(tmp_path: Path) -> None:
         ("unique_id", None, "expected the series EWR, JFK, LGA; found None"),
     ],
 )
-def test_a_table_of_other_types_is_told_and_not_a_crash(tmp_path: Path, column: str, values: object, told: str) -> None:
+def test_a_table_of_other_types_is_reported_and_not_a_crash(
+    tmp_path: Path, column: str, values: object, shown: str
+) -> None:
     observations = made_up_weather(hours=48).assign(**{column: values})
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(ConfigurationError, match=shown):
         transformed(tmp_path, observations)

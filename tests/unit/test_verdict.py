@@ -87,7 +87,7 @@ def compared(**changes: object) -> ModelEvaluation:
 def evaluation(made: Panel, **changes: object) -> Evaluation:
     """What the stage would have written of this panel, every cost within its budget."""
     known = made.production is not None
-    told = Evaluation(
+    shown = Evaluation(
         challenge="weather", run_id="r", as_of=START, unit="°C", loss="squared_error", interval=0.9,
         window=Window(
             start=made.origin.min().astype(datetime).replace(tzinfo=UTC),
@@ -98,7 +98,7 @@ def evaluation(made: Panel, **changes: object) -> Evaluation:
         fair=True, reasons=(), candidate=compared(), production=compared(version="3") if known else None,
         production_version="3" if known else "", persistence=UNUSED,
     )  # fmt: skip
-    return msgspec.structs.replace(told, **changes)
+    return msgspec.structs.replace(shown, **changes)
 
 
 def verdict(made: Panel, policy: Gate = POLICY, **changes: object) -> Verdict:
@@ -147,7 +147,7 @@ def test_the_error_is_the_mean_absolute_one_when_that_is_the_loss() -> None:
     assert blocked_by(verdict(with_candidate(panel(), 1.04), loss="absolute_error")) == ["regression"]
 
 
-def test_every_broken_rule_is_told() -> None:
+def test_every_broken_rule_is_reported() -> None:
     made = with_candidate(panel(days=6), 2.5)
     narrow = dataclasses.replace(made, candidate_lower=made.candidate, candidate_upper=made.candidate)
     found = verdict(
@@ -240,14 +240,14 @@ def test_origins_on_either_side_of_a_gap_are_not_taken_for_neighbours() -> None:
 # Slices
 
 
-@pytest.mark.parametrize(("column", "value", "told"), [("unique_id", "S2", "series S2"), ("horizon", 5, "horizon 5")])
-def test_a_slice_that_gets_much_worse_is_blocked_by_its_name(column: str, value: object, told: str) -> None:
+@pytest.mark.parametrize(("column", "value", "shown"), [("unique_id", "S2", "series S2"), ("horizon", 5, "horizon 5")])
+def test_a_slice_that_gets_much_worse_is_blocked_by_its_name(column: str, value: object, shown: str) -> None:
     made = panel()
     factor = np.where(getattr(made, column) == value, 1.2, 0.9)
     found = verdict(with_candidate(made, factor))
     assert blocked_by(found) == ["slice"]
-    assert found.reasons[0].message.startswith(f"{told}: RMSE")
-    assert [contest.slice for contest in (*found.horizons, *found.series) if contest.worse] == [told]
+    assert found.reasons[0].message.startswith(f"{shown}: RMSE")
+    assert [contest.slice for contest in (*found.horizons, *found.series) if contest.worse] == [shown]
     assert not found.overall.worse
 
 

@@ -11,7 +11,7 @@ from ci.wording import compared, counted, duration, moment, number, p_value, per
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "shown"),
     [
         (1.9286, "1.93"),
         (9.996, "10.0"),
@@ -26,12 +26,12 @@ from ci.wording import compared, counted, duration, moment, number, p_value, per
         (-math.inf, "−∞"),
     ],
 )
-def test_an_error_has_three_significant_digits(value, told):
-    assert number(value) == told
+def test_an_error_has_three_significant_digits(value, shown):
+    assert number(value) == shown
 
 
 @pytest.mark.parametrize(
-    ("share", "told"),
+    ("share", "shown"),
     [
         (0.0214, "2.1 %"),
         (-0.034, "−3.4 %"),
@@ -43,12 +43,12 @@ def test_an_error_has_three_significant_digits(value, told):
         (-math.inf, "−∞ %"),
     ],
 )
-def test_a_share_is_a_percentage_with_one_decimal(share, told):
-    assert percent(share) == told
+def test_a_share_is_a_percentage_with_one_decimal(share, shown):
+    assert percent(share) == shown
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "shown"),
     [
         (-0.021, "2.1 % better than production"),
         (0.003, "0.3 % worse than production"),
@@ -58,22 +58,22 @@ def test_a_share_is_a_percentage_with_one_decimal(share, told):
         (None, "not comparable with production"),
     ],
 )
-def test_a_change_is_better_or_worse(change, told):
-    assert compared(change, "production") == told
+def test_a_change_is_better_or_worse(change, shown):
+    assert compared(change, "production") == shown
 
 
-def test_a_moment_is_told_in_utc():
+def test_a_moment_is_reported_in_utc():
     when = datetime(2013, 12, 30, 6, 59, tzinfo=UTC)
     assert moment(when.astimezone(timezone(timedelta(hours=-5)))) == "2013-12-30 06:59"
     assert moment(when.replace(tzinfo=None)) == "2013-12-30 06:59"
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "shown"),
     [(71.3, "71 s"), (119.6, "2 min 0 s"), (3599, "59 min 59 s"), (7380, "2 h 3 min"), (math.nan, "NaN s")],
 )
-def test_a_duration_is_told_in_the_largest_units(seconds, told):
-    assert duration(seconds) == told
+def test_a_duration_is_reported_in_the_largest_units(seconds, shown):
+    assert duration(seconds) == shown
 
 
 def test_small_probabilities_are_bounded():

@@ -164,10 +164,10 @@ def test_the_environment_production_guards_the_release_and_nothing_else() -> Non
 
 
 def test_every_setting_that_the_steps_take_is_told_of_in_the_how_to() -> None:
-    told = (ROOT / "docs" / "how-to" / "github.md").read_text(encoding="utf-8")
+    shown = (ROOT / "docs" / "how-to" / "github.md").read_text(encoding="utf-8")
     for where, step in steps():
         for name in re.findall(r"(?:vars|secrets)\.(\w+)", json.dumps(step)):
-            assert f"`{name}`" in told, f"{where}: {name}"
+            assert f"`{name}`" in shown, f"{where}: {name}"
 
 
 def test_no_checkout_leaves_its_credentials_behind() -> None:
@@ -203,9 +203,9 @@ def test_only_master_is_released_and_that_is_seen_to_first() -> None:
 
     assert tried("refs/heads/master") == (0, "")
     for other in ("refs/heads/dev", "refs/tags/master", "refs/heads/master2", ""):
-        code, told = tried(other)
+        code, shown = tried(other)
         assert code == 1
-        assert told.startswith(f"::error::only master is released; found {other}. ")
+        assert shown.startswith(f"::error::only master is released; found {other}. ")
 
 
 @pytest.mark.parametrize("workflow", ["model-gate", "release", "retrain", "verify"])
@@ -285,13 +285,13 @@ def test_the_image_to_verify_is_the_one_that_was_named_or_the_released_one(
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "shown"),
     [({}, "the variable RPS_IMAGE"), ({"RPS_IMAGE": "ana/{challenge}"}, "the variable RPS_CHALLENGE")],
 )
-def test_without_an_image_to_verify_it_is_told_what_to_set(tmp_path: Path, given: dict[str, str], told: str) -> None:
+def test_without_an_image_to_verify_it_is_told_what_to_set(tmp_path: Path, given: dict[str, str], shown: str) -> None:
     done = run_step(step_of("verify"), {"PYTHON": "false", **given}, tmp_path)
     assert done.returncode == 1
-    assert told in done.stdout
+    assert shown in done.stdout
 
 
 @pytest.mark.parametrize(

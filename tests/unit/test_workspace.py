@@ -125,7 +125,7 @@ def test_a_commit_without_pinned_requirements_is_refused(repository: Path, tmp_p
     assert "requirements/pipelines.txt" in done.stderr
 
 
-def test_a_repository_that_is_not_there_is_told_by_name(tmp_path: Path) -> None:
+def test_a_repository_that_is_not_there_is_reported_by_name(tmp_path: Path) -> None:
     done = make(tmp_path / "home", tmp_path / "nowhere", "HEAD", "a")
     assert done.returncode == 64
     assert "nowhere" in done.stderr
