@@ -22,7 +22,7 @@ import pytest
 from ci.release.build import build
 from ci.release.verify import Verification, verify
 from clients.engine import Credentials, Engine
-from clients.errors import ConfigurationError, NotReleased, PassingFault, RpsError
+from clients.errors import Cancelled, ConfigurationError, NotReleased, PassingFault, RpsError
 from clients.progress import Log
 from doubles.release_image import Building
 from forecasting.models.bundle import read_bundle
@@ -324,6 +324,21 @@ def test_a_verification_that_is_cancelled_leaves_no_container(
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2, output
     assert f"cancelled by {number.name}" in output
+    assert not containers_left(name)
+
+
+def test_a_container_is_removed_when_a_signal_cuts_off_the_engines_answer(
+    engine: Engine, small: Small, containers_left: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, create = small.build(), engine.client.api.create_container
+
+    def cut_off(*arguments: Any, **options: Any) -> None:
+        create(*arguments, **options)
+        raise Cancelled("cancelled by SIGTERM")
+
+    monkeypatch.setattr(engine.client.api, "create_container", cut_off)
+    with pytest.raises(Cancelled):
+        verify(engine, name, pull=False)
     assert not containers_left(name)
 
 
