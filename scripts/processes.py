@@ -145,16 +145,16 @@ def end(started: Iterable[Started], *, patience_seconds: float) -> list[int]:
     for process in found:
         if process.pid in leaders:
             _signal(process, "terminate")
-    psutil.wait_procs(found, timeout=patience_seconds)
+    _wait_for(found, patience_seconds)
     # A leader's children may ignore the polite signal (idle Airflow workers do), or have come in the meantime.
     for _ in range(3):
-        late = {process.pid: process for process in (*found, *members(started)) if process.is_running()}
+        late = {process.pid: process for process in (*found, *members(started)) if not _has_ended(process)}
         if not late:
             break
         found += [process for process in late.values() if process not in found]
         for process in late.values():
             _signal(process, "kill")
-        psutil.wait_procs(list(late.values()), timeout=5)
+        _wait_for(list(late.values()), 5.0)
     return sorted(process.pid for process in found)
 
 
@@ -174,6 +174,21 @@ def members(started: Iterable[Started]) -> list[psutil.Process]:
             for child in process.children(recursive=True):
                 found[child.pid] = child
     return [process for process in found.values() if process.pid != os.getpid()]
+
+
+def _wait_for(processes: list[psutil.Process], seconds: float) -> None:
+    """Wait until they have ended, for at most that long."""
+    wait_while(lambda: not all(map(_has_ended, processes)), seconds=seconds, pause=0.02)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Whether it has; its number is given up if it is our child, else its parent may keep it as a zombie."""
+    with contextlib.suppress(psutil.Error):
+        process.wait(0)
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _signal(process: psutil.Process, how: str) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import UserDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,6 +241,22 @@ def test_a_process_that_was_given_an_old_number_is_left_alone(tmp_path: Path) ->
     assert end([old], patience_seconds=1) == []
     assert bystander.alive
     assert end([bystander], patience_seconds=1) == [bystander.pid]
+
+
+def test_a_process_that_its_parent_does_not_bury_has_ended(tmp_path: Path) -> None:
+    """Another process may have started it; waiting for that one to look would take all the patience there is."""
+    parent = (
+        "import subprocess, time; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", f"{parent}; time.sleep(600)"], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        pid = int(other.stdout.readline())
+        started = Started(pid, psutil.Process(pid).create_time(), "")
+        ending = threading.Thread(target=end, args=([started],), kwargs={"patience_seconds": 3600.0}, daemon=True)
+        ending.start()
+        assert wait_while(ending.is_alive, seconds=20)
+        assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        other.kill()
 
 
 def _in_session(entry: Started) -> int:
