@@ -59,10 +59,12 @@ def demo(console: Console, challenge: str, sha: str, as_of: str) -> int:
         deadline=DEADLINE,
         max_age=timedelta(0),
         output=output,
+        airflow=airflow_settings(stack.addresses),
+        mlflow=mlflow_settings(stack.addresses),
+        github=None,
     )
-    airflow, mlflow = airflow_settings(stack.addresses), mlflow_settings(stack.addresses)
     console.print(f"\nThe pipeline, and then the gate, on commit {commit[:12]}:")
-    code = gate(request, airflow, mlflow, None, Log(sys.stdout, grouped=False))
+    code = gate(request, Log(sys.stdout, grouped=False))
     console.print()
     console.print(Markdown((output / "report.md").read_text(encoding="utf-8")))
     console.print(f"\nThis report and verdict.json are in {output}.", soft_wrap=True)
