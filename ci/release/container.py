@@ -33,6 +33,8 @@ ANSWER_SECONDS = 30.0
 END_SECONDS = 3.0
 MOST_FILE_BYTES = 64 << 20
 LOG_LINES = 20
+EXEC_TRIES = 5
+"""An engine may lose the output of a program that ends at once (moby/moby#27289, docker/docker-py#2042)."""
 _POLL_SECONDS = 0.05
 _NANOSECONDS = 1_000_000_000
 _INSIDE = """
@@ -130,8 +132,11 @@ class Running:
         Raises NotReleased when the image's own program does not run.
         """
         program = str(self._container.attrs["Path"])
-        with self._looking():
-            code, printed = self._container.exec_run([program, "-I", "-S", "-c", _INSIDE])
+        for _ in range(EXEC_TRIES):
+            with self._looking():
+                code, printed = self._container.exec_run([program, "-I", "-S", "-c", _INSIDE])
+            if code or printed:
+                break
         output = printed.decode(errors="replace") if isinstance(printed, bytes) else ""
         try:
             found = json.loads(output)

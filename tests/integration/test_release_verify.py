@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -18,8 +19,10 @@ from typing import Any
 import docker
 import msgspec
 import pytest
+from docker.models.containers import Container
 
 from ci.release.build import build
+from ci.release.container import EXEC_TRIES
 from ci.release.verify import Verification, verify
 from clients.engine import Credentials, Engine
 from clients.errors import Cancelled, ConfigurationError, NotReleased, PassingFault, RpsError
@@ -258,6 +261,23 @@ def test_a_service_that_does_not_end_when_asked(engine: Engine, small: Small) ->
 def test_a_service_that_ends_badly(engine: Engine, small: Small) -> None:
     small.fault = "ends badly"
     refused(engine, small.build(), "ended with exit code 3 when it was asked to")
+
+
+@pytest.mark.parametrize(("lost", "works"), [(2, True), (99, False)])
+def test_an_output_that_the_engine_loses_is_asked_for_again(
+    engine: Engine, small: Small, monkeypatch: pytest.MonkeyPatch, lost: int, works: bool
+) -> None:
+    run, asked = Container.exec_run, []
+
+    def losing(container: Container, command: list[str]) -> tuple[int, bytes]:
+        asked.append(command)
+        code, printed = run(container, command)
+        return code, b"" if len(asked) <= lost else printed
+
+    monkeypatch.setattr(Container, "exec_run", losing)
+    with contextlib.nullcontext() if works else pytest.raises(NotReleased, match=r"a line of Python \(exit code 0"):
+        verify(engine, small.build(), pull=False)
+    assert len(asked) == (lost + 1 if works else EXEC_TRIES)
 
 
 def test_an_image_that_runs_as_root(engine: Engine, small: Small) -> None:
