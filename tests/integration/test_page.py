@@ -116,7 +116,7 @@ def _shown_forecasts(page: Page) -> list[list[float]]:
     return [[float(found.get_attribute("value") or "nan") for found in row.locator("data").all()] for row in rows]
 
 
-def _shown_forecasts(service: Running, name: str) -> list[list[float]]:
+def _forecasts_of(service: Running, name: str) -> list[list[float]]:
     message = service.get(f"/v1/forecasts/{name}").json()["forecasts"]
     return [[each["value"], each["lower"], each["upper"]] for each in message]
 
@@ -137,10 +137,10 @@ def test_page_follows_new_observations_without_a_reload(
         before = _shown_forecasts(page)
         service.send([{**records[-1], "temperature": 12.25}])
         expect(page.locator("#newest data")).to_have_attribute("value", "12.25")
-        assert _shown_forecasts(page) == _shown_forecasts(service, "followed")
+        assert _shown_forecasts(page) == _forecasts_of(service, "followed")
         assert _shown_forecasts(page) != before
         described = page.locator("#chart desc").text_content() or ""
-        first = _shown_forecasts(service, "followed")[0][0]
+        first = _forecasts_of(service, "followed")[0][0]
         assert "Newest value 12." in described
         assert f"Next forecast {first:.1f}".replace("-", "\u2212") in described
         assert page.evaluate("window.neverReloaded")
@@ -148,7 +148,7 @@ def test_page_follows_new_observations_without_a_reload(
 
 def test_page_shows_the_forecasts_that_the_service_gives(browser: Browser, service: Running) -> None:
     with _seen(browser, f"{service.url}/?series=JFK") as seen:
-        message = _shown_forecasts(service, "JFK")
+        message = _forecasts_of(service, "JFK")
         assert _shown_forecasts(seen.page) == message
         rows = seen.page.locator("#next tbody tr").all()
         shown = [[found.inner_text() for found in row.locator("data").all()] for row in rows]
@@ -187,7 +187,7 @@ def test_series_can_be_switched_and_the_address_keeps_the_choice(browser: Browse
         page = seen.page
         page.locator("#series").select_option("LGA")
         expect(page.locator("#chart-heading")).to_have_text("LGA: temperature")
-        assert _shown_forecasts(page) == _shown_forecasts(service, "LGA")
+        assert _shown_forecasts(page) == _forecasts_of(service, "LGA")
         page.reload()
         expect(page.locator("#chart-heading")).to_have_text("LGA: temperature")
         assert seen.complaints == []

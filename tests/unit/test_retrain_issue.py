@@ -167,7 +167,7 @@ def test_nothing_that_others_wrote_breaks_out() -> None:
         assert part not in shown
     assert "@everyone" not in message
     (entry,) = read_body(message, "weather").history
-    assert "script" in entry.message
+    assert "script" in entry.summary
     assert body(answer(event="e2", wait=Wait("a cool-down", AT)), message, "").count("<script") == 0
 
 
