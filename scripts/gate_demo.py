@@ -35,8 +35,9 @@ from scripts.stack import down, up
 CHALLENGE = "weather"
 CHALLENGE_FILE = f"challenges/{CHALLENGE}.toml"
 RUN_SECONDS = 900.0
-WEAK_START = {CHALLENGE_FILE: {"max_iter = 100": "max_iter = 20"}}
-"""What production starts from: so few trees that there is something to gain."""
+WEAK_START = {CHALLENGE_FILE: {"max_iter = 100": "max_iter = 30"}}
+"""What production starts from: so few trees that there is something to gain, and not so few that the gate finds the
+better model's predictions too slow."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Proposal:
 
 BETTER = Proposal(
     title="Grow more trees",
-    body="Twenty trees were too few.",
-    changes={CHALLENGE_FILE: {"max_iter = 20": "max_iter = 100"}},
+    body="Thirty trees were too few.",
+    changes={CHALLENGE_FILE: {"max_iter = 30": "max_iter = 100"}},
     expected="success",
 )
 WORSE = Proposal(
