@@ -1,9 +1,10 @@
 """Streams a challenge's live observations into the service.
 
 At intervals it asks the challenge's own source for the hours since the last that the service knows, and sends what is
-new. It waits for a source or a service that is away; nothing is lost, since it then asks both anew.
+new. It waits for a source or a service that is away; nothing is lost, since it then asks both anew. So it does after
+one refusal: the range of hours that a source allows moves on with the clock, and may do so between two requests.
 
-Exit codes: 64 when the service or the source refuses for good; 130 after an interrupt.
+Exit codes: 64 when the service refuses for good, or the source twice in a row; 130 after an interrupt.
 """
 
 from __future__ import annotations
@@ -58,11 +59,12 @@ def main() -> int:
 
 
 def feed(challenge: Challenge, service: str, every_seconds: float) -> None:
-    """Stream until interrupted. Raises Refused and ConfigurationError."""
+    """Stream until interrupted. Raises Refused, and ConfigurationError at the second of two refusals in a row."""
     source = make_source(challenge)
     reach = timedelta(minutes=challenge.target.step_minutes) * (feature_spec(challenge).lookback + 1)
     sent: dict[tuple[str, str], Record] = {}
     headers = {"X-API-Key": key} if (key := os.environ.get("RPS_API_KEY")) else {}
+    refused = False
     with httpx.Client(base_url=service, timeout=TIMEOUT_SECONDS, headers=headers) as client:
         while True:
             try:
@@ -73,9 +75,11 @@ def feed(challenge: Challenge, service: str, every_seconds: float) -> None:
                 sent = {(record["unique_id"], record["ds"]): record for record in found}
                 if new:
                     print(f"sent {len(new)} observations up to {max(record['ds'] for record in new)}", flush=True)
-            except ConfigurationError:
-                raise
+                refused = False
             except (RpsError, httpx.HTTPError) as error:
+                if refused and isinstance(error, ConfigurationError):
+                    raise
+                refused = isinstance(error, ConfigurationError)
                 print(f"waiting: {error or type(error).__name__}", flush=True)
                 time.sleep(PAUSE_SECONDS)
             time.sleep(every_seconds)

@@ -547,14 +547,21 @@ def test_a_service_that_starts_without_its_redis_ends_and_says_why(
 
 
 def test_a_service_waits_for_a_redis_that_comes_up_after_it(bundle: Path, tmp_path: Path) -> None:
+    log = tmp_path / "service.log"
+    log.touch()
+
+    def start_once_missed() -> None:
+        wait_while(lambda: "does not answer" not in log.read_text(), seconds=30.0)
+        server.start()
+
     with running_redis(tmp_path) as server:
         server.stop()
-        starting = threading.Timer(2.0, server.start)
+        starting = threading.Thread(target=start_once_missed)
         starting.start()
-        with replica(bundle, tmp_path / "service.log", server.url) as service:
+        with replica(bundle, log, server.url) as service:
             assert service.get("/health").status_code == 200
         starting.join()
-    assert "does not answer" in (tmp_path / "service.log").read_text()
+    assert "does not answer" in log.read_text()
 
 
 def test_a_bundled_series_whose_state_is_none_keeps_no_service_from_starting(
