@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from doubles.scripted_http import Scripted, ScriptedServer, scripted
