@@ -23,6 +23,10 @@ def command(service: Running) -> list[str]:
     return [sys.executable, "-u", "-m", "monitoring.feed", "--service", service.url, "--every", "0.1"]
 
 
+def to_its_end(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=ENDS_WITHIN_SECONDS)
+
+
 def time_of(now: str) -> Scripted:
     return Scripted(body=json.dumps({"now": now}).encode())
 
@@ -53,7 +57,7 @@ def test_a_source_that_refuses_again_ends_the_feed_with_its_reason(
 ) -> None:
     with scripted(time_of("2014-06-01T00:00:00Z")) as server:
         clock(monkeypatch, server)
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=ENDS_WITHIN_SECONDS)
+        ended = to_its_end(command)
         assert len(server.asked) == 2
     assert ended.returncode == 64
     assert ended.stdout.startswith("waiting: ")
@@ -64,12 +68,12 @@ def test_a_source_that_refuses_again_ends_the_feed_with_its_reason(
 def test_a_service_that_refuses_ends_the_feed_at_once(
     replay: Replay, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusing = Scripted(401, b'{"detail": "no key"}')
-    with scripted(refusing, by_path={f"/v1/series/{each}": [Scripted(404)] for each in ("EWR", "JFK", "LGA")}) as server:
+    unknown = {f"/v1/series/{each}": [Scripted(404)] for each in ("EWR", "JFK", "LGA")}
+    with scripted(Scripted(401, b'{"detail": "no key"}'), by_path=unknown) as server:
         place = command.index("--service") + 1
         command[place] = server.url
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=ENDS_WITHIN_SECONDS)
-        assert [each for each in server.asked if each == "/v1/observations"] == ["/v1/observations"]
+        ended = to_its_end(command)
+        assert server.asked.count("/v1/observations") == 1
     assert ended.returncode == 64
     assert "401" in ended.stderr and "no key" in ended.stderr
 
