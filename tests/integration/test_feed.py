@@ -75,7 +75,8 @@ def test_a_service_that_refuses_ends_the_feed_at_once(
         ended = to_its_end(command)
         assert server.asked.count("/v1/observations") == 1
     assert ended.returncode == 64
-    assert "401" in ended.stderr and "no key" in ended.stderr
+    assert "401" in ended.stderr
+    assert "no key" in ended.stderr
 
 
 def test_a_service_that_is_away_is_waited_for(command: list[str], replay: Replay) -> None:
