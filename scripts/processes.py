@@ -36,7 +36,7 @@ class Started(msgspec.Struct, frozen=True):
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.created) < _START_TOLERANCE_SECONDS
-            return same and process.status() != psutil.STATUS_ZOMBIE
+            return same and not _is_zombie(process)
         except psutil.NoSuchProcess:
             return False
 
@@ -186,9 +186,17 @@ def _has_ended(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         process.wait(0)
     try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        return not process.is_running() or _is_zombie(process)
     except psutil.NoSuchProcess:
         return True
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    """Whether nothing of it is left but its number.
+
+    The first of a process's threads may be a zombie before the others are gone, and with them its files and ports.
+    """
+    return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() == 1
 
 
 def _signal(process: psutil.Process, how: str) -> None:

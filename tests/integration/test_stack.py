@@ -18,7 +18,7 @@ import msgspec
 import psutil
 import pytest
 
-from scripts.processes import Started, end, start
+from scripts.processes import Started, end, port_holder, start
 from scripts.services import ROOT, S3_PORTS, Stack, StackError, free_ports, separate_stack
 from tests.conftest import wait_while
 
@@ -257,6 +257,24 @@ def test_a_process_that_its_parent_does_not_bury_has_ended(tmp_path: Path) -> No
         assert wait_while(ending.is_alive, seconds=20)
         assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
         other.kill()
+
+
+def test_a_process_whose_first_thread_alone_is_gone_has_not_ended(tmp_path: Path) -> None:
+    """As happens for a moment to each that is killed: the other threads still hold its ports."""
+    port = free_ports(1)
+    program = (
+        "import ctypes, socket, threading, time\n"
+        f"listening = socket.create_server(('127.0.0.1', {port}))\n"
+        "threading.Thread(target=time.sleep, args=(600,)).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    command = [sys.executable, "-c", program]
+    started = start(command, log=tmp_path / "log", environment=os.environ, directory=tmp_path, address="")
+    process = psutil.Process(started.pid)
+    assert wait_while(lambda: process.status() != psutil.STATUS_ZOMBIE, seconds=20)
+    assert started.alive
+    assert end([started], patience_seconds=5) == [started.pid]
+    assert port_holder(port) is None
 
 
 def _in_session(entry: Started) -> int:
