@@ -57,6 +57,9 @@ class Page(HTMLParser):
     def __init__(self, report: str) -> None:
         super().__init__()
         markdown = MarkdownIt("gfm-like", {"breaks": True})
+        # A bare host name such as `0.AL` is no link there; one that begins with `www.` is, and `prose` shows it.
+        assert markdown.linkify is not None
+        markdown.linkify.set({"fuzzy_link": False})
         self.tokens = markdown.parse(report)
         self.tags: list[str] = []
         self.addresses: set[str] = set()
