@@ -19,14 +19,14 @@ from typing import Any
 import docker
 import msgspec
 import pytest
-from docker.models.containers import Container
 
 from ci.release.build import build
 from ci.release.container import EXEC_TRIES
 from ci.release.verify import Verification, verify
 from clients.engine import Credentials, Engine
-from clients.errors import Cancelled, ConfigurationError, NotReleased, PassingFault, RpsError
+from clients.errors import ConfigurationError, NotReleased, PassingFault, RpsError
 from clients.progress import Log
+from doubles.connection import LosingEngine
 from doubles.release_image import Building
 from forecasting.models.bundle import read_bundle
 from forecasting.models.manifest import MANIFEST, Manifest
@@ -41,6 +41,7 @@ PROBE = b"import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/h
 FINE = ("USER 10001", 'HEALTHCHECK --interval=1h --retries=2 CMD ["python3", "/app/probe.py"]')
 START = 'ENTRYPOINT ["python3", "/app/server.py"]'
 MODEL_VERSION = "7"
+Connect = Callable[[str], Engine]
 
 
 @pytest.fixture
@@ -49,12 +50,23 @@ def said() -> io.StringIO:
 
 
 @pytest.fixture
-def engine(docker_host: str, image_registry: Registry, said: io.StringIO) -> Iterator[Engine]:
+def connect(image_registry: Registry, said: io.StringIO) -> Iterator[Connect]:
+    """Makes a connected engine; its notes go to ``said``."""
     credentials = Credentials(image_registry.username, image_registry.password)
-    environment = {**os.environ, "DOCKER_HOST": docker_host}
-    made = Engine.connect(environment, credentials, Log(said, grouped=False), patience_seconds=2.0)
-    yield made
-    made.close()
+    with contextlib.ExitStack() as made:
+
+        def connect_to(docker_host: str) -> Engine:
+            environment = {**os.environ, "DOCKER_HOST": docker_host}
+            engine = Engine.connect(environment, credentials, Log(said, grouped=False), patience_seconds=2.0)
+            made.callback(engine.close)
+            return engine
+
+        yield connect_to
+
+
+@pytest.fixture
+def engine(connect: Connect, docker_host: str) -> Engine:
+    return connect(docker_host)
 
 
 @pytest.fixture(scope="session")
@@ -265,19 +277,14 @@ def test_a_service_that_ends_badly(engine: Engine, small: Small) -> None:
 
 @pytest.mark.parametrize(("lost", "works"), [(2, True), (99, False)])
 def test_an_output_that_the_engine_loses_is_asked_for_again(
-    engine: Engine, small: Small, monkeypatch: pytest.MonkeyPatch, lost: int, works: bool
+    connect: Connect, docker_host: str, small: Small, lost: int, works: bool
 ) -> None:
-    run, asked = Container.exec_run, []
-
-    def losing(container: Container, command: list[str]) -> tuple[int, bytes]:
-        asked.append(command)
-        code, printed = run(container, command)
-        return code, b"" if len(asked) <= lost else printed
-
-    monkeypatch.setattr(Container, "exec_run", losing)
-    with contextlib.nullcontext() if works else pytest.raises(NotReleased, match=r"a line of Python \(exit code 0"):
-        verify(engine, small.build(), pull=False)
-    assert len(asked) == (lost + 1 if works else EXEC_TRIES)
+    start_of_program = rb"POST \S*/exec/\w+/start "
+    with LosingEngine(docker_host, start_of_program, head=True, times=lost) as losing:
+        engine = connect(losing.docker_host)
+        with contextlib.nullcontext() if works else pytest.raises(NotReleased, match=r"a line of Python \(exit code 0"):
+            verify(engine, small.build(), pull=False)
+    assert losing.fitting == (lost + 1 if works else EXEC_TRIES)
 
 
 def test_an_image_that_runs_as_root(engine: Engine, small: Small) -> None:
@@ -347,18 +354,22 @@ def test_a_verification_that_is_cancelled_leaves_no_container(
     assert not containers_left(name)
 
 
-def test_a_container_is_removed_when_a_signal_cuts_off_the_engines_answer(
-    engine: Engine, small: Small, containers_left: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+def test_a_container_is_removed_when_a_signal_comes_before_the_engines_answer(
+    small: Small,
+    docker_host: str,
+    containers_left: Callable[[str], list[str]],
+    tmp_path: Path,
+    image_registry: Registry,
 ) -> None:
-    name, create = small.build(), engine.client.api.create_container
-
-    def cut_off(*arguments: Any, **options: Any) -> None:
-        create(*arguments, **options)
-        raise Cancelled("cancelled by SIGTERM")
-
-    monkeypatch.setattr(engine.client.api, "create_container", cut_off)
-    with pytest.raises(Cancelled):
-        verify(engine, name, pull=False)
+    name = small.build()
+    with LosingEngine(docker_host, rb"POST \S*/containers/create[? ]") as losing:
+        process = start_by_hand(name, losing.docker_host, image_registry, tmp_path, "--no-pull")
+        assert losing.lost.wait(timeout=60)
+        assert len(containers_left(name)) == 1
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert "cancelled by SIGTERM" in output
     assert not containers_left(name)
 
 
