@@ -15,7 +15,7 @@ import pandas as pd
 
 from clients.errors import ConfigurationError
 from clients.live_api import Request, Secret
-from clients.settings import address
+from clients.settings import address, require
 from forecasting.challenge.schema import Challenge
 from pipelines.sources.source import Answer, series_by_coordinates
 
@@ -49,10 +49,8 @@ class OpenWeatherMap:
     pause_seconds = 1.0
 
     def __init__(self, challenge: Challenge) -> None:
-        key = os.environ.get(KEY_VARIABLE, "")
-        if not key:
-            raise ConfigurationError(f"set {KEY_VARIABLE} in the environment (see .env.example)")
-        self._secret = Secret("appid", key, KEY_VARIABLE)
+        require(os.environ, KEY_VARIABLE)
+        self._secret = Secret("appid", os.environ[KEY_VARIABLE], KEY_VARIABLE)
         self._variables = challenge.source.variables
         self._series = series_by_coordinates(challenge)
         for column, variable in self._variables.items():
