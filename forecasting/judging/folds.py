@@ -47,8 +47,8 @@ class Fold:
 def folds(origins: Moments, step: timedelta, *, count: int, days: int) -> tuple[Fold, ...]:
     """As many folds as fit, ``count`` at most, of ``days`` days each, oldest first, evenly over the history.
 
-    origins: (n,), in any order, ``step`` apart. The last fold ends with the newest origin. With two years of history or more, the first
-    year is only learnt from. () when the history is shorter than a fold.
+    origins: (n,), in any order, ``step`` apart. The last fold ends with the newest one. With two years of history or
+    more, the first year is only learnt from. () when the history is shorter than a fold.
     """
     if not len(origins):
         return ()

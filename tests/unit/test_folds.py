@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecasting.judging.folds import folds
@@ -51,6 +51,7 @@ def test_a_short_history_has_as_many_folds_as_fit(days: int, expected: int) -> N
     assert len(folds(hours(days), STEP, count=12, days=28)) == expected
 
 
+@settings(deadline=None, max_examples=40)
 @given(days=st.integers(28, 900), lookback=st.integers(0, 72), reach=st.integers(1, 12), which=st.integers(0, 11))
 def test_a_model_shares_no_observation_with_the_fold_that_it_predicts(
     days: int, lookback: int, reach: int, which: int
