@@ -1,4 +1,4 @@
-"""Measure candidate, production model and persistence on the same hold-out; write and log the results.
+"""Measure candidate, production model and baselines on the same hold-out; write and log the results.
 
 The gate judges them: this stage only records a candidate that is worse, or a hold-out that is too short.
 """
@@ -11,10 +11,12 @@ from pathlib import Path
 import pandas as pd
 
 from clients.errors import ConfigurationError
+from forecasting.baselines import Fitted
 from forecasting.drift.distances import population_stability_index
 from forecasting.features.spec import feature_spec
-from forecasting.judging.evaluation import Evaluation, Model, ModelErrors, ModelEvaluation
-from forecasting.judging.losses import skill
+from forecasting.judging.evaluation import BaselineEvaluation, Evaluation, ModelErrors, ModelEvaluation
+from forecasting.judging.losses import LOSSES, skill
+from forecasting.judging.panel import OPPONENT
 from forecasting.models.bundle import Bundle, read_bundle, record_holdout
 from forecasting.models.manifest import BundleError
 from pipelines.files import write_json, write_table
@@ -57,16 +59,15 @@ def _candidate(run: Run, tracking: TrackedRun) -> Bundle:
     return bundle
 
 
-def _manifest_metrics(errors: Mapping[Model, ModelErrors]) -> dict[int, dict[str, float]]:
+def _manifest_metrics(errors: Mapping[str, ModelErrors]) -> dict[int, dict[str, float]]:
     """The reference for the service's live errors, by horizon."""
     return {
         horizon: {
-            Metric.RMSE: ours.rmse,
-            Metric.MAE: ours.mae,
+            "error": ours.error,
+            "baseline_error": errors["baseline"].horizons[horizon].error,
             Metric.R2: ours.r2,
             **({} if ours.coverage is None else {Metric.COVERAGE: ours.coverage}),
             "rows": float(ours.rows),
-            "persistence_rmse": errors["persistence"].horizons[horizon].rmse,
         }
         for horizon, ours in errors["candidate"].horizons.items()
     }
@@ -79,7 +80,7 @@ def evaluation_of(
     panel: PanelFrame,
     features: pd.DataFrame,
     *,
-    errors: Mapping[Model, ModelErrors],
+    errors: Mapping[str, ModelErrors],
 ) -> Evaluation:
     """The contents of `evaluation.json`. errors: the panel's; the candidate's bundle is among the run's files."""
     opponent, compared, version = panel.opponent, None, production.version if production else ""
@@ -101,10 +102,17 @@ def evaluation_of(
         candidate=_model_evaluation(candidate, "", run.files.bundle, times[0], errors["candidate"]),
         production=compared,
         production_version=version,
-        persistence=errors["persistence"],
+        baseline=_baseline_evaluation(candidate.manifest.baseline, errors["baseline"]),
+        opponents=tuple(
+            _baseline_evaluation(each, errors[f"{OPPONENT}{each.kind}"]) for each in candidate.manifest.opponents
+        ),
         drift=_drift(known, panel, features),
         drift_from="candidate" if known is candidate else "production",
     )
+
+
+def _baseline_evaluation(baseline: Fitted, measured: ModelErrors) -> BaselineEvaluation:
+    return BaselineEvaluation(kind=baseline.kind, title=baseline.title, measured=measured)
 
 
 def _drift(known: Bundle, panel: PanelFrame, features: pd.DataFrame) -> dict[str, float]:
@@ -137,14 +145,17 @@ def _model_evaluation(
 
 
 def _print(evaluation: Evaluation) -> None:
-    window = evaluation.window
+    window, loss = evaluation.window, LOSSES[evaluation.loss]
     span = f"{window.start:%Y-%m-%dT%H:%MZ} to {window.end:%Y-%m-%dT%H:%MZ}"
     print(f"hold-out: {window.rows:,} predictions, origins {span}", flush=True)
+    titles = {"baseline": f"baseline, {evaluation.baseline.title}"}
+    titles |= {f"{OPPONENT}{each.kind}": f"opponent, {each.title}" for each in evaluation.opponents}
     for model, measured in _models(evaluation):
-        horizons = ", ".join(f"h{horizon} {errors.rmse:.3f}" for horizon, errors in measured.horizons.items())
+        horizons = ", ".join(f"h{horizon} {errors.error:.3f}" for horizon, errors in measured.horizons.items())
         inside = measured.overall.coverage
         covered = f", {evaluation.interval:.0%} interval covers {inside:.1%}" if inside is not None else ""
-        print(f"{model}: RMSE {measured.overall.rmse:.3f} {evaluation.unit} ({horizons}){covered}", flush=True)
+        error = f"{loss.label} {measured.overall.error:.3f} {loss.unit(evaluation.unit)}".rstrip()
+        print(f"{titles.get(model, model)}: {error} ({horizons}){covered}", flush=True)
     for reason in evaluation.reasons:
         print(f"not fair: {reason}", flush=True)
 
@@ -167,26 +178,28 @@ def _log(run: Run, evaluation: Evaluation, tracking: TrackedRun) -> None:
 
 
 def run_metrics(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
-    """The metrics of the MLflow run, by name; production's and persistence's are prefixed."""
+    """The metrics of the MLflow run, by name; those of other models than the candidate are prefixed."""
     yield Metric.FAIR, float(evaluation.fair)
     yield Metric.HOLDOUT_ROWS, float(evaluation.window.rows)
     yield Metric.HOLDOUT_DAYS, (evaluation.window.end - evaluation.window.start).total_seconds() / 86_400
-    baseline = dict(evaluation.persistence.slices())
+    baseline = dict(evaluation.baseline.measured.slices())
     for model, measured in _models(evaluation):
-        yield from error_metrics(model, measured, evaluation.interval)
-        for one, errors in measured.slices() if model != "persistence" else ():
+        yield from error_metrics(model, measured, LOSSES[evaluation.loss].measure, evaluation.interval)
+        for one, errors in measured.slices() if model in {"candidate", "production"} else ():
             gained = skill(errors.loss, baseline[one].loss)
             if gained is not None:
                 yield metric(Metric.SKILL, model=model, horizon=one.horizon, series=one.series), gained
-    both: dict[Model, ModelEvaluation | None] = {"candidate": evaluation.candidate, "production": evaluation.production}
+    both: dict[str, ModelEvaluation | None] = {"candidate": evaluation.candidate, "production": evaluation.production}
     for model, known in both.items():
         if known:
             yield metric(Metric.BUNDLE_BYTES, model=model), float(known.bundle_bytes)
             yield metric(Metric.PREDICTION_SECONDS, model=model), known.prediction_seconds_per_row
 
 
-def _models(evaluation: Evaluation) -> Iterator[tuple[Model, ModelErrors]]:
+def _models(evaluation: Evaluation) -> Iterator[tuple[str, ModelErrors]]:
     yield "candidate", evaluation.candidate.measured
     if evaluation.production:
         yield "production", evaluation.production.measured
-    yield "persistence", evaluation.persistence
+    yield "baseline", evaluation.baseline.measured
+    for opponent in evaluation.opponents:
+        yield f"{OPPONENT}{opponent.kind}", opponent.measured

@@ -1,4 +1,4 @@
-"""The same hold-out rows predicted by candidate, production and persistence, none of which has seen them."""
+"""The same hold-out rows predicted by candidate, production and baselines, none of which has seen them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from clients.errors import DataRejected
-from forecasting.challenge.schema import Challenge
+from forecasting.challenge.schema import Challenge, LossName
 from forecasting.features.definitions import FeatureError
 from forecasting.features.spec import feature_spec, target_column
-from forecasting.features.table import Table
-from forecasting.judging.evaluation import Model, ModelErrors, Window, errors_of
-from forecasting.judging.losses import Loss
-from forecasting.judging.panel import COLUMNS, MIN_HOLDOUT, Panel, PanelError, read_panel
+from forecasting.features.table import Table, table_baseline
+from forecasting.judging.evaluation import ModelErrors, Window, errors_of
+from forecasting.judging.losses import Unmeasurable
+from forecasting.judging.panel import COLUMNS, MIN_HOLDOUT, OPPONENT, Panel, PanelError, read_panel
 from forecasting.models.bundle import Bundle
 from pipelines.production import Production
 from pipelines.split import split_by_time
@@ -31,8 +31,9 @@ TIMED_REPEATS = 101
 class PanelFrame:
     """The panel as a table, including rows that not every model predicts, and whether it can carry a verdict.
 
-    rows: unique_id, ds (the origin), horizon, truth, persistence, candidate and production with `_lower` and `_upper`
-    (production's NaN where there is none), and compared: whether every model predicts that row.
+    rows: unique_id, ds (the origin), horizon, truth, baseline, `opponent.<kind>` for each further opponent, candidate and
+    production with `_lower` and `_upper` (production's NaN where there is none), and compared: whether every model
+    predicts that row.
     """
 
     rows: pd.DataFrame
@@ -46,27 +47,29 @@ class PanelFrame:
         start, end = ds.min().to_pydatetime(), ds.max().to_pydatetime()
         return Window(start=start, end=end, origins=int(ds.nunique()), rows=len(ds))
 
-    def errors(self, loss: Loss) -> dict[Model, ModelErrors]:
+    def errors(self, loss: LossName) -> dict[str, ModelErrors]:
         """Each model's, on the compared rows; for a horizon that production does not predict, on all its rows.
 
         Raises DataRejected when predictions or truths are not numbers to compare.
         """
-        shared = self._panel(self.rows["compared"])
-        found = errors_of(shared, loss)
-        alone = ~self.rows["horizon"].isin(np.unique(shared.horizon))
+        found = self._errors_of(self.rows["compared"], loss)
+        alone = ~self.rows["horizon"].isin(list(found["candidate"].horizons))
         if alone.any():
-            for model, errors in errors_of(self._panel(alone), loss).items():
+            for model, errors in self._errors_of(alone, loss).items():
                 horizons = dict(sorted({**found[model].horizons, **errors.horizons}.items()))
                 found[model] = msgspec.structs.replace(found[model], horizons=horizons)
         return found
 
-    def _panel(self, compared: pd.Series[bool]) -> Panel:
-        columns = {name: self.rows[name].to_numpy() for name in COLUMNS}
-        columns |= {"ds": self.rows["ds"].dt.tz_localize(None).to_numpy(), "compared": compared.to_numpy()}
+    def _errors_of(self, compared: pd.Series[bool], loss: LossName) -> dict[str, ModelErrors]:
         try:
-            return read_panel(columns)
-        except PanelError as error:
+            return errors_of(self._panel(compared), loss)
+        except (PanelError, Unmeasurable) as error:
             raise DataRejected(f"the hold-out cannot be measured: {error}") from error
+
+    def _panel(self, compared: pd.Series[bool]) -> Panel:
+        columns = {str(name): self.rows[name].to_numpy() for name in self.rows}
+        columns |= {"ds": self.rows["ds"].dt.tz_localize(None).to_numpy(), "compared": compared.to_numpy()}
+        return read_panel(columns)
 
 
 def compare(
@@ -78,15 +81,15 @@ def compare(
 ) -> PanelFrame:
     """Predict the hold-out that neither candidate nor production has seen.
 
-    features: the challenge's features table; observations: the source of the features of a production model that has
-    other ones; models: candidate and production. Without a fair hold-out, this still measures the candidate alone.
+    features: the challenge's features table; observations: the source of the baselines, and of the features of a
+    production model that has other ones; models: candidate and production. Without a fair hold-out, this still measures the candidate alone.
     Raises DataRejected when the candidate has too little hold-out.
     """
     candidate, production = models
     reasons = _incomparable(challenge, production)
     opponent = production.bundle if production and not reasons else None
     holdout = split_by_time(features, challenge, as_of).holdout
-    rows = _predicted_rows(candidate, holdout)
+    rows = _predicted_rows(candidate, holdout, observations)
     if production and opponent:
         try:
             met = _with_opponent(rows, candidate, opponent, features, observations)
@@ -148,18 +151,34 @@ def _incomparable(challenge: Challenge, production: Production | None) -> list[s
     return [f"{outcome}: {'; '.join(differences)}"] if differences else []
 
 
-def _predicted_rows(candidate: Bundle, holdout: pd.DataFrame) -> pd.DataFrame:
-    """One row per series, origin and horizon whose target is known, with candidate's and persistence's predictions."""
+def _predicted_rows(candidate: Bundle, holdout: pd.DataFrame, observations: Table) -> pd.DataFrame:
+    """One row per series, origin and horizon whose target is known, with candidate's and baselines' predictions."""
     fresh = holdout[holdout["ds"] > candidate.manifest.train_end]
+    baselines = _baselines(candidate, observations)
     parts = []
     for horizon in candidate.spec.horizons:
         known = fresh[fresh[target_column(horizon)].notna()]
-        rows = known[["unique_id", "ds"]].assign(
-            horizon=horizon, truth=known[target_column(horizon)], persistence=known["y"]
-        )
+        rows = known[["unique_id", "ds"]].assign(horizon=horizon, truth=known[target_column(horizon)])
+        at_origins = rows[["unique_id", "ds"]].merge(baselines[horizon], how="left", on=["unique_id", "ds"])
+        rows = rows.assign(**at_origins.drop(columns=["unique_id", "ds"]).set_axis(rows.index))
         parts.append(_with_predictions(rows, "candidate", candidate, horizon, known))
     unknown = dict.fromkeys(("production", "production_lower", "production_upper"), np.nan)
     return pd.concat(parts, ignore_index=True).assign(compared=True, **unknown)
+
+
+def _baselines(candidate: Bundle, observations: Table) -> dict[int, pd.DataFrame]:
+    """By horizon, the forecasts of the candidate's baseline and of the further opponents, at each observation."""
+    manifest = candidate.manifest
+    named = {"baseline": manifest.baseline, **{f"{OPPONENT}{each.kind}": each for each in manifest.opponents}}
+    forecasts = {name: table_baseline(candidate.spec, each, observations) for name, each in named.items()}
+    origins = {
+        "unique_id": np.asarray(observations.unique_ids, dtype=object)[observations.codes],
+        "ds": pd.DatetimeIndex(observations.ds).tz_localize("UTC"),
+    }
+    return {
+        horizon: pd.DataFrame(origins | {name: values[:, place] for name, values in forecasts.items()})
+        for place, horizon in enumerate(candidate.spec.horizons)
+    }
 
 
 def _with_opponent(

@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from clients.errors import ConfigurationError
 from forecasting.challenge.schema import Challenge
+from forecasting.judging.losses import LOSSES
 
 FloatArray = NDArray[np.float64]
 
@@ -34,7 +35,8 @@ def new_model(challenge: Challenge, challenge_path: Path) -> HistGradientBoostin
         expected = f"a parameter of {challenge.learner.kind} ({', '.join(known)})"
         raise ConfigurationError(f"{challenge_path}: learner.parameters.{name}: expected {expected}; found {name!r}")
     parameters = {"early_stopping": False, **given}
-    return HistGradientBoostingRegressor(loss=challenge.target.loss, random_state=challenge.learner.seed, **parameters)
+    loss = LOSSES[challenge.target.loss].learner
+    return HistGradientBoostingRegressor(loss=loss, random_state=challenge.learner.seed, **parameters)
 
 
 def fit_change(

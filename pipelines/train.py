@@ -15,7 +15,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from clients.disk import whole_directory
-from clients.errors import ConfigurationError
+from clients.errors import ConfigurationError, DataRejected
+from forecasting.baselines import Baseline, Fitted
 from forecasting.challenge.schema import Challenge
 from forecasting.drift.distances import feature_references
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
@@ -33,7 +34,7 @@ from records.mlflow_names import Artifact, RunTag
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedModel:
     """The model of one horizon, in both forms, with the offsets of its interval."""
 
     model: HistGradientBoostingRegressor
@@ -45,6 +46,7 @@ def run(run: Run) -> None:
     """Train on the features table; the same table gives the same bundle, byte for byte."""
     new_model(run.challenge, run.challenge_path)  # a wrong parameter is reported before any work
     spec = feature_spec(run.challenge)
+    _check_baselines(run, spec)
     table = read_features(run.files.features, spec)
     dataset = read_json(run.files.dataset, Dataset, made_by="version")
     run.require_own(run.files.dataset, dataset.run_id, made_by="version")
@@ -58,6 +60,27 @@ def run(run: Run) -> None:
     print(f"bundle in {run.files.bundle}, logged to {tracking.run_url}", flush=True)
 
 
+def _check_baselines(run: Run, spec: FeatureSpec) -> None:
+    """That the features which a baseline reads are the challenge's. Raises ConfigurationError."""
+    target = run.challenge.target
+    named = {"baseline": target.baseline, **{f"opponents[{n}]": each for n, each in enumerate(target.opponents)}}
+    for key, baseline in named.items():
+        for name in baseline.inputs:
+            if name not in spec.columns:
+                expected = f"features of the challenge ({', '.join(spec.columns)})"
+                raise ConfigurationError(f"{run.challenge_path}: target.{key}: expected {expected}; found {name!r}")
+
+
+def _fitted_baseline(baseline: Baseline, spec: FeatureSpec, training: pd.DataFrame) -> Fitted:
+    """With the numbers that the training rows give it. Raises DataRejected when they give none."""
+    features = {name: training[name].to_numpy(dtype=np.float64) for name in baseline.inputs}
+    targets = {horizon: training[target_column(horizon)].to_numpy(dtype=np.float64) for horizon in spec.horizons}
+    try:
+        return baseline.fitted(features, targets)
+    except ValueError as error:
+        raise DataRejected(str(error)) from error
+
+
 def _print_split(spec: FeatureSpec, split: Split) -> None:
     for name, part in (("training", split.training), ("calibration", split.calibration), ("hold-out", split.holdout)):
         first, last = part["ds"].min(), part["ds"].max()
@@ -67,7 +90,7 @@ def _print_split(spec: FeatureSpec, split: Split) -> None:
         print(f"not learnt from, without any value in training: {', '.join(empty)}", flush=True)
 
 
-def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, Fitted]:
+def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, FittedModel]:
     """Every horizon's model, one core each: as fast as all cores on one model, and no slower on a busy machine.
 
     There, threads that share one fit wait for one another at every node: a fit of 1 s took 28 s.
@@ -81,7 +104,7 @@ def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, Fitted]:
     return fitted
 
 
-def fit_horizon(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> Fitted:
+def fit_horizon(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> FittedModel:
     """One horizon's model, fitted on ``split.training`` and calibrated on ``split.calibration``, on one core.
 
     Raises ConfigurationError when the learner refuses its parameters, or with them diverges.
@@ -95,7 +118,7 @@ def fit_horizon(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> Fitt
             found = f"the model for horizon {horizon} predicts numbers that are not finite"
             raise ConfigurationError(f"{run.challenge_path}: learner.parameters: {found}: lower learning_rate.")
         offsets = calibrate(residuals, run.challenge.learner.interval)
-        return Fitted(model, as_trees(model, features), offsets)
+        return FittedModel(model, as_trees(model, features), offsets)
 
 
 def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.DataFrame, FloatArray]:
@@ -105,7 +128,7 @@ def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.Data
     return rows[list(spec.columns_for(horizon))], change
 
 
-def describe(run: Run, split: Split, fitted: dict[int, Fitted], dataset: Dataset, mlflow_run: str) -> Description:
+def describe(run: Run, split: Split, fitted: dict[int, FittedModel], dataset: Dataset, mlflow_run: str) -> Description:
     """The bundle's description of the models in ``fitted``, by horizon."""
     spec, training = feature_spec(run.challenge), split.training.sort_values("ds", kind="stable")
     return Description(
@@ -124,6 +147,8 @@ def describe(run: Run, split: Split, fitted: dict[int, Fitted], dataset: Dataset
         title=run.challenge.title,
         variables=variable_ranges(run.challenge, spec),
         loss=run.challenge.target.loss,
+        baseline=_fitted_baseline(run.challenge.target.baseline, spec, training),
+        opponents=tuple(_fitted_baseline(each, spec, training) for each in run.challenge.target.opponents),
         drift=run.challenge.drift,
         references=feature_references(
             spec.columns, training[list(spec.columns)].to_numpy(), run.challenge.drift.window_rows
@@ -140,8 +165,9 @@ def variable_ranges(challenge: Challenge, spec: FeatureSpec) -> dict[str, Variab
     }
 
 
-def _write(run: Run, description: Description, fitted: dict[int, Fitted]) -> None:
-    recent = recent_windows(description.features, read_observations(run.files.observations, run.challenge))
+def _write(run: Run, description: Description, fitted: dict[int, FittedModel]) -> None:
+    spec, observations = description.features, read_observations(run.files.observations, run.challenge)
+    recent = recent_windows(spec, observations, description.baseline.lookback(spec))
     windows = {unique_id: recent.get(unique_id, SeriesWindow((), ())) for unique_id in description.series}
     with whole_directory(run.files.models) as directory:
         for horizon, one in fitted.items():

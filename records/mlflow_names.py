@@ -80,10 +80,8 @@ class Artifact(StrEnum):
 
 
 class Metric(StrEnum):
-    """The first part of a metric's name; ``metric`` adds the model and the slice."""
+    """The first part of a metric's name, beside the measure of the challenge's loss; ``metric`` adds model and slice."""
 
-    RMSE = "rmse"
-    MAE = "mae"
     R2 = "r2"
     COVERAGE = "coverage"
     """In MLflow always with the interval's level: see ``coverage``."""
@@ -95,14 +93,14 @@ class Metric(StrEnum):
     PREDICTION_SECONDS = "prediction_seconds_per_row"
 
 
-MODELS: Final[tuple[Model, ...]] = ("candidate", "production", "persistence")
+MODELS: Final[tuple[Model, ...]] = ("candidate", "production", "baseline")
 
-_HORIZON = re.compile(rf"{Metric.RMSE}_h(\d+)")
+_HORIZON = re.compile(r"[a-z]+[0-9]*_h(\d+)")
 _COVERAGE = re.compile(rf"{Metric.COVERAGE}_(\d+(?:\.\d+)?)")
 
 
-def metric(name: str, *, model: Model = "candidate", horizon: int | None = None, series: str | None = None) -> str:
-    """The full name: of the candidate `rmse` or `rmse_h4`; of another model `production.rmse_EWR`.
+def metric(name: str, *, model: str = "candidate", horizon: int | None = None, series: str | None = None) -> str:
+    """The full name: of the candidate `skill` or `skill_h4`; of another model `production.skill_EWR`.
 
     MLflow accepts no colon in a name: a space, which no series has, replaces it. A series `h4` must not look like a
     horizon.
@@ -121,12 +119,16 @@ def coverage(level: float) -> str:
     return f"{Metric.COVERAGE}_{level * 100:g}"
 
 
-def error_metrics(model: Model, measured: ModelErrors, interval: float) -> Iterator[tuple[str, float]]:
-    """The names and values of a model's errors, slice by slice. interval: the nominal level of its intervals."""
+def error_metrics(
+    model: str, measured: ModelErrors, measure: str, interval: float
+) -> Iterator[tuple[str, float]]:
+    """The names and values of a model's errors, slice by slice.
+
+    measure: of the challenge's loss; interval: the nominal level of the model's intervals.
+    """
     for one, errors in measured.slices():
         figures = {
-            Metric.RMSE: errors.rmse,
-            Metric.MAE: errors.mae,
+            measure: errors.error,
             Metric.R2: errors.r2,
             coverage(interval): errors.coverage,
         }
@@ -135,14 +137,9 @@ def error_metrics(model: Model, measured: ModelErrors, interval: float) -> Itera
                 yield metric(name, model=model, horizon=one.horizon, series=one.series), value
 
 
-def measure_of(loss: str) -> Metric:
-    """The error in which models are compared under a challenge's loss."""
-    return Metric.MAE if loss == "absolute_error" else Metric.RMSE
-
-
 def horizons_of(names: Iterable[str]) -> list[int]:
     """The horizons in the names of a run's metrics, ascending."""
-    return sorted(int(found[1]) for name in names if (found := _HORIZON.fullmatch(name)))
+    return sorted({int(found[1]) for name in names if (found := _HORIZON.fullmatch(name))})
 
 
 def levels_of(names: Iterable[str]) -> dict[str, str]:

@@ -86,7 +86,7 @@ STAGES = {
     ),
     # It adds its figures to the bundle that `train` wrote; DVC accepts one writer per file: the last one.
     "evaluate": Stage(
-        "measure candidate, production and persistence on the same hold-out",
+        "measure candidate, production and baselines on the same hold-out",
         reads=(_NAMES.run, _NAMES.observations, _NAMES.features, _NAMES.models),
         writes=(_NAMES.bundle, _NAMES.evaluation, _NAMES.losses),
     ),

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from forecasting.baselines import DEFAULT, Baseline
+
 T = TypeVar("T")
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 SeriesId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$(?!\n)")]  # `$` alone lets a last \n through
@@ -25,6 +27,8 @@ PositiveFloat = Annotated[float, Meta(gt=0.0)]
 NotNegative = Annotated[int, Meta(ge=0)]
 Statistic = Literal["mean", "std", "min", "max"]
 Cycle = Literal["hour_of_day", "day_of_week", "day_of_year"]
+LossName = Literal["squared_error", "absolute_error", "qlike"]
+"""The entries of `forecasting.judging.losses.LOSSES`, which the DAG file cannot import."""
 
 _KEY_COLUMNS = ("unique_id", "ds", "collected_at")
 """What every table of observations says of a row besides its variables."""
@@ -35,14 +39,17 @@ class ChallengeError(Exception):
 
 
 class Target(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is predicted: a variable, its unit, the step of its grid, and how many steps ahead."""
+    """What is predicted: a variable, its unit, the step of its grid, how many steps ahead, and what it is measured by."""
 
     variable: Name
     unit: str
     step_minutes: Positive
     horizons: Annotated[tuple[Positive, ...], Meta(min_length=1)]
-    loss: Literal["squared_error", "absolute_error"] = "squared_error"
-    baseline: Literal["persistence"] = "persistence"
+    loss: LossName = "squared_error"
+    baseline: Baseline = DEFAULT
+    """Every model must beat it."""
+    opponents: tuple[Baseline, ...] = ()
+    """Further baselines, shown beside the models; they decide nothing."""
 
     @property
     def step(self) -> timedelta:
@@ -143,7 +150,7 @@ class Learner(Struct, frozen=True, forbid_unknown_fields=True):
 class Gate(Struct, frozen=True, forbid_unknown_fields=True):
     """The policy that judges a candidate; a pull request is judged by its base branch's.
 
-    A regression is the relative growth of the error (RMSE; MAE for absolute loss) over production's.
+    A regression is the relative growth of the error, in the measure of the challenge's loss, over production's.
     """
 
     max_regression: Share = 0.12
@@ -209,7 +216,10 @@ def load_challenge(path: Path) -> Challenge:
         raise ChallengeError(f"{path}: no such challenge; expected a TOML file there; found: {known}") from None
     except OSError as error:
         raise ChallengeError(f"{path}: cannot be read: {error}") from error
-    challenge = _converted(parse_table(content, str(path)), Challenge, str(path))
+    table = parse_table(content, str(path))
+    for key, expected, found in _outdated(table):
+        raise ChallengeError(f"{path}: {key}: expected {expected}; found {found}")
+    challenge = _converted(table, Challenge, str(path))
     for key, expected, found in _inconsistencies(challenge, path.stem):
         raise ChallengeError(f"{path}: {key}: expected {expected}; found {found}")
     return challenge
@@ -249,7 +259,9 @@ def _located(value: Any, kind: object, message: str, prefix: str) -> str:  # noq
         else:
             value = value.get(part) if isinstance(value, dict) else None
     if "unknown field" in message:
-        message += f"; expected the keys {_keys(kind, parts)}"
+        message += f"; expected the keys {_keys(_type_at(kind, parts), value)}"
+    elif message.startswith("Invalid value"):  # of the key that says which struct of a union this is
+        message += f"; expected one of {', '.join(str(each.tag) for each in _type_at(kind, parts[:-1]).types)}"
     if isinstance(value, dict):
         found = f"; found the keys {', '.join(value) or 'nothing'}"
     else:
@@ -257,15 +269,31 @@ def _located(value: Any, kind: object, message: str, prefix: str) -> str:  # noq
     return f"{key}: {message[:1].lower()}{message[1:]}{found}"
 
 
-def _keys(kind: object, parts: list[str]) -> str:
-    """The keys of the struct that ``parts`` lead to."""
+def _type_at(kind: object, parts: list[str]) -> Any:  # noqa: ANN401 - whatever msgspec says of a type
+    """The type that ``parts`` lead to."""
     info: Any = msgspec.inspect.type_info(kind)
     for part in parts:
         if isinstance(info, msgspec.inspect.StructType):
             info = next(field.type for field in info.fields if field.name == part)
         else:
             info = info.value_type if part == "[...]" else info.item_type
-    return ", ".join(field.name for field in info.fields)
+    return info
+
+
+def _keys(info: Any, value: Any) -> str:  # noqa: ANN401 - as above, and whatever TOML can say
+    """The keys of a struct; of a union of them, those of the one that ``value`` says that it is."""
+    structs = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    struct = next(each for each in structs if each.tag_field is None or value.get(each.tag_field) == each.tag)
+    names = [field.name for field in struct.fields]
+    return ", ".join([struct.tag_field, *names] if struct.tag_field else names)
+
+
+def _outdated(table: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Keys that an earlier schema had: (key, what it has become, found)."""
+    target = table.get("target")
+    baseline = target.get("baseline") if isinstance(target, dict) else None
+    if isinstance(baseline, str):
+        yield "target.baseline", f"a table since it has parameters: [target.baseline] kind = {baseline!r}", repr(baseline)
 
 
 def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str, str]]:
@@ -294,6 +322,7 @@ def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str
     for column, (low, high) in quality.ranges.items():
         if not low < high:
             yield f"quality.ranges.{column}", "[low, high] with low < high", repr([low, high])
+    yield from _baseline_inconsistencies(challenge)
     yield from _gate_inconsistencies(challenge.gate, challenge.learner.interval)
     if not features.variables and not features.calendar:
         yield "features", "at least one feature", "none"
@@ -303,6 +332,20 @@ def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str
         yield "learner.holdout_days + calibration_days", expected, str(lookback_days)
     if len(challenge.schedule.cron.split()) != 5:
         yield "schedule.cron", "a cron expression of five fields", repr(challenge.schedule.cron)
+
+
+def _baseline_inconsistencies(challenge: Challenge) -> Iterator[tuple[str, str, str]]:
+    target, units = challenge.target, challenge.source.variables
+    read = dict.fromkeys((target.variable, *challenge.features.variables))
+    alike = [variable for variable in read if units[variable].unit == target.unit]
+    named = {"target.baseline": target.baseline}
+    named |= {f"target.opponents[{place}]": opponent for place, opponent in enumerate(target.opponents)}
+    for where, baseline in named.items():
+        for key, expected, found in baseline.mistakes(target.step_minutes, target.horizons, alike):
+            yield f"{where}.{key}", expected, found
+    kinds = [opponent.kind for opponent in target.opponents]
+    if len(set(kinds)) != len(kinds):
+        yield "target.opponents", "each kind once", repr(kinds)
 
 
 def _gate_inconsistencies(gate: Gate, interval: float) -> Iterator[tuple[str, str, str]]:

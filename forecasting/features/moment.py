@@ -19,7 +19,7 @@ Reader = Callable[[Sequence[Floats]], tuple[float, ...]]
 
 
 def origin_reader(variables: Sequence[str], past: Sequence[PastFeature]) -> Reader:
-    """A function from the last ``lookback + 1`` values of each variable to the values of ``past``, in that order.
+    """A function from the last values of each variable, at least ``lookback + 1``, to those of ``past``, in that order.
 
     Its argument: by ``variables``, one value per step, oldest first, the origin at -1, NaN when missing.
     """

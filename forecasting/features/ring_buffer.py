@@ -28,22 +28,24 @@ class Arrival(Enum):
     CORRECTED = "corrected"
     """Its step had other values, which it replaced."""
     TOO_OLD = "too_old"
-    """It is older than anything a feature reads, and was ignored."""
+    """It is older than anything that is read, and was ignored."""
 
 
 class RingBuffer:
-    """The last ``lookback + 1`` grid steps of one series.
+    """The last grid steps of one series: ``lookback + 1`` of each variable, of the target ``target_lookback + 1``.
 
     columns: by ``spec.variables``, one value per step, oldest first, the newest at -1; NaN when missing.
+    target_lookback: how far back the baseline reads the target; where that is less far than the features, as they do.
     newest_step: of the newest observation, in steps since 1970-01-01T00:00Z; None before the first.
     """
 
     __slots__ = ("columns", "newest_step", "spec")
 
-    def __init__(self, spec: FeatureSpec) -> None:
+    def __init__(self, spec: FeatureSpec, target_lookback: int = 0) -> None:
         self.spec = spec
         self.newest_step: int | None = None
-        self.columns = [array("d", [math.nan]) * (spec.lookback + 1) for _ in spec.variables]
+        lookbacks = [max(spec.lookback, target_lookback), *[spec.lookback] * (len(spec.variables) - 1)]
+        self.columns = [array("d", [math.nan]) * (lookback + 1) for lookback in lookbacks]
 
     @property
     def newest(self) -> datetime | None:
@@ -73,14 +75,15 @@ class RingBuffer:
             self._advance(step, row)
             return Arrival.NEWEST
         place = step - self.newest_step - 1
-        if -place > self.spec.lookback + 1:
+        held = self.columns if -place <= self.spec.lookback + 1 else self.columns[:1]
+        if -place > len(held[0]):
             return Arrival.TOO_OLD
-        before = [column[place] for column in self.columns]
-        for column, value in zip(self.columns, row, strict=True):
+        before = [column[place] for column in held]
+        for column, value in zip(held, row, strict=False):
             column[place] = value
         if all(map(math.isnan, before)):
             return Arrival.LATE
-        same = all(now == then or (now != now and then != then) for now, then in zip(row, before, strict=True))  # noqa: PLR0124
+        same = all(now == then or (now != now and then != then) for now, then in zip(row, before, strict=False))  # noqa: PLR0124
         return Arrival.REPEATED if same else Arrival.CORRECTED
 
     def vector(self) -> FloatArray:
@@ -98,9 +101,8 @@ class RingBuffer:
         return np.concatenate((self.vector(), self.calendar(horizon)))[np.newaxis]
 
     def _advance(self, step: int, row: Sequence[float]) -> None:
-        length = self.spec.lookback + 1
-        ahead = length if self.newest_step is None else min(step - self.newest_step, length)
         for column, value in zip(self.columns, row, strict=True):
+            ahead = len(column) if self.newest_step is None else min(step - self.newest_step, len(column))
             del column[:ahead]
             if ahead > 1:
                 column.extend([math.nan] * (ahead - 1))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from forecasting.baselines import Fitted
 from forecasting.challenge.schema import Statistic
 from forecasting.features.definitions import Cells, FeatureError, FloatArray, IntArray
 from forecasting.features.rolling import Summaries, summaries
@@ -47,10 +48,24 @@ def table_features(spec: FeatureSpec, table: Table) -> FloatArray:
     places = _places(table.codes, steps, spec.lookback + 1)
     columns = np.empty((len(spec.definitions), len(places)))
     for rows in _pieces(places):
-        cells = TableCells(spec, table, steps, places, rows)
+        cells = TableCells(spec, table, steps, places, rows, spec.lookback)
         for column, feature in zip(columns, spec.definitions, strict=True):
             column[rows] = feature.batch(cells)
     return columns.T
+
+
+def table_baseline(spec: FeatureSpec, baseline: Fitted, table: Table) -> FloatArray:
+    """The baseline's forecasts with each row as origin: (n, len(spec.horizons)); NaN without the target there.
+
+    Raises FeatureError as ``table_features`` does.
+    """
+    steps = grid_steps(table, spec.step_minutes)
+    reach = max(spec.lookback, baseline.lookback(spec))
+    places = _places(table.codes, steps, reach + 1)
+    forecasts = np.empty((len(places), len(spec.horizons)))
+    for rows in _pieces(places):
+        forecasts[rows] = baseline.over_table(spec, TableCells(spec, table, steps, places, rows, reach))
+    return forecasts
 
 
 def table_targets(spec: FeatureSpec, table: Table) -> FloatArray:
@@ -119,14 +134,16 @@ def _finite(values: FloatArray) -> FloatArray:
 
 
 class TableCells(Cells):
-    """A piece of the grid: the cells of some rows, and as many before them as the features reach."""
+    """A piece of the grid: the cells of some rows, and ``reach`` cells before them."""
 
-    def __init__(self, spec: FeatureSpec, table: Table, steps: IntArray, places: IntArray, rows: slice) -> None:
+    def __init__(
+        self, spec: FeatureSpec, table: Table, steps: IntArray, places: IntArray, rows: slice, reach: int
+    ) -> None:
         self._spec = spec
         self._table = table
-        first = max(0, int(np.searchsorted(places, places[rows.start] - spec.lookback)))
+        first = max(0, int(np.searchsorted(places, places[rows.start] - reach)))
         self._filled = slice(first, rows.stop)
-        self._base = int(places[rows.start]) - spec.lookback
+        self._base = int(places[rows.start]) - reach
         self._filled_places = places[self._filled] - self._base
         self._count = int(places[rows.stop - 1]) - self._base + 1
         origins = places[rows] - self._base
@@ -146,6 +163,10 @@ class TableCells(Cells):
 
     def minutes_after_origins(self, horizon: int) -> IntArray:
         return (self._steps + horizon) * self._spec.step_minutes
+
+    def feature_at_origins(self, name: str) -> FloatArray:
+        """A feature of the specification, by its name: (rows,)."""
+        return self._spec.definitions[self._spec.columns.index(name)].batch(self)
 
     def _ending(self, age: int) -> slice | IntArray:
         if isinstance(self._origins, slice):

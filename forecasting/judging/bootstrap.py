@@ -35,15 +35,14 @@ def block_length(moments: int, per_day: int, horizon: int) -> int:
 
 
 def relative_change(
-    candidate: FloatArray, production: FloatArray, *, block: int, root: bool, confidence: float, seed: int = 0
+    candidate: FloatArray, production: FloatArray, *, block: int, power: float, confidence: float, seed: int = 0
 ) -> Interval:
     """The confidence interval of the candidate's error / production's error - 1, for each column.
 
     candidate, production: (T, k), the sum of the losses at each moment, oldest first, 0 where there is none.
-    root: whether the error is the square root of the loss. The rest is as for ``ratio``.
+    power: error = mean loss ** power. The rest is as for ``ratio``.
     """
     of_losses = ratio(candidate, production, block=block, confidence=confidence, seed=seed)
-    power = 0.5 if root else 1.0
     return Interval(of_losses.low**power - 1.0, of_losses.high**power - 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Candidate, production and persistence on the same rows: their errors, whole and sliced, and how sure a change is.
+"""Candidate, production and baseline on the same rows: their errors, whole and sliced, and how sure a change is.
 
 Nothing is decided here: `forecasting.judging.verdict` holds the rules.
 """
@@ -17,9 +17,9 @@ from msgspec import Struct
 from forecasting.challenge.schema import Gate
 from forecasting.judging.bootstrap import Interval, block_length, ratio, relative_change
 from forecasting.judging.equal_accuracy import MIN_PERIODS, TooLittleEvidence, diebold_mariano, holm
-from forecasting.judging.evaluation import Errors, Model, ModelErrors
-from forecasting.judging.losses import Loss, losses
-from forecasting.judging.panel import Panel, codes
+from forecasting.judging.evaluation import ModelErrors
+from forecasting.judging.losses import Loss
+from forecasting.judging.panel import OPPONENT, Panel, codes
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -30,13 +30,15 @@ _DAY_SECONDS = 86_400
 
 
 class Contest(Struct, frozen=True, kw_only=True):
-    """Candidate against production on some rows; errors in the target's unit (RMSE; MAE for absolute loss)."""
+    """Candidate against production on some rows; errors in the measure of the challenge's loss."""
 
     slice: str
     """`overall`, `horizon 4`, or `series EWR`."""
     rows: int
     candidate: float
-    persistence: float
+    baseline: float
+    opponents: dict[str, float] = {}
+    """By kind, the baselines that are shown and decide nothing."""
     production: float | None = None
     change: float | None = None
     """candidate / production - 1: above 0 the candidate is worse. None without production, as is all below, and where
@@ -75,7 +77,6 @@ class LossesByOrigin:
     inside: FloatArray
     """(T,), how many truths lie in the candidate's intervals."""
     candidate: FloatArray
-    persistence: FloatArray
     production: FloatArray | None
     """(T, k), sums of the losses; None when there is no production model to compare with."""
 
@@ -108,14 +109,13 @@ def losses_by_origin(panel: Panel, loss: Loss) -> LossesByOrigin:
         reach=np.concatenate([[longest], horizons, reach]).astype(np.int64),
         rows=sums(np.ones(len(of_row))),
         inside=np.bincount(of_row, weights=within, minlength=len(origins)).astype(np.float64),
-        candidate=sums(losses(loss, panel.truth, panel.candidate)),
-        persistence=sums(losses(loss, panel.truth, panel.persistence)),
-        production=None if panel.production is None else sums(losses(loss, panel.truth, panel.production)),
+        candidate=sums(loss.losses(panel.truth, panel.candidate)),
+        production=None if panel.production is None else sums(loss.losses(panel.truth, panel.production)),
     )
 
 
 def contests(
-    by_origin: LossesByOrigin, errors: Mapping[Model, ModelErrors], policy: Gate
+    by_origin: LossesByOrigin, errors: Mapping[str, ModelErrors], policy: Gate
 ) -> tuple[Contest, list[Contest], list[Contest]]:
     """Overall, by horizon and by series; the p-values of the slices are corrected for the number of all slices.
 
@@ -136,31 +136,27 @@ def covered(by_origin: LossesByOrigin) -> tuple[float, float | None, float | Non
     return share, _number(sure.low[0]), _number(sure.high[0])
 
 
-def loss_of(error: float, loss: Loss) -> float:
-    """The mean loss behind an error in the target's unit."""
-    return error**2 if loss == "squared_error" else error
-
-
-def error_of(errors: Errors, loss: Loss) -> float:
-    """RMSE or MAE, in the target's unit."""
-    return errors.rmse if loss == "squared_error" else errors.mae
-
-
 def _sums(values: FloatArray, of_row: IntArray, group: IntArray, shape: tuple[int, int]) -> FloatArray:
     cells = np.bincount(of_row * shape[1] + group, weights=values, minlength=shape[0] * shape[1])
     return cells.astype(np.float64, copy=False).reshape(shape)
 
 
-def _contests(by_origin: LossesByOrigin, errors: Mapping[Model, ModelErrors], policy: Gate) -> list[Contest]:
+def _contests(by_origin: LossesByOrigin, errors: Mapping[str, ModelErrors], policy: Gate) -> list[Contest]:
     """One per slice; the p-values are not corrected."""
-    loss = by_origin.loss
+    sliced = {model: [each.error for _, each in measured.slices()] for model, measured in errors.items()}
+    kinds = {model.removeprefix(OPPONENT): found for model, found in sliced.items() if model.startswith(OPPONENT)}
     bare = [
-        Contest(slice=str(one), rows=ours.rows, candidate=error_of(ours, loss), persistence=error_of(naive, loss))
-        for (one, ours), (_, naive) in zip(errors["candidate"].slices(), errors["persistence"].slices(), strict=True)
+        Contest(
+            slice=str(one),
+            rows=ours.rows,
+            candidate=ours.error,
+            baseline=sliced["baseline"][place],
+            opponents={kind: found[place] for kind, found in kinds.items()},
+        )
+        for place, (one, ours) in enumerate(errors["candidate"].slices())
     ]
     if by_origin.production is None:
         return bare
-    production = [error_of(theirs, loss) for _, theirs in errors["production"].slices()]
     intervals = _intervals(by_origin, by_origin.production)
     p_values = _p_values(by_origin, by_origin.production, policy)
     return [
@@ -173,7 +169,7 @@ def _contests(by_origin: LossesByOrigin, errors: Mapping[Model, ModelErrors], po
             p_value=p_value,
         )
         for contest, theirs, low, high, p_value in zip(
-            bare, production, intervals.low.tolist(), intervals.high.tolist(), p_values, strict=True
+            bare, sliced["production"], intervals.low.tolist(), intervals.high.tolist(), p_values, strict=True
         )
     ]
 
@@ -182,8 +178,8 @@ def _intervals(by_origin: LossesByOrigin, production: FloatArray) -> Interval:
     if len(by_origin.origins) < MIN_PERIODS:
         none = np.full(len(by_origin.reach), np.nan)
         return Interval(none, none)
-    root = by_origin.loss == "squared_error"
-    return relative_change(by_origin.candidate, production, block=by_origin.block, root=root, confidence=CONFIDENCE)
+    block, power = by_origin.block, by_origin.loss.power
+    return relative_change(by_origin.candidate, production, block=block, power=power, confidence=CONFIDENCE)
 
 
 def _p_values(by_origin: LossesByOrigin, production: FloatArray, policy: Gate) -> list[float | None]:
@@ -191,7 +187,7 @@ def _p_values(by_origin: LossesByOrigin, production: FloatArray, policy: Gate) -
 
     It is of sums, not of means: an origin with fewer rows than others weighs less, as it does in the error itself.
     """
-    beyond = by_origin.candidate - loss_of(1.0 + policy.negligible_regression, by_origin.loss) * production
+    beyond = by_origin.candidate - by_origin.loss.mean_loss(1.0 + policy.negligible_regression) * production
     found: list[float | None] = []
     for index, reach in enumerate(by_origin.reach.tolist()):
         known = by_origin.rows[:, index] > 0.0

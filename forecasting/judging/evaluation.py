@@ -10,22 +10,22 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from forecasting.judging.losses import Loss, losses, mae, r2, rmse
+from forecasting.challenge.schema import LossName
+from forecasting.judging.losses import LOSSES, Loss, r2
 from forecasting.judging.panel import Panel, codes
 from forecasting.models.intervals import coverage
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-Model = Literal["candidate", "production", "persistence"]
+Model = Literal["candidate", "production", "baseline"]
 
 
 class Errors(Struct, frozen=True, kw_only=True):
-    """One model on some rows; rmse and mae in the target's unit, loss in the challenge's own (squared) unit."""
+    """One model on some rows: its mean loss, by the challenge's own, and the error in that loss's measure."""
 
     rows: int
     loss: float
-    rmse: float
-    mae: float
+    error: float
     r2: float
     coverage: float | None = None
     """The share of truths inside the interval; None for a model that gives none."""
@@ -75,6 +75,15 @@ class ModelEvaluation(Struct, frozen=True, kw_only=True):
     measured: ModelErrors
 
 
+class BaselineEvaluation(Struct, frozen=True, kw_only=True):
+    """A baseline of the challenge: which it is, and how it did."""
+
+    kind: str
+    title: str
+    """What people call it: `climatology (28 days)`."""
+    measured: ModelErrors
+
+
 class Window(Struct, frozen=True, kw_only=True):
     """The hold-out that every model was measured on: origins from ``start`` to ``end``, both with known targets."""
 
@@ -93,7 +102,8 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     run_id: str
     as_of: datetime
     unit: str
-    loss: Loss
+    """The target's."""
+    loss: LossName
     interval: float
     window: Window
     fair: bool
@@ -105,29 +115,36 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     """None when there is no production model, or when it could not be compared: then ``reasons`` says why."""
     production_version: str
     """The version behind the alias `production`; empty when there is none."""
-    persistence: ModelErrors
+    baseline: BaselineEvaluation
+    """What the candidate must beat."""
+    opponents: tuple[BaselineEvaluation, ...] = ()
+    """Further baselines, which are shown and decide nothing."""
     drift: dict[str, float] = {}
     """Population stability index of each feature on the hold-out, the calendar's left out, against ``drift_from``."""
     drift_from: Literal["production", "candidate"] = "candidate"
 
 
-def errors_of(panel: Panel, loss: Loss) -> dict[Model, ModelErrors]:
-    """The errors of each model that the panel holds predictions of, sliced."""
+def errors_of(panel: Panel, loss: LossName) -> dict[str, ModelErrors]:
+    """The errors of each model that the panel holds predictions of, sliced; of a further opponent by its column.
+
+    Raises Unmeasurable where the loss is not defined.
+    """
     slices = {Slice(): np.arange(len(panel.truth))}
     slices |= {Slice(horizon=value): rows for value, rows in _rows_of(panel.horizon)}
     slices |= {Slice(series=value): rows for value, rows in _rows_of(panel.unique_id)}
-    predicted: dict[Model, tuple[FloatArray | None, ...]] = {
+    predicted: dict[str, tuple[FloatArray | None, ...]] = {
         "candidate": (panel.candidate, panel.candidate_lower, panel.candidate_upper),
         "production": (panel.production, panel.production_lower, panel.production_upper),
-        "persistence": (panel.persistence,),
+        "baseline": (panel.baseline,),
+        **{name: (values,) for name, values in panel.opponents.items()},
     }
-    found: dict[Model, ModelErrors] = {}
+    found: dict[str, ModelErrors] = {}
     for model, (value, *bounds) in predicted.items():
         if value is None:
             continue
         ends = [end for end in bounds if end is not None]
         errors = {
-            one: _errors(panel.truth[rows], value[rows], [end[rows] for end in ends], loss)
+            one: _errors(panel.truth[rows], value[rows], [end[rows] for end in ends], LOSSES[loss])
             for one, rows in slices.items()
         }
         found[model] = ModelErrors(
@@ -147,11 +164,11 @@ def _rows_of(labels: npt.NDArray[np.generic]) -> Iterator[tuple[Any, IntArray]]:
 
 def _errors(truth: FloatArray, value: FloatArray, bounds: Sequence[FloatArray], loss: Loss) -> Errors:
     """bounds: the lower and the upper end of the intervals; empty without intervals."""
+    mean_loss = float(np.mean(loss.losses(truth, value)))
     return Errors(
         rows=len(truth),
-        loss=float(np.mean(losses(loss, truth, value))),
-        rmse=rmse(truth, value),
-        mae=mae(truth, value),
+        loss=mean_loss,
+        error=loss.error(mean_loss),
         r2=r2(truth, value),
         coverage=coverage(truth, *bounds) if bounds else None,
     )

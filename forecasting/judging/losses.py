@@ -1,27 +1,113 @@
-"""How far predictions lie from the truth: point errors, and the loss that a challenge names.
+"""How far predictions lie from the truth: a table of the losses that a challenge can name, and what follows from one.
 
-All functions take NumPy arrays of one shape, in the target's unit, without NaN; ValueError is raised for empty ones.
+All functions take NumPy arrays of one shape, in the target's unit, without NaN. ValueError is raised for empty ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forecasting.challenge.schema import LossName
+
 FloatArray = NDArray[np.float64]
-Loss = Literal["squared_error", "absolute_error"]
 
 
-def rmse(truth: FloatArray, prediction: FloatArray) -> float:
-    """Root of the mean squared error, in the target's unit."""
-    return float(np.sqrt(np.mean(_errors(truth, prediction) ** 2)))
+class Unmeasurable(ValueError):
+    """The loss is not defined for these numbers; the message says which, and what was expected."""
 
 
-def mae(truth: FloatArray, prediction: FloatArray) -> float:
-    """Mean absolute error, in the target's unit."""
-    return float(np.mean(np.abs(_errors(truth, prediction))))
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A loss, the error in which people read it, and the learner's own name for it."""
+
+    name: LossName
+    measure: str
+    """The error's name among metrics: `rmse`."""
+    label: str
+    """The error's name for people: `RMSE`."""
+    learner: Literal["squared_error", "absolute_error"]
+    """scikit-learn's loss that a model of the target's change is fitted with."""
+    per_row: Callable[[FloatArray, FloatArray], FloatArray]
+    """(truth, prediction) to the loss of each."""
+    power: float = 1.0
+    """error = mean loss ** power."""
+    positive: bool = False
+    """Whether truth and prediction must be above 0."""
+    in_unit: bool = True
+    """Whether the error has the target's unit; a loss of ratios has none."""
+
+    def losses(self, truth: FloatArray, prediction: FloatArray) -> FloatArray:
+        """The loss of each prediction: (n,). Raises Unmeasurable where it is not defined."""
+        _require_alike(truth, prediction)
+        undefined = np.count_nonzero(~self.defined(truth, prediction))
+        if undefined:
+            expected = f"{self.label}: expected positive truths and predictions"
+            raise Unmeasurable(f"{expected}; {undefined} of {truth.size} pairs are not")
+        return self.per_row(truth, prediction)
+
+    def defined(self, truth: FloatArray, prediction: FloatArray) -> NDArray[np.bool_]:
+        """Which pairs have a loss: (n,)."""
+        if self.positive:
+            return np.asarray((truth > 0.0) & (prediction > 0.0))
+        return np.ones(truth.shape, dtype=np.bool_)
+
+    def error(self, mean_loss: float) -> float:
+        """The error behind a mean loss: of a squared loss its root."""
+        return float(mean_loss**self.power)
+
+    def mean_loss(self, error: float) -> float:
+        """The mean loss behind an error."""
+        return float(error ** (1.0 / self.power))
+
+    def unit(self, target_unit: str) -> str:
+        """The error's unit; empty when it has none."""
+        return target_unit if self.in_unit else ""
+
+
+def _squared(truth: FloatArray, prediction: FloatArray) -> FloatArray:
+    return (prediction - truth) ** 2
+
+
+def _absolute(truth: FloatArray, prediction: FloatArray) -> FloatArray:
+    return np.abs(prediction - truth)
+
+
+def _qlike(truth: FloatArray, prediction: FloatArray) -> FloatArray:
+    """Patton (2011), "Volatility forecast comparison using imperfect volatility proxies": the robust loss with b = -2."""
+    ratio = truth / prediction
+    return ratio - np.log(ratio) - 1.0
+
+
+LOSSES: Mapping[LossName, Loss] = {
+    loss.name: loss
+    for loss in (
+        Loss(
+            name="squared_error",
+            measure="rmse",
+            label="RMSE",
+            learner="squared_error",
+            per_row=_squared,
+            power=0.5,
+        ),
+        Loss(name="absolute_error", measure="mae", label="MAE", learner="absolute_error", per_row=_absolute),
+        # QLIKE is half the gamma deviance, which scikit-learn fits on positive targets only. Models learn the change of
+        # the target, which has both signs: they are fitted to its mean, which minimises QLIKE too (Patton 2011).
+        Loss(
+            name="qlike",
+            measure="qlike",
+            label="QLIKE",
+            learner="squared_error",
+            per_row=_qlike,
+            positive=True,
+            in_unit=False,
+        ),
+    )
+}
 
 
 def r2(truth: FloatArray, prediction: FloatArray) -> float:
@@ -29,17 +115,12 @@ def r2(truth: FloatArray, prediction: FloatArray) -> float:
 
     A constant truth leaves nothing to explain: 1.0 when it is met exactly, else 0.0, as scikit-learn has it.
     """
-    residual = float(np.sum(_errors(truth, prediction) ** 2))
+    _require_alike(truth, prediction)
+    residual = float(np.sum((prediction - truth) ** 2))
     total = float(np.sum((truth - np.mean(truth)) ** 2))
     if total == 0.0:
         return 1.0 if residual == 0.0 else 0.0
     return 1.0 - residual / total
-
-
-def losses(kind: Loss, truth: FloatArray, prediction: FloatArray) -> FloatArray:
-    """The loss of each prediction, in the target's unit (absolute) or its square (squared)."""
-    errors = _errors(truth, prediction)
-    return errors**2 if kind == "squared_error" else np.abs(errors)
 
 
 def skill(loss: float, baseline_loss: float) -> float | None:
@@ -53,9 +134,8 @@ def skill(loss: float, baseline_loss: float) -> float | None:
     return 1.0 - loss / baseline_loss
 
 
-def _errors(truth: FloatArray, prediction: FloatArray) -> FloatArray:
+def _require_alike(truth: FloatArray, prediction: FloatArray) -> None:
     if truth.shape != prediction.shape:
         raise ValueError(f"expected one prediction per truth; found {prediction.shape} for {truth.shape}")
     if truth.size == 0:
         raise ValueError("there are no rows to measure")
-    return prediction - truth

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import numpy as np
@@ -15,11 +15,13 @@ MIN_HOLDOUT = timedelta(days=7)
 """A shorter hold-out says more about that week than about the models."""
 
 COLUMNS = (
-    "unique_id", "ds", "horizon", "truth", "persistence", "candidate", "candidate_lower", "candidate_upper",
+    "unique_id", "ds", "horizon", "truth", "baseline", "candidate", "candidate_lower", "candidate_upper",
     "production", "production_lower", "production_upper", "compared",
 )  # fmt: skip
-"""The columns of `losses.parquet`, of which a panel is made."""
-_VALUES = ("truth", "persistence", "candidate", "candidate_lower", "candidate_upper")
+"""The columns of `losses.parquet`, of which a panel is made; one more for each further opponent."""
+OPPONENT = "opponent."
+"""How the column of a further opponent begins; its kind follows."""
+_VALUES = ("truth", "baseline", "candidate", "candidate_lower", "candidate_upper")
 _PRODUCTION = ("production", "production_lower", "production_upper")
 _LARGEST = 1e100
 """No quantity is larger, and the square of a larger one may be no number."""
@@ -41,27 +43,30 @@ class Panel:
     origin: npt.NDArray[np.datetime64]
     horizon: npt.NDArray[np.int64]
     truth: FloatArray
-    persistence: FloatArray
+    baseline: FloatArray
     candidate: FloatArray
     candidate_lower: FloatArray
     candidate_upper: FloatArray
     production: FloatArray | None = None
     production_lower: FloatArray | None = None
     production_upper: FloatArray | None = None
+    opponents: Mapping[str, FloatArray] = field(default_factory=dict)
+    """By column, the baselines that are shown beside the one that decides."""
 
 
 def read_panel(columns: Mapping[str, npt.NDArray[np.generic]]) -> Panel:
-    """The compared rows of `losses.parquet`, checked: columns there, numbers finite, no row twice, one persistence
-    (the last observation) for each series and origin, and production predicted throughout or not at all.
+    """The compared rows of `losses.parquet`, checked: columns there, numbers finite, no row twice, and production
+    predicted throughout or not at all.
 
-    columns: one array of each of COLUMNS, all of one length; others are not looked at. Values of rows that are not
-    compared may be anything. Raises PanelError.
+    columns: one array of each of COLUMNS and of each further opponent, all of one length; others are not looked at.
+    Values of rows that are not compared may be anything. Raises PanelError.
     """
     compared = _compared(columns)
+    opponents = {name: _values(name, columns[name][compared]) for name in columns if name.startswith(OPPONENT)}
     values = {name: _values(name, columns[name][compared]) for name in (*_VALUES, *_PRODUCTION)}
     if all(np.isnan(values[name]).all() for name in _PRODUCTION):
         values = {name: values[name] for name in _VALUES}
-    for name, found in values.items():
+    for name, found in (values | opponents).items():
         _require_finite(name, found)
     for model in ("candidate", "production") if "production" in values else ("candidate",):
         _require_order(model, values[f"{model}_lower"], values[f"{model}_upper"])
@@ -70,6 +75,7 @@ def read_panel(columns: Mapping[str, npt.NDArray[np.generic]]) -> Panel:
         origin=_origins(columns["ds"][compared]),
         horizon=_horizons(columns["horizon"][compared]),
         **values,
+        opponents=opponents,
     )
     _require_one_row_each(panel)
     return panel
@@ -95,7 +101,7 @@ def _compared(columns: Mapping[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.
     compared = columns["compared"]
     if compared.dtype != np.bool_:
         raise PanelError(f"compared: expected true or false in every row; found values of type {compared.dtype}")
-    for name in COLUMNS:
+    for name in (*COLUMNS, *(name for name in columns if name.startswith(OPPONENT))):
         if columns[name].shape != compared.shape or compared.ndim != 1:
             raise PanelError(f"{name}: expected one value per row; found {columns[name].shape} for {compared.shape}")
     if not compared.any():
@@ -154,18 +160,15 @@ def _require_order(model: str, lower: FloatArray, upper: FloatArray) -> None:
 
 
 def _require_one_row_each(panel: Panel) -> None:
-    """No series, origin and horizon twice, and one last observation whatever the horizon."""
+    """No series, origin and horizon twice."""
     _, of_series = codes(panel.unique_id)
     moments, of_moment = codes(panel.origin)
     _, of_horizon = codes(panel.horizon)
     order = np.lexsort((of_horizon, of_series * len(moments) + of_moment))
     forecast = (of_series * len(moments) + of_moment)[order]
-    again = forecast[1:] == forecast[:-1]
-    for wrong, expected in (
-        (again & (np.diff(of_horizon[order]) == 0), "unique_id, ds, horizon: expected each combination once"),
-        (again & (np.diff(panel.persistence[order]) != 0.0), "persistence: expected one value per series and origin"),
-    ):
-        if wrong.any():
-            row = order[1:][wrong][0]
-            example = f"{panel.unique_id[row]} at {panel.origin[row]}Z, horizon {panel.horizon[row]}"
-            raise PanelError(f"{expected}; found {int(wrong.sum())} rows that repeat or contradict one, as {example}")
+    again = (np.diff(forecast) == 0) & (np.diff(of_horizon[order]) == 0)
+    if again.any():
+        row = order[1:][again][0]
+        example = f"{panel.unique_id[row]} at {panel.origin[row]}Z, horizon {panel.horizon[row]}"
+        expected = "unique_id, ds, horizon: expected each combination once"
+        raise PanelError(f"{expected}; found {int(again.sum())} rows that repeat one, as {example}")

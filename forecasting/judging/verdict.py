@@ -18,12 +18,11 @@ from forecasting.judging.contests import (
     LossesByOrigin,
     contests,
     covered,
-    loss_of,
     losses_by_origin,
 )
 from forecasting.judging.equal_accuracy import MIN_PERIODS
-from forecasting.judging.evaluation import Evaluation, Model, ModelErrors, errors_of
-from forecasting.judging.losses import Loss, skill
+from forecasting.judging.evaluation import Evaluation, ModelErrors, errors_of
+from forecasting.judging.losses import LOSSES, skill
 from forecasting.judging.panel import MIN_HOLDOUT, Panel
 
 __all__ = ["Contest", "Reason", "Rule", "Verdict", "judge"]
@@ -48,9 +47,13 @@ class Verdict(Struct, frozen=True, kw_only=True):
     outcome: Literal["pass", "block"]
     reasons: tuple[Reason, ...]
     """Every broken rule; empty when passed."""
-    measure: Literal["RMSE", "MAE"]
+    measure: str
+    """What people call the errors: `RMSE`."""
     unit: str
-    opponent: Literal["production", "persistence"]
+    """The errors'; empty when they have none."""
+    baseline: str
+    """What people call the baseline: `climatology (28 days)`."""
+    opponent: Literal["production", "baseline"]
     overall: Contest
     horizons: tuple[Contest, ...]
     series: tuple[Contest, ...]
@@ -64,7 +67,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     coverage_high: float | None = None
     """The confidence interval of ``coverage``; None with too few origins."""
     skill: float | None
-    """1 - loss / persistence's loss; None when persistence made no error."""
+    """1 - loss / the baseline's loss; None when the baseline made no error."""
     bundle_bytes: int
     prediction_time_ratio: float | None
     """The candidate's time per prediction over production's."""
@@ -72,7 +75,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 
 def judge(
-    panel: Panel, evaluation: Evaluation, policy: Gate, errors: Mapping[Model, ModelErrors] | None = None
+    panel: Panel, evaluation: Evaluation, policy: Gate, errors: Mapping[str, ModelErrors] | None = None
 ) -> Verdict:
     """Every rule of the policy on the compared predictions; ``evaluation`` gives the models' provenance and costs.
 
@@ -81,8 +84,8 @@ def judge(
 
     - evidence: the hold-out spans seven days and thirty origins, started after all that both models have seen, is the
       one that the evaluation describes, and holds production's predictions when there is a production model;
-    - baseline: the candidate's loss is below persistence's;
-    - regression: its error (RMSE; MAE for absolute loss) is not more than ``max_regression`` above production's, nor
+    - baseline: the candidate's loss is below the baseline's;
+    - regression: its error is not more than ``max_regression`` above production's, nor
       significantly (Diebold-Mariano) more than ``negligible_regression`` above it, nor above it at all when
       ``strict``;
     - slice: no horizon and no series has an error that is more than ``max_slice_regression`` above production's and
@@ -92,7 +95,8 @@ def judge(
 
     A slice with fewer than thirty origins counts in the whole, and is not judged alone.
     """
-    by_origin = losses_by_origin(panel, evaluation.loss)
+    loss = LOSSES[evaluation.loss]
+    by_origin = losses_by_origin(panel, loss)
     overall, *sliced = contests(by_origin, errors or errors_of(panel, evaluation.loss), policy)
     regressions = tuple(_regression(overall, evaluation, policy))
     horizons, series = (
@@ -111,9 +115,10 @@ def judge(
     return Verdict(
         outcome="block" if found else "pass",
         reasons=tuple(Reason(rule=rule, message=message) for rule, message in found),
-        measure=_measure(evaluation.loss),
-        unit=evaluation.unit,
-        opponent="persistence" if panel.production is None else "production",
+        measure=loss.label,
+        unit=loss.unit(evaluation.unit),
+        baseline=evaluation.baseline.title,
+        opponent="baseline" if panel.production is None else "production",
         overall=msgspec.structs.replace(overall, worse=bool(regressions)),
         horizons=horizons,
         series=series,
@@ -122,7 +127,7 @@ def judge(
         coverage=coverage,
         coverage_low=coverage_low,
         coverage_high=coverage_high,
-        skill=skill(loss_of(overall.candidate, evaluation.loss), loss_of(overall.persistence, evaluation.loss)),
+        skill=skill(loss.mean_loss(overall.candidate), loss.mean_loss(overall.baseline)),
         bundle_bytes=evaluation.candidate.bundle_bytes,
         prediction_time_ratio=_time_ratio(evaluation),
         policy=policy,
@@ -177,9 +182,9 @@ def _mismatch(panel: Panel, by_origin: LossesByOrigin, evaluation: Evaluation) -
 
 
 def _baseline(overall: Contest, evaluation: Evaluation) -> Broken:
-    if not overall.candidate < overall.persistence:
-        ours, naive = (f"{error:.4g} {evaluation.unit}" for error in (overall.candidate, overall.persistence))
-        yield "baseline", f"{_measure(evaluation.loss)} {ours} does not beat persistence's {naive}"
+    if not overall.candidate < overall.baseline:
+        measure, ours, theirs = _errors(evaluation, overall.candidate, overall.baseline)
+        yield "baseline", f"{measure} {ours} does not beat the {theirs} of {evaluation.baseline.title}"
 
 
 def _regression(overall: Contest, evaluation: Evaluation, policy: Gate) -> Broken:
@@ -248,13 +253,15 @@ def _is_time(seconds: float) -> bool:
     return math.isfinite(seconds) and seconds > 0.0
 
 
-def _measure(loss: Loss) -> Literal["RMSE", "MAE"]:
-    return "RMSE" if loss == "squared_error" else "MAE"
+def _errors(evaluation: Evaluation, *errors: float | None) -> list[str]:
+    """What the errors are called, and each of them with its unit."""
+    loss = LOSSES[evaluation.loss]
+    return [loss.label, *(f"{error:.4g} {loss.unit(evaluation.unit)}".rstrip() for error in errors)]
 
 
 def _compared(contest: Contest, evaluation: Evaluation) -> str:
-    measure, unit = _measure(evaluation.loss), evaluation.unit
-    errors = f"{measure} {contest.candidate:.4g} {unit}, production's is {contest.production:.4g} {unit}"
+    measure, ours, theirs = _errors(evaluation, contest.candidate, contest.production)
+    errors = f"{measure} {ours}, production's is {theirs}"
     return errors if contest.change is None else f"{errors}: {contest.change:+.2%}"
 
 

@@ -187,19 +187,23 @@ def read_bundle(directory: Path) -> Bundle:
     return Bundle(manifest, observations, _models(contents, manifest.features))
 
 
-def recent_windows(spec: FeatureSpec, table: Table) -> dict[str, SeriesWindow]:
-    """The end of each series, enough for the first features after a cold start and to judge the first forecasts.
+def recent_windows(spec: FeatureSpec, table: Table, target_lookback: int = 0) -> dict[str, SeriesWindow]:
+    """The end of each series, enough for the first forecasts after a cold start, and to judge them.
 
-    table: sorted, times unique within a series. A series without rows has an empty window.
+    table: sorted, times unique within a series; target_lookback: how far back the baseline reads the target, which
+    alone is given of what no feature reads. A series without rows has an empty window.
     """
     steps = grid_steps(table, spec.step_minutes)
-    reach = spec.lookback + max(spec.horizons)
+    ahead = max(spec.horizons)
     windows = {}
     for code, unique_id in enumerate(table.unique_ids):
         start, stop = np.searchsorted(table.codes, [code, code + 1])
-        start += np.searchsorted(steps[start:stop], steps[stop - 1] - reach) if stop > start else 0
+        age = steps[stop - 1] - steps[start:stop] if stop > start else np.zeros(0, dtype=np.int64)
+        age = age[age <= max(spec.lookback, target_lookback) + ahead]
+        start = stop - len(age)
         seconds = table.ds[start:stop].astype("datetime64[s]").astype(np.int64)
         rows = np.stack([table.variables[variable][start:stop] for variable in spec.variables], axis=1)
+        rows[age > spec.lookback + ahead, 1:] = np.nan
         windows[unique_id] = SeriesWindow(
             tuple(datetime.fromtimestamp(second, UTC) for second in seconds.tolist()),
             tuple(tuple(value if np.isfinite(value) else None for value in row) for row in rows.tolist()),
@@ -253,5 +257,7 @@ def _example(description: Description, observations: Mapping[str, SeriesWindow])
         known = [row for row, values in enumerate(window.values) if values[target] is not None]
         if known:
             end = known[-1] + 1
-            return Example(unique_id, SeriesWindow(window.ds[:end], window.values[:end]), ())
+            oldest = window.ds[end - 1] - spec.lookback * timedelta(minutes=spec.step_minutes)
+            start = next(row for row, ds in enumerate(window.ds) if ds >= oldest)
+            return Example(unique_id, SeriesWindow(window.ds[start:end], window.values[start:end]), ())
     raise BundleError(f"{OBSERVATIONS}: expected an observation of {spec.target}; found none")

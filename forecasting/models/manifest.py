@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from forecasting.challenge.schema import Drift, Name, Positive, SeriesId
+from forecasting.baselines import DEFAULT, Fitted
+from forecasting.challenge.schema import Drift, LossName, Name, Positive, SeriesId
 from forecasting.drift.distances import FeatureReference, Share
 from forecasting.features.spec import FeatureSpec
 from forecasting.models.intervals import Offsets
@@ -84,7 +85,11 @@ class Description(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     title: str = ""
     variables: dict[Name, VariableRange] = {}
     """Of those that any feature reads; a value out of range is an error of its sender, not drift."""
-    loss: Literal["squared_error", "absolute_error"] = "squared_error"
+    loss: LossName = "squared_error"
+    baseline: Fitted = DEFAULT
+    """What the challenge compares its models with, and the live skill is against."""
+    opponents: tuple[Fitted, ...] = ()
+    """Further baselines, measured and shown, which decide nothing."""
     drift: Drift = Drift()
     """From where on the live signals count as drift."""
     holdout: dict[int, dict[str, float]] = {}
