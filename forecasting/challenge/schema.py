@@ -137,14 +137,20 @@ class Features(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Learner(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a model is fitted: the learner, its parameters, and how the end of the history is split."""
+    """How a model is fitted, on everything known: the learner, its parameters, and the level of its intervals."""
 
     kind: Literal["hist_gradient_boosting"]
     parameters: dict[str, int | float | str | bool]
     seed: NotNegative = 0
-    holdout_days: Positive = 28
-    calibration_days: Positive = 28
     interval: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.9
+
+
+class Folds(Struct, frozen=True, forbid_unknown_fields=True):
+    """On which stretches of the history the recipe is judged, each predicted by a model that has not seen it."""
+
+    count: Positive = 12
+    """At most; a short history has as many as fit."""
+    days: Positive = 28
 
 
 class Gate(Struct, frozen=True, forbid_unknown_fields=True):
@@ -159,6 +165,8 @@ class Gate(Struct, frozen=True, forbid_unknown_fields=True):
     significance: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.001
     max_slice_regression: Share = 0.20
     coverage: tuple[Share, Share] = (0.85, 0.95)
+    max_training_age_hours: Positive = 48
+    """How old the newest target that a candidate has learnt from may be."""
     max_bundle_bytes: Positive = 20_000_000
     max_prediction_time_ratio: PositiveFloat = 2.0
 
@@ -196,6 +204,7 @@ class Challenge(Struct, frozen=True, forbid_unknown_fields=True):
     gate: Gate
     drift: Drift
     schedule: Schedule
+    folds: Folds = Folds()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -294,6 +303,11 @@ def _outdated(table: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     baseline = target.get("baseline") if isinstance(target, dict) else None
     if isinstance(baseline, str):
         yield "target.baseline", f"a table since it has parameters: [target.baseline] kind = {baseline!r}", repr(baseline)
+    learner = table.get("learner")
+    for key in ("holdout_days", "calibration_days"):
+        if isinstance(learner, dict) and key in learner:
+            became = "[folds] count and days: a model learns from everything, and is judged on folds"
+            yield f"learner.{key}", became, repr(learner[key])
 
 
 def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str, str]]:
@@ -326,10 +340,9 @@ def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str
     yield from _gate_inconsistencies(challenge.gate, challenge.learner.interval)
     if not features.variables and not features.calendar:
         yield "features", "at least one feature", "none"
-    lookback_days = challenge.learner.holdout_days + challenge.learner.calibration_days
-    if lookback_days >= challenge.source.history_days:
-        expected = f"less than source.history_days ({challenge.source.history_days}) left for training"
-        yield "learner.holdout_days + calibration_days", expected, str(lookback_days)
+    if challenge.folds.days >= challenge.source.history_days:
+        expected = f"less than source.history_days ({challenge.source.history_days})"
+        yield "folds.days", expected, str(challenge.folds.days)
     if len(challenge.schedule.cron.split()) != 5:
         yield "schedule.cron", "a cron expression of five fields", repr(challenge.schedule.cron)
 

@@ -1,0 +1,144 @@
+"""What a recipe predicts without having seen it: each fold by models that were fitted on the rest of the history."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from clients.errors import DataRejected
+from forecasting.challenge.schema import Challenge
+from forecasting.features.spec import FeatureSpec, feature_spec, target_column
+from forecasting.judging.folds import Fold, folds
+from forecasting.models.intervals import Offsets, calibrate, residuals_needed
+
+FloatArray = npt.NDArray[np.float64]
+Predict = Callable[[pd.DataFrame], FloatArray]
+"""From features, (n, columns), to the change of the target: (n,)."""
+Fit = Callable[[pd.DataFrame, int], Predict]
+"""Of rows of the features table and a horizon whose target they all know."""
+
+FEWEST_ROWS = 500
+"""With fewer rows of a known target, a fit says nothing."""
+FEWEST_JUDGED = 100
+"""With fewer predictions, a 90 % quantile and a comparison say nothing."""
+
+
+def known_rows(features: pd.DataFrame, challenge: Challenge, as_of: datetime) -> pd.DataFrame:
+    """The rows to learn from, in order of time: until ``as_of``, with the target now and at one horizon at least.
+
+    features: one row per series and origin `ds` (UTC) with `y` and the targets `target_h…`.
+    Raises DataRejected when a horizon has too few.
+    """
+    has_target = features.filter(regex="^target_h").notna().any(axis=1)
+    known = features[(features["ds"] <= as_of) & features["y"].notna() & has_target]
+    short = [
+        f"horizon {horizon} has {rows} rows, at least {FEWEST_ROWS} are needed"
+        for horizon in challenge.target.horizons
+        if (rows := int(known[target_column(horizon)].notna().sum())) < FEWEST_ROWS
+    ]
+    if short:
+        raise _too_little(challenge, short)
+    return known.sort_values("ds", kind="stable")
+
+
+def newest_target(known: pd.DataFrame, challenge: Challenge) -> datetime:
+    """The newest moment whose target the rows know (UTC): as far as a model fitted on them has seen."""
+    newest: pd.Timestamp = max(
+        known.loc[known[target_column(horizon)].notna(), "ds"].max() + horizon * challenge.target.step
+        for horizon in challenge.target.horizons
+    )
+    moment: datetime = newest.to_pydatetime()
+    return moment
+
+
+def out_of_sample(
+    known: pd.DataFrame, challenge: Challenge, fit: Fit, progress: Callable[[str], None]
+) -> pd.DataFrame:
+    """Every fold's predictions: unique_id, ds (the origin), horizon, fold (from 1), truth, candidate with its interval.
+
+    known: what ``known_rows`` gave. A fold that leaves too little to learn from is not judged. The interval of a fold
+    comes from the other folds' residuals; of a single fold, from its own.
+    Raises DataRejected when no fold is left, or a horizon has too few predictions.
+    """
+    spec, origins = feature_spec(challenge), known["ds"].dt.tz_localize(None).to_numpy()
+    purge = challenge.target.step * (spec.lookback + max(spec.horizons))
+    wanted = folds(origins, challenge.target.step, count=challenge.folds.count, days=challenge.folds.days)
+    judged = [fold for fold in wanted if _suffices(known, fold, purge, spec)]
+    tasks = [(number, fold, horizon) for number, fold in enumerate(judged, 1) for horizon in spec.horizons]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = []
+        done = pool.map(lambda task: _predicted(known, task, purge, spec, fit), tasks)
+        for (number, fold, horizon), part in zip(tasks, done, strict=True):
+            parts.append(part)
+            if horizon == spec.horizons[-1]:
+                progress(f"fold {number} of {len(judged)}: origins {_span(fold)}")
+    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"horizon": []})
+    needed = max(FEWEST_JUDGED, residuals_needed(challenge.learner.interval))
+    short = [
+        f"the folds have {rows} predictions for horizon {horizon}, at least {needed} are needed"
+        for horizon in spec.horizons
+        if (rows := int((found["horizon"] == horizon).sum())) < needed
+    ]
+    if short:
+        raise _too_little(challenge, short)
+    return _with_intervals(found, challenge)
+
+
+def offsets_of(judged: pd.DataFrame, challenge: Challenge) -> dict[int, Offsets]:
+    """By horizon, the offsets of the intervals of a model that is to be served: from all folds' residuals."""
+    return {
+        horizon: calibrate((rows["truth"] - rows["candidate"]).to_numpy(), challenge.learner.interval)
+        for horizon, rows in judged.groupby("horizon")
+    }
+
+
+def _predicted(
+    known: pd.DataFrame, task: tuple[int, Fold, int], purge: timedelta, spec: FeatureSpec, fit: Fit
+) -> pd.DataFrame:
+    number, fold, horizon = task
+    rows = known[known[target_column(horizon)].notna()]
+    origins = rows["ds"].dt.tz_localize(None).to_numpy()
+    judged = rows[fold.judged(origins)]
+    predict = fit(rows[fold.learnt(origins, purge)], horizon)
+    change = predict(judged[list(spec.columns_for(horizon))]) if len(judged) else np.zeros(0)
+    return judged[["unique_id", "ds"]].assign(
+        horizon=horizon, fold=number, truth=judged[target_column(horizon)], candidate=judged["y"] + change
+    )
+
+
+def _suffices(known: pd.DataFrame, fold: Fold, purge: timedelta, spec: FeatureSpec) -> bool:
+    learnt = known[fold.learnt(known["ds"].dt.tz_localize(None).to_numpy(), purge)]
+    return all(int(learnt[target_column(horizon)].notna().sum()) >= FEWEST_ROWS for horizon in spec.horizons)
+
+
+def _with_intervals(found: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
+    parts = []
+    needed = residuals_needed(challenge.learner.interval)
+    for (_, number), rows in found.groupby(["horizon", "fold"], sort=True):
+        alike = found[found["horizon"] == rows["horizon"].iloc[0]]
+        others = alike[alike["fold"] != number]
+        offsets = calibrate(_residuals(others if len(others) >= needed else alike), challenge.learner.interval)
+        ends = {"candidate_lower": rows["candidate"] + offsets.lower, "candidate_upper": rows["candidate"] + offsets.upper}
+        parts.append(rows.assign(**ends))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _residuals(rows: pd.DataFrame) -> FloatArray:
+    return (rows["truth"] - rows["candidate"]).to_numpy(dtype=np.float64)
+
+
+def _span(fold: Fold) -> str:
+    return f"{np.datetime_as_string(fold.start, unit='D')} to {np.datetime_as_string(fold.end, unit='D')}"
+
+
+def _too_little(challenge: Challenge, short: list[str]) -> DataRejected:
+    return DataRejected(
+        f"too little data to train {challenge.name}: {'; '.join(short)}. Wait for more history, raise "
+        f"source.history_days, or lower folds.days ({challenge.folds.days}) in challenges/{challenge.name}.toml."
+    )
