@@ -95,7 +95,6 @@ class Metric(StrEnum):
 
 MODELS: Final[tuple[Model, ...]] = ("candidate", "production", "baseline")
 
-_HORIZON = re.compile(r"[a-z]+[0-9]*_h(\d+)")
 _COVERAGE = re.compile(rf"{Metric.COVERAGE}_(\d+(?:\.\d+)?)")
 
 
@@ -137,9 +136,10 @@ def error_metrics(
                 yield metric(name, model=model, horizon=one.horizon, series=one.series), value
 
 
-def horizons_of(names: Iterable[str]) -> list[int]:
-    """The horizons in the names of a run's metrics, ascending."""
-    return sorted({int(found[1]) for name in names if (found := _HORIZON.fullmatch(name))})
+def horizons_of(names: Iterable[str], measure: str) -> list[int]:
+    """The horizons in the names of a run's metrics, ascending. measure: of the challenge's loss."""
+    own = re.compile(rf"{re.escape(measure)}_h(\d+)")
+    return sorted(int(found[1]) for name in names if (found := own.fullmatch(name)))
 
 
 def levels_of(names: Iterable[str]) -> dict[str, str]:

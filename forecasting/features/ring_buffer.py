@@ -57,6 +57,13 @@ class RingBuffer:
         """The target at the newest step; NaN when it is missing."""
         return self.columns[0][-1]
 
+    def at(self, step: int) -> list[float]:
+        """What is held of a step up to the newest: a value per variable, the target alone of an old one, or nothing."""
+        if self.newest_step is None:
+            return []
+        place = step - self.newest_step - 1
+        return [column[place] for column in self.columns if -place <= len(column)]
+
     def update(self, ds: datetime, values: Sequence[float | None]) -> Arrival:
         """Take in one observation, in any order of time; of repeats the last one counts.
 
@@ -75,11 +82,10 @@ class RingBuffer:
             self._advance(step, row)
             return Arrival.NEWEST
         place = step - self.newest_step - 1
-        held = self.columns if -place <= self.spec.lookback + 1 else self.columns[:1]
-        if -place > len(held[0]):
+        before = self.at(step)
+        if not before:
             return Arrival.TOO_OLD
-        before = [column[place] for column in held]
-        for column, value in zip(held, row, strict=False):
+        for column, value in zip(self.columns[: len(before)], row, strict=False):
             column[place] = value
         if all(map(math.isnan, before)):
             return Arrival.LATE

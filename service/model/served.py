@@ -80,6 +80,8 @@ class Model:
         self.columns = spec.columns
         self.horizons = spec.horizons
         self.reach = _reach(bundle)
+        self.baseline = bundle.manifest.baseline
+        self.target_lookback = max(spec.lookback, self.baseline.lookback(spec))
         shared, cycles = len(spec.past), len(spec.features.calendar) * 2
         self._inputs = np.array(
             [
@@ -130,6 +132,13 @@ class Model:
         columns: by ``spec.variables``, the last ``lookback + 1`` values of each, oldest first.
         """
         return self.spec.read_origin(columns) + self._calendar(step)
+
+    def baseline_at(self, columns: Sequence[Sequence[float]], row: Sequence[float]) -> list[float]:
+        """The baseline's forecast of each horizon. row: ``row_at`` of these columns.
+
+        columns: as for ``row_at``, the target with ``target_lookback + 1`` values.
+        """
+        return self.baseline.at_moment(self.spec, columns, row)
 
     def unusual_inputs(self, row: Sequence[float], places: Sequence[int]) -> tuple[UnusualInput, ...]:
         """The columns that ``score`` gave, as an answer shows them."""

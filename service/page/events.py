@@ -18,6 +18,7 @@ from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 
 from forecasting.challenge.schema import Drift
+from forecasting.judging.losses import LOSSES
 from service.model.served import Model
 from service.protocols.forecasts import Forecasts, SeriesAnswer
 from service.protocols.problems import Problem, problem_responses
@@ -61,7 +62,12 @@ class PageModel(msgspec.Struct, frozen=True):
     horizons: tuple[int, ...]
     interval: float
     holdout: dict[int, dict[str, float]]
-    loss: str
+    measure: str
+    """What the errors are called: `RMSE`."""
+    error_unit: str
+    """Theirs; empty when they have none."""
+    baseline: str
+    """What the baseline is called: `climatology (28 days)`."""
 
 
 class PageSignals(msgspec.Struct, frozen=True):
@@ -99,6 +105,7 @@ class Page:
         self, model: Model, store: SeriesStore, monitor: Monitor, forecasts: Forecasts, limits: RequestLimits
     ) -> None:
         manifest = model.bundle.manifest
+        loss = LOSSES[manifest.loss]
         self._store = store
         self._monitor = monitor
         self._forecasts = forecasts
@@ -117,7 +124,9 @@ class Page:
             horizons=model.horizons,
             interval=manifest.interval,
             holdout=manifest.holdout,
-            loss=manifest.loss,
+            measure=loss.label,
+            error_unit=loss.unit(manifest.unit),
+            baseline=manifest.baseline.title,
         )
 
     def require_place(self) -> None:

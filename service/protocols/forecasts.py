@@ -71,7 +71,7 @@ class ObservationsAnswer(msgspec.Struct, frozen=True):
     repeated: int
     corrected: int
     too_old: int
-    """Older than anything a feature reads: ignored."""
+    """Older than anything that is read: ignored."""
     new_series: tuple[str, ...]
 
 
@@ -195,7 +195,7 @@ class Forecasts:
                     observations.append(ObservedValue(ds, value))
                 for horizon, one in zip(model.horizons, state.made_for(step), strict=True):
                     if one is not None:
-                        made.append(MadeForecast(ds, horizon, *one))
+                        made.append(MadeForecast(ds, horizon, one.value, one.lower, one.upper))
             problem = self._gap(target, newest)
             if problem is None:
                 row = model.row_at(state.buffer.columns, newest)

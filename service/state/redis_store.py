@@ -46,7 +46,7 @@ REACH_ATTEMPTS = 10
 """How often, a second apart, a Redis is asked before a service that starts gives up."""
 SECONDS = 2.0
 """How long one command may take, its connection included."""
-ENCODING = 1
+ENCODING = 2
 """Goes up when `SeriesState.encode` writes otherwise."""
 _LOGGER = logging.getLogger("service")
 _ERROR_CODE = re.compile(r"[A-Z]{2,20}\b")
@@ -190,5 +190,6 @@ def _layout(model: Model) -> str:
     """Names what an encoded state looks like; another layout has other keys."""
     spec = model.spec
     unit = model.bundle.manifest.unit
-    said = [ENCODING, spec.variables, spec.lookback, spec.horizons, spec.step_minutes, unit]
+    reach = [spec.lookback, model.target_lookback]
+    said = [ENCODING, spec.variables, reach, spec.horizons, spec.step_minutes, unit]
     return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12]

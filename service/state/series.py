@@ -13,8 +13,8 @@ from forecasting.features.ring_buffer import Arrival, RingBuffer
 from service.model.served import Model
 from service.watch.monitor import Score
 
-NUMBERS = 3
-"""Kept of each forecast: its value and the ends of its interval."""
+NUMBERS = 4
+"""Kept of each forecast: its value, the ends of its interval, and the baseline's forecast of the same."""
 _HEADER = struct.Struct("<q?7x")
 _CHECKSUM = struct.Struct("<I")
 _NAN = array("d", [math.nan]).tobytes()
@@ -27,19 +27,28 @@ class Taken(NamedTuple):
     scores: tuple[Score, ...]
 
 
+class Made(NamedTuple):
+    """A forecast that was made, the ends of its interval, and the baseline's forecast of the same."""
+
+    value: float
+    lower: float
+    upper: float
+    baseline: float
+
+
 class SeriesState:
     """The last steps of a series, and every forecast for them and for the steps to come.
 
-    made: for each step from the oldest in the buffer to the farthest horizon, for each horizon, ``NUMBERS`` values of
-    the forecast first made for that step; NaN where none was.
-    met: for each step in the buffer, 1 once its truth has come, so that a correction is not scored again.
+    made: for each step from the oldest that a feature reads to the farthest horizon, for each horizon, ``NUMBERS``
+    values of the forecast first made for that step; NaN where none was.
+    met: for each step that a feature reads, 1 once its truth has come, so that a correction is not scored again.
     """
 
     __slots__ = ("buffer", "made", "met", "model")
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.buffer = RingBuffer(model.spec)
+        self.buffer = RingBuffer(model.spec, model.target_lookback)
         self.made = array("d", [math.nan]) * (_steps(model) * len(model.horizons) * NUMBERS)
         self.met = bytearray(model.spec.lookback + 1)
 
@@ -53,13 +62,16 @@ class SeriesState:
         if truth != truth or arrival is Arrival.TOO_OLD:  # noqa: PLR0124  # only NaN differs from itself
             return Taken(arrival, ())
         place = -1 if arrival is Arrival.NEWEST or before is None else step - before - 1
-        if self.met[place]:
+        if -place > len(self.met) or self.met[place]:
             return Taken(arrival, ())
         self.met[place] = 1
         return Taken(arrival, self._scores(step, truth))
 
-    def remember(self, values: Sequence[float]) -> None:
-        """Keep the forecasts made from the newest observation, one value per horizon, for when their truth comes."""
+    def remember(self, values: Sequence[float], baseline: Sequence[float]) -> None:
+        """Keep the forecasts made from the newest observation for when their truth comes.
+
+        values: the model's, baseline: the baseline's, one per horizon each.
+        """
         model = self.model
         width = len(model.horizons) * NUMBERS
         for place, (horizon, value) in enumerate(zip(model.horizons, values, strict=True)):
@@ -67,6 +79,7 @@ class SeriesState:
             self.made[start] = value
             self.made[start + 1] = value + float(model.lower_offsets[place])
             self.made[start + 2] = value + float(model.upper_offsets[place])
+            self.made[start + 3] = baseline[place]
 
     @property
     def has_forecast(self) -> bool:
@@ -74,17 +87,17 @@ class SeriesState:
         start = (self.model.spec.lookback + self.model.horizons[0]) * len(self.model.horizons) * NUMBERS
         return not math.isnan(self.made[start])
 
-    def made_for(self, step: int) -> list[tuple[float, float, float] | None]:
+    def made_for(self, step: int) -> list[Made | None]:
         """The forecasts made for a step, one per horizon; None where none was, or is no longer known."""
         newest, length = self.buffer.newest_step, self.model.spec.lookback + 1
         horizons = len(self.model.horizons)
         if newest is None or not 0 <= step - newest + length - 1 < _steps(self.model):
             return [None] * horizons
         start = (step - newest + length - 1) * horizons * NUMBERS
-        found: list[tuple[float, float, float] | None] = []
+        found: list[Made | None] = []
         for at in range(start, start + horizons * NUMBERS, NUMBERS):
-            value, lower, upper = self.made[at : at + NUMBERS]
-            found.append(None if math.isnan(value) else (value, lower, upper))
+            made = Made(*self.made[at : at + NUMBERS])
+            found.append(None if math.isnan(made.value) else made)
         return found
 
     @property
@@ -132,17 +145,11 @@ class SeriesState:
         self.met.extend(bytes(gone))
 
     def _scores(self, step: int, truth: float) -> tuple[Score, ...]:
-        scores = []
-        newest = self.buffer.newest_step or 0
-        target = self.buffer.columns[0]
-        for place, made in enumerate(self.made_for(step)):
-            if made is None:
-                continue
-            value, lower, upper = made
-            age = newest - step + self.model.horizons[place]
-            origin = target[-1 - age] if age < len(target) else math.nan
-            scores.append(Score(place, truth - value, truth - origin, covered=lower <= truth <= upper))
-        return tuple(scores)
+        return tuple(
+            Score(place, truth, made.value, made.baseline, covered=made.lower <= truth <= made.upper)
+            for place, made in enumerate(self.made_for(step))
+            if made is not None
+        )
 
 
 def _steps(model: Model) -> int:

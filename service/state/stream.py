@@ -48,7 +48,7 @@ def follow(model: Model, state: SeriesState, rows: Sequence[Row]) -> Followed:
         if newest and not model.missing_steps(state.buffer.columns[0]):
             row = model.row_at(state.buffer.columns, step)
             scored = model.score(row)
-            state.remember(scored.values)
+            state.remember(scored.values, model.baseline_at(state.buffer.columns, row))
             followed.rows.append(row)
             followed.unusual.append(bool(scored.unusual))
     last, truth = state.buffer.newest_step, state.buffer.origin_value
@@ -74,7 +74,6 @@ def warm(model: Model, state: SeriesState, window: SeriesWindow) -> None:
         row = [float("nan") if value is None else value for value in values]
         if newest is None or step > newest:
             state.take(step, row)
-        elif newest - step <= model.spec.lookback:
-            held = [column[step - newest - 1] for column in buffer.columns]
+        elif held := buffer.at(step):
             if all(value != value for value in held):  # noqa: PLR0124  # only NaN differs from itself
                 state.take(step, row)

@@ -17,6 +17,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from forecasting.judging.losses import LOSSES
 from service.model.served import Model
 from service.watch.monitor import Monitor
 from service.watch.worker_counts import ARRIVALS, LATENCY_BOUNDS, PREDICTED_BY, STATUSES
@@ -104,10 +105,11 @@ class Exposition(Collector):
         yield _by("horizon", Counter, "rps_forecasts_scored", "Forecasts met by their truth.", scored)
         signals = self._monitor.signals()
         found = [*signals.live_by_horizon.items(), ("all", signals.live)]
-        kind = "RMSE" if self._model.bundle.manifest.loss == "squared_error" else "Mean absolute error"
+        manifest = self._model.bundle.manifest
+        label, baseline = LOSSES[manifest.loss].label, manifest.baseline.title
         for name, text, read in (
-            ("rps_live_error", f"{kind} of the last forecasts met by their truth, in target units.", "error"),
-            ("rps_live_skill", "1 minus the ratio of the live error to persistence's.", "skill"),
+            ("rps_live_error", f"{label} of the last forecasts met by their truth.", "error"),
+            ("rps_live_skill", f"1 minus the ratio of the live error to that of {baseline}.", "skill"),
             ("rps_live_interval_coverage", "Share of truths that lay in their interval.", "coverage"),
             ("rps_live_error_ratio", "Live error over the hold-out's: the signal of concept drift.", "error_ratio"),
         ):

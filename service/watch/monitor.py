@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forecasting.drift.distances import population_stability_index, stability_limit
+from forecasting.judging.losses import LOSSES
 from service.model.served import Model
 from service.watch.worker_counts import (
     ARRIVALS,
@@ -52,19 +53,20 @@ class Newest(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A forecast met by its truth, in target units; ``persistence_error`` is NaN when the origin is forgotten."""
+    """A forecast met by its truth, and the baseline's forecast of the same, in target units."""
 
     horizon_place: int
-    error: float
-    persistence_error: float
+    truth: float
+    forecast: float
+    baseline: float
     covered: bool
 
 
 @dataclass(frozen=True)
 class LiveHorizon:
-    """What the last forecasts of one horizon, or of all, turned out to be. ``error`` is RMSE, or MAE for absolute loss.
+    """What the last forecasts of one horizon, or of all, turned out to be; ``error`` in the measure of the loss.
 
-    skill: 1 minus the ratio of the error to persistence's; error_ratio: to the hold-out's, None when that is not known.
+    skill: 1 minus the ratio of the error to the baseline's; error_ratio: to the hold-out's, None when that is unknown.
     """
 
     scores: int
@@ -209,24 +211,21 @@ class Monitor:
 
     def _live(self, scores: FloatArray, horizons: Sequence[int]) -> LiveHorizon | None:
         """scores: (n, len(SCORE)), of these horizons."""
+        manifest = self.model.bundle.manifest
+        loss = LOSSES[manifest.loss]
+        _, truth, forecast, baseline, _ = scores.T
+        scores = scores[loss.defined(truth, forecast) & loss.defined(truth, baseline)]
         if len(scores) < FEWEST_ROWS:
             return None
-        manifest = self.model.bundle.manifest
-        squared = manifest.loss == "squared_error"
-        error = _mean_error(scores[:, 1], squared=squared)
-        known = scores[~np.isnan(scores[:, 2])]
-        alike, persistence = (_mean_error(known[:, each], squared=squared) if len(known) else 0.0 for each in (1, 2))
-        holdout = [manifest.holdout.get(horizon, {}).get("rmse" if squared else "mae") for horizon in horizons]
-        expected = None if None in holdout else _mean_error(np.array(holdout, dtype=np.float64), squared=squared)
+        _, truth, forecast, baseline, covered = scores.T
+        error, against = (loss.error(float(loss.losses(truth, each).mean())) for each in (forecast, baseline))
+        holdout = [manifest.holdout.get(horizon, {}).get("error") for horizon in horizons]
+        known = [loss.mean_loss(each) for each in holdout if each is not None]
+        expected = loss.error(sum(known) / len(known)) if len(known) == len(horizons) else None
         return LiveHorizon(
             scores=len(scores),
             error=error,
-            skill=1.0 - alike / persistence if persistence > 0.0 else None,
-            coverage=float(scores[:, 3].mean()),
+            skill=1.0 - error / against if against > 0.0 else None,
+            coverage=float(covered.mean()),
             error_ratio=error / expected if expected else None,
         )
-
-
-def _mean_error(errors: FloatArray, *, squared: bool) -> float:
-    """RMSE, or mean absolute error."""
-    return float(np.sqrt(np.mean(errors**2)) if squared else np.mean(np.abs(errors)))

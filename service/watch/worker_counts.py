@@ -30,9 +30,9 @@ LATENCY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 """In seconds; what takes longer than the last is counted beyond them."""
 PREDICTED_BY = ("stream", "window", "open_inference", "mlflow")
 ARRIVALS = ("newest", "late", "repeated", "corrected", "too_old", "rejected")
-SCORE = ("horizon", "error", "persistence_error", "covered")
-"""A forecast that was met by its truth: which horizon, truth minus forecast, truth minus the value at the origin (NaN
-when it is gone), and whether the interval held the truth."""
+SCORE = ("horizon", "truth", "forecast", "baseline", "covered")
+"""A forecast that was met by its truth: which horizon, the truth, the forecast, the baseline's forecast of the same, and
+whether the interval held the truth."""
 NEWEST = ("step", "written", "truth")
 """Of a series: the step of the grid, when it was written (seconds), the truth; then the forecast of each horizon."""
 MOST_SERIES = 20

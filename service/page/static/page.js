@@ -259,7 +259,6 @@ function showRows() {
 }
 
 function showLive(model, { live, live_by_horizon: byHorizon, limits, fewest_rows: fewest }) {
-  const measure = model.loss === "squared_error" ? "rmse" : "mae";
   const told = live !== null && live.error_ratio !== null;
   verdict(byId("live-verdict"), told ? live.error_ratio > limits.max_live_error_ratio : null);
   byId("live").hidden = live === null;
@@ -274,7 +273,7 @@ function showLive(model, { live, live_by_horizon: byHorizon, limits, fewest_rows
   const forecasts = `Of the last ${number(live.scores, 0)} forecasts, of all series, that met their truth.`;
   write(byId("live-words"), `${compared} ${forecasts}`);
   const errors = Object.values(byHorizon).map((each) => each.error);
-  const form = writer(Math.min(8, decimalsFor(Math.min(...errors, live.error)) + 1), model.unit);
+  const form = writer(Math.min(8, decimalsFor(Math.min(...errors, live.error)) + 1), model.error_unit);
   const row = (ahead, each, holdout) => [
     ahead,
     form.plain(each.error),
@@ -285,11 +284,12 @@ function showLive(model, { live, live_by_horizon: byHorizon, limits, fewest_rows
   ];
   const rows = model.horizons
     .filter((horizon) => byHorizon[horizon])
-    .map((horizon) => row(span(horizon * model.step_minutes), byHorizon[horizon], model.holdout[horizon]?.[measure]));
+    .map((horizon) => row(span(horizon * model.step_minutes), byHorizon[horizon], model.holdout[horizon]?.error));
   rows.push(row("all", live, told ? live.error / live.error_ratio : undefined));
   const level = percent(model.interval);
-  const heads = ["Ahead", `${measure.toUpperCase()}, ${model.unit}`, "Hold-out", "Ratio", "Skill", "Inside"];
-  fill(byId("live"), heads, rows, `Skill: error saved against persistence. Inside: truths within the ${level} interval.`);
+  const heads = ["Ahead", model.error_unit ? `${model.measure}, ${model.error_unit}` : model.measure, "Hold-out", "Ratio", "Skill", "Inside"];
+  const skill = `Skill: error saved against ${model.baseline}.`;
+  fill(byId("live"), heads, rows, `${skill} Inside: truths within the ${level} interval.`);
 }
 
 function showDrift(signals) {
