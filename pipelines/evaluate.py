@@ -1,6 +1,6 @@
-"""Measure candidate, production model and baselines on the same hold-out; write and log the results.
+"""Measure candidate, production model and baselines on the same folds; write and log the results.
 
-The gate judges them: this stage only records a candidate that is worse, or a hold-out that is too short.
+The gate judges them: this stage only records a candidate that is worse, or folds that are too short.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from clients.errors import ConfigurationError
 from forecasting.baselines import Fitted
 from forecasting.drift.distances import population_stability_index
 from forecasting.features.spec import feature_spec
-from forecasting.judging.evaluation import BaselineEvaluation, Evaluation, ModelErrors, ModelEvaluation
+from forecasting.judging.evaluation import BaselineEvaluation, Evaluation, FoldErrors, ModelErrors, ModelEvaluation
 from forecasting.judging.losses import LOSSES, skill
 from forecasting.judging.panel import OPPONENT
-from forecasting.models.bundle import Bundle, read_bundle, record_holdout
+from forecasting.models.bundle import Bundle, read_bundle, record_errors
 from forecasting.models.manifest import BundleError
-from pipelines.files import write_json, write_table
-from pipelines.holdout import PanelFrame, compare, seconds_per_row
+from pipelines.comparison import PanelFrame, compare, seconds_per_row
+from pipelines.files import read_table, write_json, write_table
 from pipelines.production import Production, fetch_production
 from pipelines.run import Run
 from pipelines.tracked_run import TrackedRun, open_tracking
@@ -29,15 +29,16 @@ from records.mlflow_names import Artifact, Metric, RunTag, error_metrics, metric
 
 
 def run(run: Run) -> None:
-    """Write `evaluation.json` and `losses.parquet`, add the hold-out metrics to the bundle, and log all of it."""
+    """Write `evaluation.json` and `losses.parquet`, add the errors to the bundle, and log all of it."""
     tracking = open_tracking(run)
     candidate = _candidate(run, tracking)
     features = read_features(run.files.features, candidate.spec)
     observations = read_observations(run.files.observations, run.challenge)
+    judged = read_table(run.files.out_of_sample, made_by="train")
     production = fetch_production(run, tracking)
-    panel = compare(run.challenge, run.identity.as_of, features, observations, (candidate, production))
+    panel = compare(run.challenge, judged, observations, candidate, production)
     errors = panel.errors(run.challenge.target.loss)
-    record_holdout(run.files.bundle, _manifest_metrics(errors))
+    record_errors(run.files.bundle, _manifest_errors(errors))
     evaluation = evaluation_of(run, candidate, production, panel, features, errors=errors)
     _print(evaluation)
     write_json(run.files.evaluation, evaluation)
@@ -59,7 +60,7 @@ def _candidate(run: Run, tracking: TrackedRun) -> Bundle:
     return bundle
 
 
-def _manifest_metrics(errors: Mapping[str, ModelErrors]) -> dict[int, dict[str, float]]:
+def _manifest_errors(errors: Mapping[str, ModelErrors]) -> dict[int, dict[str, float]]:
     """The reference for the service's live errors, by horizon."""
     return {
         horizon: {
@@ -103,6 +104,8 @@ def evaluation_of(
         production=compared,
         production_version=version,
         baseline=_baseline_evaluation(candidate.manifest.baseline, errors["baseline"]),
+        folds=panel.fold_errors(run.challenge.target.loss),
+        same_code=bool(opponent and opponent.manifest.git_sha == run.identity.git_sha != "unknown"),
         opponents=tuple(
             _baseline_evaluation(each, errors[f"{OPPONENT}{each.kind}"]) for each in candidate.manifest.opponents
         ),
@@ -116,11 +119,12 @@ def _baseline_evaluation(baseline: Fitted, measured: ModelErrors) -> BaselineEva
 
 
 def _drift(known: Bundle, panel: PanelFrame, features: pd.DataFrame) -> dict[str, float]:
-    """How far each feature at the compared origins lies from the training data of ``known``.
+    """How far each feature in the newest fold lies from the training data of ``known``.
 
     Without the calendar: a month is always another season than the year before it, which says nothing of the data.
     """
-    compared = panel.rows.loc[panel.rows["compared"], ["unique_id", "ds"]].drop_duplicates()
+    compared = panel.rows[panel.rows["compared"]]
+    compared = compared.loc[compared["fold"] == compared["fold"].max(), ["unique_id", "ds"]].drop_duplicates()
     seen = compared.merge(features, how="left", on=["unique_id", "ds"])
     return {
         name: population_stability_index(known.manifest.references[name], seen[name].to_numpy(dtype="float64"))
@@ -138,6 +142,7 @@ def _model_evaluation(
         git_sha=manifest.git_sha,
         dataset_md5=manifest.dataset_md5,
         train_end=manifest.train_end,
+        rows_by_week=manifest.rows_by_week,
         bundle_bytes=sum(file.stat().st_size for file in directory.iterdir()),
         prediction_seconds_per_row=seconds,
         measured=measured,
@@ -146,8 +151,11 @@ def _model_evaluation(
 
 def _print(evaluation: Evaluation) -> None:
     window, loss = evaluation.window, LOSSES[evaluation.loss]
+    for number, fold in enumerate(evaluation.folds, 1):
+        errors = ", ".join(f"{model} {error:.3f}" for model, error in fold.errors.items())
+        print(f"fold {number}, {fold.start:%Y-%m-%d} to {fold.end:%Y-%m-%d}: {loss.label} {errors}", flush=True)
     span = f"{window.start:%Y-%m-%dT%H:%MZ} to {window.end:%Y-%m-%dT%H:%MZ}"
-    print(f"hold-out: {window.rows:,} predictions, origins {span}", flush=True)
+    print(f"folds: {len(evaluation.folds)} with {window.rows:,} predictions, origins {span}", flush=True)
     titles = {"baseline": f"baseline, {evaluation.baseline.title}"}
     titles |= {f"{OPPONENT}{each.kind}": f"opponent, {each.title}" for each in evaluation.opponents}
     for model, measured in _models(evaluation):
@@ -168,6 +176,8 @@ def _log(run: Run, evaluation: Evaluation, tracking: TrackedRun) -> None:
     tracking.log_artifacts(run.files.evaluation, Artifact.EVALUATION)
     tracking.log_artifacts(run.files.losses, Artifact.EVALUATION)
     tracking.log_metrics({name: value for name, value in run_metrics(evaluation) if known.get(name) != value})
+    for number, fold in enumerate(evaluation.folds, 1):
+        tracking.log_metrics(dict(fold_metrics(evaluation, fold)), step=number)
     tracking.set_tags(
         {
             RunTag.FAIR: str(evaluation.fair).lower(),
@@ -180,8 +190,9 @@ def _log(run: Run, evaluation: Evaluation, tracking: TrackedRun) -> None:
 def run_metrics(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
     """The metrics of the MLflow run, by name; those of other models than the candidate are prefixed."""
     yield Metric.FAIR, float(evaluation.fair)
-    yield Metric.HOLDOUT_ROWS, float(evaluation.window.rows)
-    yield Metric.HOLDOUT_DAYS, (evaluation.window.end - evaluation.window.start).total_seconds() / 86_400
+    yield Metric.FOLDS, float(len(evaluation.folds))
+    yield Metric.JUDGED_ROWS, float(evaluation.window.rows)
+    yield Metric.JUDGED_DAYS, (evaluation.window.end - evaluation.window.start).total_seconds() / 86_400
     baseline = dict(evaluation.baseline.measured.slices())
     for model, measured in _models(evaluation):
         yield from error_metrics(model, measured, LOSSES[evaluation.loss].measure, evaluation.interval)
@@ -194,6 +205,12 @@ def run_metrics(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
         if known:
             yield metric(Metric.BUNDLE_BYTES, model=model), float(known.bundle_bytes)
             yield metric(Metric.PREDICTION_SECONDS, model=model), known.prediction_seconds_per_row
+
+
+def fold_metrics(evaluation: Evaluation, fold: FoldErrors) -> Iterator[tuple[str, float]]:
+    """The metrics of one fold, which are logged with its number as their step."""
+    for model, error in fold.errors.items():
+        yield metric(f"{LOSSES[evaluation.loss].measure}_{Metric.FOLD}", model=model), error
 
 
 def _models(evaluation: Evaluation) -> Iterator[tuple[str, ModelErrors]]:

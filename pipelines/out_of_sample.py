@@ -57,9 +57,13 @@ def newest_target(known: pd.DataFrame, challenge: Challenge) -> datetime:
     return moment
 
 
-def out_of_sample(
-    known: pd.DataFrame, challenge: Challenge, fit: Fit, progress: Callable[[str], None]
-) -> pd.DataFrame:
+def rows_by_week(known: pd.DataFrame) -> dict[str, int]:
+    """How many rows were learnt from in each week, by ISO 8601: `2013-W09`."""
+    weeks = known["ds"].dt.strftime("%G-W%V").value_counts(sort=False)
+    return {str(week): int(count) for week, count in weeks.sort_index().items()}
+
+
+def out_of_sample(known: pd.DataFrame, challenge: Challenge, fit: Fit, progress: Callable[[str], None]) -> pd.DataFrame:
     """Every fold's predictions: unique_id, ds (the origin), horizon, fold (from 1), truth, candidate with its interval.
 
     known: what ``known_rows`` gave. A fold that leaves too little to learn from is not judged. The interval of a fold
@@ -124,7 +128,10 @@ def _with_intervals(found: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
         alike = found[found["horizon"] == rows["horizon"].iloc[0]]
         others = alike[alike["fold"] != number]
         offsets = calibrate(_residuals(others if len(others) >= needed else alike), challenge.learner.interval)
-        ends = {"candidate_lower": rows["candidate"] + offsets.lower, "candidate_upper": rows["candidate"] + offsets.upper}
+        ends = {
+            "candidate_lower": rows["candidate"] + offsets.lower,
+            "candidate_upper": rows["candidate"] + offsets.upper,
+        }
         parts.append(rows.assign(**ends))
     return pd.concat(parts, ignore_index=True)
 

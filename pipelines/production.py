@@ -1,30 +1,37 @@
-"""The production model, to which the registry's alias `production` points, fetched for comparison."""
+"""The production model, to which the registry's alias `production` points, and its folds, fetched for comparison."""
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 from clients.disk import whole_directory
 from clients.tracking import artifacts_gone, released_version
 from forecasting.models.bundle import Bundle, read_bundle
 from forecasting.models.manifest import BundleError
+from pipelines.files import read_parquet
 from pipelines.run import Run
 from pipelines.tracked_run import TrackedRun
+from records.mlflow_names import Artifact
 
 
 @dataclass(frozen=True)
 class Production:
-    """The released version; if its bundle cannot be read, ``bundle`` is None and ``problem`` says why."""
+    """The released version; what of it cannot be read is None, and ``problem`` says why."""
 
     version: str
     directory: Path
     bundle: Bundle | None
+    judged: pd.DataFrame | None
+    """What its recipe predicted of the folds when it was trained: the columns of `losses.parquet`."""
     problem: str = ""
 
 
 def fetch_production(run: Run, tracking: TrackedRun) -> Production | None:
-    """The released version with its bundle, which may be unreadable, or None before the first release.
+    """The released version with its bundle and its folds, which may be unreadable, or None before the first release.
 
     Raises ConfigurationError (its artifacts are gone, or MLflow refuses us) or PassingFault.
     """
@@ -46,6 +53,25 @@ def fetch_production(run: Run, tracking: TrackedRun) -> Production | None:
                 file.rename(scratch / file.name)
             fetched.rmdir()
     try:
-        return Production(version, directory, read_bundle(directory))
+        bundle = read_bundle(directory)
     except BundleError as error:
-        return Production(version, directory, None, str(error))
+        return Production(version, directory, None, None, str(error))
+    judged, problem = _folds(run, tracking, bundle.manifest.mlflow_run)
+    return Production(version, directory, bundle, judged, problem)
+
+
+def _folds(run: Run, tracking: TrackedRun, mlflow_run: str) -> tuple[pd.DataFrame | None, str]:
+    """What an MLflow run predicted of its folds, and why that cannot be read."""
+    with tempfile.TemporaryDirectory(dir=run.files.root) as scratch, tracking.faults("fetch production's folds"):
+        from mlflow.artifacts import download_artifacts, list_artifacts
+
+        source = f"{tracking.client.get_run(mlflow_run).info.artifact_uri}/{Artifact.EVALUATION}"
+        listed = list_artifacts(artifact_uri=source, tracking_uri=tracking.uri) or ()
+        if not any(each.path.endswith(Path(Artifact.LOSSES).name) for each in listed):
+            return None, f"its MLflow run {mlflow_run} has no {Artifact.LOSSES}: train production's commit again"
+        uri = f"{source}/{Path(Artifact.LOSSES).name}"
+        path = Path(download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=tracking.uri))
+        try:
+            return read_parquet(path).to_pandas(use_threads=False), ""
+        except OSError as error:
+            return None, f"the {Artifact.LOSSES} of its MLflow run {mlflow_run} cannot be read: {error}"

@@ -58,11 +58,11 @@ class TrackedRun:
         """Where a person looks at the run."""
         return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         from mlflow.entities import Metric
 
         now = time.time_ns() // 1_000_000
-        self._log_batches("metrics", [Metric(name, float(value), now, 0) for name, value in metrics.items()])
+        self._log_batches("metrics", [Metric(name, float(value), now, step) for name, value in metrics.items()])
 
     def log_params(self, parameters: Mapping[str, object]) -> None:
         """MLflow refuses to log a parameter again with another value."""

@@ -1,4 +1,7 @@
-"""Fit one direct model per horizon on the change of the target, calibrate the intervals, write and log the bundle."""
+"""Fit one direct model per horizon on everything known, and the same recipe on folds; write and log the bundle.
+
+The models predict the change of the target. The folds give the intervals, and what the stage `evaluate` measures.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,11 @@ from forecasting.challenge.schema import Challenge
 from forecasting.drift.distances import feature_references
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
 from forecasting.models.bundle import recent_windows, write_bundle
-from forecasting.models.intervals import Offsets, calibrate
 from forecasting.models.manifest import Description, SeriesWindow, VariableRange
-from pipelines.files import read_json
+from pipelines.files import read_json, write_table
 from pipelines.learner import FloatArray, as_trees, fit_change, new_model
+from pipelines.out_of_sample import Fit, Predict, known_rows, newest_target, offsets_of, out_of_sample, rows_by_week
 from pipelines.run import Run
-from pipelines.split import Split, newest_target, split_by_time
 from pipelines.tracked_run import TrackedRun, open_tracking
 from pipelines.transform import read_features, read_observations
 from pipelines.version import Dataset
@@ -35,11 +37,15 @@ from records.mlflow_names import Artifact, RunTag
 
 @dataclass(frozen=True)
 class FittedModel:
-    """The model of one horizon, in both forms, with the offsets of its interval."""
+    """The model of one horizon, in both forms."""
 
     model: HistGradientBoostingRegressor
     trees: treelite.Model
-    offsets: Offsets
+
+    def predict(self, features: pd.DataFrame) -> FloatArray:
+        """The change of the target: (n,)."""
+        change: FloatArray = self.model.predict(features)
+        return change
 
 
 def run(run: Run) -> None:
@@ -50,11 +56,14 @@ def run(run: Run) -> None:
     table = read_features(run.files.features, spec)
     dataset = read_json(run.files.dataset, Dataset, made_by="version")
     run.require_own(run.files.dataset, dataset.run_id, made_by="version")
-    split = split_by_time(table, run.challenge, run.identity.as_of)
+    known = known_rows(table, run.challenge, run.identity.as_of)
     tracking = open_tracking(run)
-    _print_split(spec, split)
-    fitted = _fit_all(run, spec, split)
-    description = describe(run, split, fitted, dataset, tracking.run_id)
+    _print_known(spec, known)
+    judged = out_of_sample(known, run.challenge, fold_fit(run, spec), lambda line: print(line, flush=True))
+    fitted = _fit_all(run, spec, known)
+    description = describe(run, known, judged, dataset, tracking.run_id)
+    _print_intervals(description)
+    write_table(run.files.out_of_sample, judged)
     _write(run, description, fitted)
     _log(run, description, tracking)
     print(f"bundle in {run.files.bundle}, logged to {tracking.run_url}", flush=True)
@@ -81,44 +90,52 @@ def _fitted_baseline(baseline: Baseline, spec: FeatureSpec, training: pd.DataFra
         raise DataRejected(str(error)) from error
 
 
-def _print_split(spec: FeatureSpec, split: Split) -> None:
-    for name, part in (("training", split.training), ("calibration", split.calibration), ("hold-out", split.holdout)):
-        first, last = part["ds"].min(), part["ds"].max()
-        print(f"{name}: {len(part):,} rows, origins {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ}", flush=True)
-    empty = [column for column in spec.columns if split.training[column].isna().all()]
+def _print_known(spec: FeatureSpec, known: pd.DataFrame) -> None:
+    first, last = known["ds"].iloc[0], known["ds"].iloc[-1]
+    print(f"learnt from: {len(known):,} rows, origins {first:%Y-%m-%dT%H:%MZ} to {last:%Y-%m-%dT%H:%MZ}", flush=True)
+    empty = [column for column in spec.columns if known[column].isna().all()]
     if empty:
-        print(f"not learnt from, without any value in training: {', '.join(empty)}", flush=True)
+        print(f"not learnt from, without any value: {', '.join(empty)}", flush=True)
 
 
-def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, FittedModel]:
+def _print_intervals(description: Description) -> None:
+    for horizon, offsets in description.offsets.items():
+        interval = f"{offsets.lower:+.2f} to {offsets.upper:+.2f} {description.unit}"
+        print(f"horizon {horizon}: {description.interval:.0%} interval {interval}", flush=True)
+
+
+def fold_fit(run: Run, spec: FeatureSpec) -> Fit:
+    """How the run's recipe is fitted for a fold."""
+
+    def fit(rows: pd.DataFrame, horizon: int) -> Predict:
+        return fit_horizon(run, spec, rows, horizon).predict
+
+    return fit
+
+
+def _fit_all(run: Run, spec: FeatureSpec, known: pd.DataFrame) -> dict[int, FittedModel]:
     """Every horizon's model, one core each: as fast as all cores on one model, and no slower on a busy machine.
 
     There, threads that share one fit wait for one another at every node: a fit of 1 s took 28 s.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        models = pool.map(lambda horizon: fit_horizon(run, spec, split, horizon), spec.horizons)
-        fitted = dict(zip(spec.horizons, models, strict=True))
-    for horizon, one in fitted.items():
-        interval = f"{one.offsets.lower:+.2f} to {one.offsets.upper:+.2f} {run.challenge.target.unit}"
-        print(f"horizon {horizon}: {run.challenge.learner.interval:.0%} interval {interval}", flush=True)
-    return fitted
+        models = pool.map(lambda horizon: fit_horizon(run, spec, known, horizon), spec.horizons)
+        return dict(zip(spec.horizons, models, strict=True))
 
 
-def fit_horizon(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> FittedModel:
-    """One horizon's model, fitted on ``split.training`` and calibrated on ``split.calibration``, on one core.
+def fit_horizon(run: Run, spec: FeatureSpec, rows: pd.DataFrame, horizon: int) -> FittedModel:
+    """One horizon's model, fitted on the rows whose target is known, on one core.
 
     Raises ConfigurationError when the learner refuses its parameters, or with them diverges.
     """
-    with threadpool_limits(1, user_api="openmp"):
-        features, change = _known(split.training, spec, horizon)
+    with threadpool_limits(1):
+        features, change = _known(rows, spec, horizon)
         model = fit_change(new_model(run.challenge, run.challenge_path), features, change, run.challenge_path)
-        features, change = _known(split.calibration, spec, horizon)
-        residuals = change - model.predict(features)
-        if not np.isfinite(residuals).all():
+        fitted = FittedModel(model, as_trees(model, features))
+        if not np.isfinite(fitted.predict(features)).all():
             found = f"the model for horizon {horizon} predicts numbers that are not finite"
             raise ConfigurationError(f"{run.challenge_path}: learner.parameters: {found}: lower learning_rate.")
-        offsets = calibrate(residuals, run.challenge.learner.interval)
-        return FittedModel(model, as_trees(model, features), offsets)
+        return fitted
 
 
 def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.DataFrame, FloatArray]:
@@ -128,30 +145,32 @@ def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.Data
     return rows[list(spec.columns_for(horizon))], change
 
 
-def describe(run: Run, split: Split, fitted: dict[int, FittedModel], dataset: Dataset, mlflow_run: str) -> Description:
-    """The bundle's description of the models in ``fitted``, by horizon."""
-    spec, training = feature_spec(run.challenge), split.training.sort_values("ds", kind="stable")
+def describe(run: Run, known: pd.DataFrame, judged: pd.DataFrame, dataset: Dataset, mlflow_run: str) -> Description:
+    """The bundle's description of models that were fitted on ``known``; judged: the recipe's ``out_of_sample``."""
+    spec = feature_spec(run.challenge)
     return Description(
         challenge=run.challenge.name,
         unit=run.challenge.target.unit,
         features=spec,
         series=run.challenge.series_ids,
-        train_start=training["ds"].min().to_pydatetime(),
-        train_end=newest_target([training, split.calibration], run.challenge),
-        rows={"train": len(training), "calibration": len(split.calibration), "holdout": len(split.holdout)},
+        train_start=known["ds"].iloc[0].to_pydatetime(),
+        train_end=newest_target(known, run.challenge),
+        newest_row=known["ds"].iloc[-1].to_pydatetime(),
+        rows={"train": len(known), "judged": len(judged)},
+        rows_by_week=rows_by_week(known),
         dataset_md5=dataset.md5,
         git_sha=run.identity.git_sha,
         mlflow_run=mlflow_run,
         interval=run.challenge.learner.interval,
-        offsets={horizon: one.offsets for horizon, one in fitted.items()},
+        offsets=offsets_of(judged, run.challenge),
         title=run.challenge.title,
         variables=variable_ranges(run.challenge, spec),
         loss=run.challenge.target.loss,
-        baseline=_fitted_baseline(run.challenge.target.baseline, spec, training),
-        opponents=tuple(_fitted_baseline(each, spec, training) for each in run.challenge.target.opponents),
+        baseline=_fitted_baseline(run.challenge.target.baseline, spec, known),
+        opponents=tuple(_fitted_baseline(each, spec, known) for each in run.challenge.target.opponents),
         drift=run.challenge.drift,
         references=feature_references(
-            spec.columns, training[list(spec.columns)].to_numpy(), run.challenge.drift.window_rows
+            spec.columns, known[list(spec.columns)].to_numpy(), run.challenge.drift.window_rows
         ),
     )
 

@@ -87,8 +87,11 @@ class Metric(StrEnum):
     """In MLflow always with the interval's level: see ``coverage``."""
     SKILL = "skill"
     FAIR = "fair"
-    HOLDOUT_ROWS = "holdout_rows"
-    HOLDOUT_DAYS = "holdout_days"
+    FOLD = "fold"
+    """After the measure, `rmse_fold`: the error on one fold, whose number is the step."""
+    FOLDS = "folds"
+    JUDGED_ROWS = "judged_rows"
+    JUDGED_DAYS = "judged_days"
     BUNDLE_BYTES = "bundle_bytes"
     PREDICTION_SECONDS = "prediction_seconds_per_row"
 
@@ -118,9 +121,7 @@ def coverage(level: float) -> str:
     return f"{Metric.COVERAGE}_{level * 100:g}"
 
 
-def error_metrics(
-    model: str, measured: ModelErrors, measure: str, interval: float
-) -> Iterator[tuple[str, float]]:
+def error_metrics(model: str, measured: ModelErrors, measure: str, interval: float) -> Iterator[tuple[str, float]]:
     """The names and values of a model's errors, slice by slice.
 
     measure: of the challenge's loss; interval: the nominal level of the model's intervals.

@@ -33,13 +33,15 @@ class RunFiles:
         self.dataset = root / "dataset.json"
         self.tracking = root / "mlflow.json"
         self.bundle = root / "bundle"
+        self.out_of_sample = root / "out_of_sample.parquet"
+        """What the recipe predicts of each fold, by models that have not seen it."""
         self.models = root / "sklearn"
         """The training library's own format, for people who use MLflow's tools."""
         self.production = root / "production"
         """The released model's bundle, fetched for comparison."""
         self.evaluation = root / "evaluation.json"
         self.losses = root / "losses.parquet"
-        """Every prediction of every compared model on the hold-out, one row each."""
+        """Every prediction of every compared model on the folds, one row each."""
         self.registered = root / "registered.json"
 
 
@@ -80,14 +82,14 @@ STAGES = {
         writes=(_NAMES.dataset,),
     ),
     "train": Stage(
-        "fit one model per horizon, calibrate the intervals, write the bundle",
+        "fit one model per horizon on everything known, and the same recipe on folds; write the bundle",
         reads=(_NAMES.run, _NAMES.observations, _NAMES.features, _NAMES.dataset),
-        writes=(_NAMES.models,),
+        writes=(_NAMES.out_of_sample, _NAMES.models),
     ),
     # It adds its figures to the bundle that `train` wrote; DVC accepts one writer per file: the last one.
     "evaluate": Stage(
-        "measure candidate, production and baselines on the same hold-out",
-        reads=(_NAMES.run, _NAMES.observations, _NAMES.features, _NAMES.models),
+        "measure candidate, production and baselines on the same folds",
+        reads=(_NAMES.run, _NAMES.observations, _NAMES.features, _NAMES.out_of_sample, _NAMES.models),
         writes=(_NAMES.bundle, _NAMES.evaluation, _NAMES.losses),
     ),
     "register": Stage(

@@ -302,7 +302,11 @@ def _outdated(table: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     target = table.get("target")
     baseline = target.get("baseline") if isinstance(target, dict) else None
     if isinstance(baseline, str):
-        yield "target.baseline", f"a table since it has parameters: [target.baseline] kind = {baseline!r}", repr(baseline)
+        yield (
+            "target.baseline",
+            f"a table since it has parameters: [target.baseline] kind = {baseline!r}",
+            repr(baseline),
+        )
     learner = table.get("learner")
     for key in ("holdout_days", "calibration_days"):
         if isinstance(learner, dict) and key in learner:

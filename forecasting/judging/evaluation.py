@@ -1,4 +1,4 @@
-"""What the hold-out says of each model: one record, `evaluation.json`, which the gate, the report and the demo read."""
+"""What the folds say of each model: one record, `evaluation.json`, which the gate, the report and the demo read."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Slice(NamedTuple):
 
 
 class ModelErrors(Struct, frozen=True, kw_only=True):
-    """One model on the hold-out: over all compared rows, per horizon, and per series."""
+    """One model on the folds: over all compared rows, per horizon, and per series."""
 
     overall: Errors
     horizons: dict[int, Errors]
@@ -69,6 +69,9 @@ class ModelEvaluation(Struct, frozen=True, kw_only=True):
     git_sha: str
     dataset_md5: str
     train_end: datetime
+    """The newest moment whose target it has learnt from."""
+    rows_by_week: dict[str, int]
+    """How many rows of each week it has learnt from, by ISO 8601: `2013-W09`."""
     bundle_bytes: int
     prediction_seconds_per_row: float
     """The fastest of many repeats of one row's prediction, on the machine of this run."""
@@ -85,7 +88,7 @@ class BaselineEvaluation(Struct, frozen=True, kw_only=True):
 
 
 class Window(Struct, frozen=True, kw_only=True):
-    """The hold-out that every model was measured on: origins from ``start`` to ``end``, both with known targets."""
+    """What every model was measured on: origins from ``start`` to ``end``, both with known targets."""
 
     start: datetime
     end: datetime
@@ -93,6 +96,16 @@ class Window(Struct, frozen=True, kw_only=True):
     """Distinct moments."""
     rows: int
     """Predictions compared: one per series, origin and horizon."""
+
+
+class FoldErrors(Struct, frozen=True, kw_only=True):
+    """One fold: its compared origins, and the error of each model on them."""
+
+    start: datetime
+    end: datetime
+    rows: int
+    errors: dict[str, float]
+    """By model, as ``errors_of`` names them."""
 
 
 class Evaluation(Struct, frozen=True, kw_only=True):
@@ -107,7 +120,7 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     interval: float
     window: Window
     fair: bool
-    """Whether the window can carry a verdict: long enough, and seen by none of the compared models."""
+    """Whether the window can carry a verdict: long enough, and predicted by every compared recipe."""
     reasons: tuple[str, ...]
     """Why not, one sentence each; empty when fair."""
     candidate: ModelEvaluation
@@ -117,10 +130,14 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     """The version behind the alias `production`; empty when there is none."""
     baseline: BaselineEvaluation
     """What the candidate must beat."""
+    folds: tuple[FoldErrors, ...] = ()
+    """Oldest first."""
+    same_code: bool = False
+    """Whether candidate and production come from the same commit: then there is no other recipe to judge."""
     opponents: tuple[BaselineEvaluation, ...] = ()
     """Further baselines, which are shown and decide nothing."""
     drift: dict[str, float] = {}
-    """Population stability index of each feature on the hold-out, the calendar's left out, against ``drift_from``."""
+    """Population stability index of each feature in the newest fold, the calendar's left out, against ``drift_from``."""
     drift_from: Literal["production", "candidate"] = "candidate"
 
 

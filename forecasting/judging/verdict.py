@@ -27,8 +27,13 @@ from forecasting.judging.panel import MIN_HOLDOUT, Panel
 
 __all__ = ["Contest", "Reason", "Rule", "Verdict", "judge"]
 
-Rule = Literal["evidence", "baseline", "regression", "slice", "coverage", "bundle_size", "prediction_time"]
+Rule = Literal["evidence", "baseline", "freshness", "regression", "slice", "coverage", "bundle_size", "prediction_time"]
 
+
+MAX_STALER = timedelta(days=1)
+"""By so much may a candidate's newest target be older than production's."""
+MIN_ROWS_SHARE = 0.9
+"""Of the rows that production has learnt from, so many must be a candidate's, where its history reaches back as far."""
 
 Broken = Iterator[tuple[Rule, str]]
 """The rules that something breaks, each with its message."""
@@ -80,11 +85,13 @@ def judge(
     """Every rule of the policy on the compared predictions; ``evaluation`` gives the models' provenance and costs.
 
     What `evaluation` says of errors is not used; errors: the panel's own, for a caller that has computed them already.
-    A reason of its own why the hold-out is unfair is kept, and its ``fair`` is not believed. The rules:
+    A reason of its own why the comparison is unfair is kept, and its ``fair`` is not believed. The rules:
 
-    - evidence: the hold-out spans seven days and thirty origins, started after all that both models have seen, is the
-      one that the evaluation describes, and holds production's predictions when there is a production model;
+    - evidence: the folds span seven days and thirty origins, are those that the evaluation describes, and hold
+      production's predictions when there is a production model;
     - baseline: the candidate's loss is below the baseline's;
+    - freshness: the newest target that the candidate has learnt from is at most ``max_training_age_hours`` old and at
+      most a day older than production's, and of the weeks that production has learnt from it leaves out no tenth;
     - regression: its error is not more than ``max_regression`` above production's, nor
       significantly (Diebold-Mariano) more than ``negligible_regression`` above it, nor above it at all when
       ``strict``;
@@ -93,20 +100,23 @@ def judge(
     - coverage: the confidence interval of the intervals' coverage reaches into the ``coverage`` limits;
     - bundle_size, prediction_time: the bundle and the time per prediction, over production's, are within their budgets.
 
-    A slice with fewer than thirty origins counts in the whole, and is not judged alone.
+    A slice with fewer than thirty origins counts in the whole, and is not judged alone. A candidate of production's own
+    commit has no other recipe, so that regression and slice do not apply to it.
     """
     loss = LOSSES[evaluation.loss]
     by_origin = losses_by_origin(panel, loss)
     overall, *sliced = contests(by_origin, errors or errors_of(panel, evaluation.loss), policy)
-    regressions = tuple(_regression(overall, evaluation, policy))
+    another = not evaluation.same_code
+    regressions = tuple(_regression(overall, evaluation, policy)) if another else ()
     horizons, series = (
-        tuple(msgspec.structs.replace(contest, worse=_is_worse(contest, policy)) for contest in slices)
+        tuple(msgspec.structs.replace(contest, worse=another and _is_worse(contest, policy)) for contest in slices)
         for slices in sliced
     )
     coverage, coverage_low, coverage_high = covered(by_origin)
     found = (
         *_evidence(panel, by_origin, evaluation),
         *_baseline(overall, evaluation),
+        *_freshness(evaluation, policy),
         *regressions,
         *_slices((*horizons, *series), evaluation, policy),
         *_coverage(coverage, coverage_low, coverage_high, evaluation, policy),
@@ -137,14 +147,10 @@ def judge(
 def _evidence(panel: Panel, by_origin: LossesByOrigin, evaluation: Evaluation) -> Broken:
     messages = list(evaluation.reasons)
     if not evaluation.fair and not messages:
-        messages.append("the evaluation calls its hold-out unfair and gives no reason")
+        messages.append("the evaluation calls its comparison unfair and gives no reason")
     messages += _too_short(by_origin)
     messages += _mismatch(panel, by_origin, evaluation)
-    first = _moment(by_origin.origins[0])
     for name, model in (("the candidate", evaluation.candidate), (_production(evaluation), evaluation.production)):
-        if model and model.train_end >= first:
-            seen, start = _at(model.train_end), _at(first)
-            messages.append(f"{name} has seen data until {seen}, and the hold-out starts at {start}")
         if model and not _is_time(model.prediction_seconds_per_row):
             messages.append(f"{name} has no time per prediction: found {model.prediction_seconds_per_row} seconds")
     if not evaluation.candidate.dataset_md5:
@@ -158,9 +164,9 @@ def _too_short(by_origin: LossesByOrigin) -> Iterator[str]:
     span = timedelta(seconds=origins * by_origin.step_seconds)
     if span < MIN_HOLDOUT:
         days = span / timedelta(days=1)
-        yield f"the hold-out is {days:.1f} days long ({origins} origins); at least {MIN_HOLDOUT.days} days are needed"
+        yield f"the folds have {days:.1f} days ({origins} origins); at least {MIN_HOLDOUT.days} days are needed"
     if origins < MIN_PERIODS:
-        yield f"the hold-out has {origins} origins; at least {MIN_PERIODS} are needed"
+        yield f"the folds have {origins} origins; at least {MIN_PERIODS} are needed"
 
 
 def _mismatch(panel: Panel, by_origin: LossesByOrigin, evaluation: Evaluation) -> Iterator[str]:
@@ -185,6 +191,30 @@ def _baseline(overall: Contest, evaluation: Evaluation) -> Broken:
     if not overall.candidate < overall.baseline:
         measure, ours, theirs = _errors(evaluation, overall.candidate, overall.baseline)
         yield "baseline", f"{measure} {ours} does not beat the {theirs} of {evaluation.baseline.title}"
+
+
+def _freshness(evaluation: Evaluation, policy: Gate) -> Broken:
+    candidate, production = evaluation.candidate, evaluation.production
+    age = (evaluation.as_of - candidate.train_end) / timedelta(hours=1)
+    if age > policy.max_training_age_hours:
+        found = (
+            f"the newest target that the candidate has learnt from, of {_at(candidate.train_end)}, is {age:.0f} h old"
+        )
+        yield "freshness", f"{found}; at most {policy.max_training_age_hours} h are allowed"
+    if production is None:
+        return
+    if candidate.train_end < production.train_end - MAX_STALER:
+        ends = (
+            f"the candidate has learnt until {_at(candidate.train_end)}, production until {_at(production.train_end)}"
+        )
+        yield "freshness", f"{ends}; at most {MAX_STALER / timedelta(hours=1):.0f} h less are allowed"
+    first = min(candidate.rows_by_week, default="")  # a part of a week only, as the history moves on
+    weeks = [week for week in production.rows_by_week if week > first]
+    theirs = sum(production.rows_by_week[week] for week in weeks)
+    ours = sum(candidate.rows_by_week.get(week, 0) for week in weeks)
+    if ours < MIN_ROWS_SHARE * theirs:
+        found = f"of the {theirs:,} rows that production has learnt from in the same weeks, the candidate has {ours:,}"
+        yield "freshness", f"{found}; at least {MIN_ROWS_SHARE:.0%} are expected"
 
 
 def _regression(overall: Contest, evaluation: Evaluation, policy: Gate) -> Broken:

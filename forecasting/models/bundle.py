@@ -150,13 +150,13 @@ def write_bundle(
     return read_bundle(directory).manifest
 
 
-def record_holdout(directory: Path, holdout: Mapping[int, Mapping[str, float]]) -> Manifest:
-    """Put the hold-out metrics of each horizon into a bundle's manifest, which is replaced in one step.
+def record_errors(directory: Path, errors: Mapping[int, Mapping[str, float]]) -> Manifest:
+    """Put the errors of each horizon on the folds into a bundle's manifest, which is replaced in one step.
 
     Raises BundleError when the bundle is damaged, the horizons are not its own, or a metric is not finite.
     """
-    measured = {horizon: dict(metrics) for horizon, metrics in holdout.items()}
-    encoded = encoded_manifest(msgspec.structs.replace(read_bundle(directory).manifest, holdout=measured))
+    measured = {horizon: dict(metrics) for horizon, metrics in errors.items()}
+    encoded = encoded_manifest(msgspec.structs.replace(read_bundle(directory).manifest, errors=measured))
     manifest = decoded_manifest(encoded)
     # Beside the directory, not in it: should this be cut short, a file too many would spoil the bundle.
     scratch = directory.parent / f".{directory.name}.{MANIFEST}"

@@ -71,9 +71,13 @@ class Description(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     train_start: Moment
     """The first origin that the models were fitted on."""
     train_end: Moment
-    """The last moment whose observation had any part in fitting or calibration, targets included."""
+    """The last moment whose observation had any part in fitting, targets included."""
+    newest_row: Moment
+    """The newest origin that the models were fitted on."""
     rows: dict[str, int]
-    """How many rows each part had, such as ``train``, ``calibration``, ``holdout``."""
+    """How many rows were learnt from (``train``) and how many predictions the folds have (``judged``)."""
+    rows_by_week: dict[str, int] = {}
+    """How many rows of each week were learnt from, by ISO 8601: `2013-W09`."""
     dataset_md5: str
     git_sha: str
     mlflow_run: str
@@ -92,8 +96,8 @@ class Description(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """Further baselines, measured and shown, which decide nothing."""
     drift: Drift = Drift()
     """From where on the live signals count as drift."""
-    holdout: dict[int, dict[str, float]] = {}
-    """By horizon, the hold-out metrics; empty until they are measured."""
+    errors: dict[int, dict[str, float]] = {}
+    """By horizon, what the folds say: the recipe's error, the baseline's, …; empty until they are measured."""
 
 
 class Manifest(Description, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -150,7 +154,7 @@ def check_description(description: Description) -> None:
     horizons = set(spec.horizons)
     for key, expected, found in (
         ("offsets", horizons, set(description.offsets)),
-        ("holdout", horizons if description.holdout else set(), set(description.holdout)),
+        ("errors", horizons if description.errors else set(), set(description.errors)),
         ("references", set(spec.columns), set(description.references)),
     ):
         _check_same(key, expected, found)

@@ -1,11 +1,11 @@
-"""The same hold-out rows predicted by candidate, production and baselines, none of which has seen them."""
+"""The same rows predicted by candidate, production and baselines, by models that have not seen them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 import numpy as np
@@ -13,16 +13,13 @@ import pandas as pd
 
 from clients.errors import DataRejected
 from forecasting.challenge.schema import Challenge, LossName
-from forecasting.features.definitions import FeatureError
-from forecasting.features.spec import feature_spec, target_column
+from forecasting.features.spec import feature_spec
 from forecasting.features.table import Table, table_baseline
-from forecasting.judging.evaluation import ModelErrors, Window, errors_of
+from forecasting.judging.evaluation import FoldErrors, ModelErrors, Window, errors_of
 from forecasting.judging.losses import Unmeasurable
 from forecasting.judging.panel import COLUMNS, MIN_HOLDOUT, OPPONENT, Panel, PanelError, read_panel
 from forecasting.models.bundle import Bundle
 from pipelines.production import Production
-from pipelines.split import split_by_time
-from pipelines.transform import feature_frame
 
 TIMED_REPEATS = 101
 
@@ -31,7 +28,7 @@ TIMED_REPEATS = 101
 class PanelFrame:
     """The panel as a table, including rows that not every model predicts, and whether it can carry a verdict.
 
-    rows: unique_id, ds (the origin), horizon, truth, baseline, `opponent.<kind>` for each further opponent, candidate and
+    rows: unique_id, ds (the origin), horizon, fold, truth, baseline, `opponent.<kind>` for each further opponent, candidate and
     production with `_lower` and `_upper` (production's NaN where there is none), and compared: whether every model
     predicts that row.
     """
@@ -40,12 +37,23 @@ class PanelFrame:
     opponent: Bundle | None
     """The production model, if it could be compared."""
     reasons: tuple[str, ...]
-    """Why the hold-out can carry no verdict; empty when it can."""
+    """Why the comparison can carry no verdict; empty when it can."""
 
     def window(self) -> Window:
         ds = self.rows.loc[self.rows["compared"], "ds"]
         start, end = ds.min().to_pydatetime(), ds.max().to_pydatetime()
         return Window(start=start, end=end, origins=int(ds.nunique()), rows=len(ds))
+
+    def fold_errors(self, loss: LossName) -> tuple[FoldErrors, ...]:
+        """Each fold's, on its compared rows. Raises DataRejected as ``errors`` does."""
+        found = []
+        for number in sorted(self.rows.loc[self.rows["compared"], "fold"].unique().tolist()):
+            here = self.rows["compared"] & (self.rows["fold"] == number)
+            ds = self.rows.loc[here, "ds"]
+            errors = {model: measured.overall.error for model, measured in self._errors_of(here, loss).items()}
+            start, end = ds.min().to_pydatetime(), ds.max().to_pydatetime()
+            found.append(FoldErrors(start=start, end=end, rows=len(ds), errors=errors))
+        return tuple(found)
 
     def errors(self, loss: LossName) -> dict[str, ModelErrors]:
         """Each model's, on the compared rows; for a horizon that production does not predict, on all its rows.
@@ -64,7 +72,7 @@ class PanelFrame:
         try:
             return errors_of(self._panel(compared), loss)
         except (PanelError, Unmeasurable) as error:
-            raise DataRejected(f"the hold-out cannot be measured: {error}") from error
+            raise DataRejected(f"the folds cannot be measured: {error}") from error
 
     def _panel(self, compared: pd.Series[bool]) -> Panel:
         columns = {str(name): self.rows[name].to_numpy() for name in self.rows}
@@ -73,36 +81,24 @@ class PanelFrame:
 
 
 def compare(
-    challenge: Challenge,
-    as_of: datetime,
-    features: pd.DataFrame,
-    observations: Table,
-    models: tuple[Bundle, Production | None],
+    challenge: Challenge, judged: pd.DataFrame, observations: Table, candidate: Bundle, production: Production | None
 ) -> PanelFrame:
-    """Predict the hold-out that neither candidate nor production has seen.
+    """The folds' predictions beside the baselines' and, where production's recipe has predicted the same, production's.
 
-    features: the challenge's features table; observations: the source of the baselines, and of the features of a
-    production model that has other ones; models: candidate and production. Without a fair hold-out, this still measures the candidate alone.
-    Raises DataRejected when the candidate has too little hold-out.
+    judged: the candidate's ``out_of_sample``; observations: what the baselines are computed from. Without a fair
+    comparison, this still measures the candidate alone.
     """
-    candidate, production = models
     reasons = _incomparable(challenge, production)
     opponent = production.bundle if production and not reasons else None
-    holdout = split_by_time(features, challenge, as_of).holdout
-    rows = _predicted_rows(candidate, holdout, observations)
-    if production and opponent:
-        try:
-            met = _with_opponent(rows, candidate, opponent, features, observations)
-        except FeatureError as error:
-            met, problem = None, f"its features cannot be made from these observations: {error}"
-        else:
-            seen = f"{opponent.manifest.train_end:%Y-%m-%dT%H:%MZ}"
-            problem = f"it has seen data until {seen}, and no hold-out that it can predict is left"
-        if met is None or not met["compared"].any():
-            opponent = None
-            reasons.append(f"production (version {production.version}) was not compared: {problem}")
-        else:
+    rows = _with_baselines(judged, candidate, observations)
+    if production and opponent and production.judged is not None:
+        met = _with_opponent(rows, production.judged)
+        if met["compared"].any():
             rows = met
+        else:
+            opponent = None
+            problem = "its folds and this run's have no forecast in common: train production's commit again"
+            reasons.append(f"production (version {production.version}) was not compared: {problem}")
     return PanelFrame(rows, opponent, (*reasons, *_too_short(rows, challenge)))
 
 
@@ -136,6 +132,8 @@ def _incomparable(challenge: Challenge, production: Production | None) -> list[s
     outcome = f"production (version {production.version}) was not compared"
     if production.bundle is None:
         return [f"{outcome}: its bundle cannot be read: {production.problem}"]
+    if production.judged is None:
+        return [f"{outcome}: {production.problem}"]
     theirs, ours = production.bundle.spec, feature_spec(challenge)
     differences = [
         f"{what} is {found}, here {expected}"
@@ -151,17 +149,13 @@ def _incomparable(challenge: Challenge, production: Production | None) -> list[s
     return [f"{outcome}: {'; '.join(differences)}"] if differences else []
 
 
-def _predicted_rows(candidate: Bundle, holdout: pd.DataFrame, observations: Table) -> pd.DataFrame:
-    """One row per series, origin and horizon whose target is known, with candidate's and baselines' predictions."""
-    fresh = holdout[holdout["ds"] > candidate.manifest.train_end]
+def _with_baselines(judged: pd.DataFrame, candidate: Bundle, observations: Table) -> pd.DataFrame:
+    """The folds' predictions, with those of the challenge's baselines from the same origins; production's unknown."""
     baselines = _baselines(candidate, observations)
-    parts = []
-    for horizon in candidate.spec.horizons:
-        known = fresh[fresh[target_column(horizon)].notna()]
-        rows = known[["unique_id", "ds"]].assign(horizon=horizon, truth=known[target_column(horizon)])
-        at_origins = rows[["unique_id", "ds"]].merge(baselines[horizon], how="left", on=["unique_id", "ds"])
-        rows = rows.assign(**at_origins.drop(columns=["unique_id", "ds"]).set_axis(rows.index))
-        parts.append(_with_predictions(rows, "candidate", candidate, horizon, known))
+    parts = [
+        rows.merge(baselines[int(horizon)], how="left", on=["unique_id", "ds"])
+        for horizon, rows in judged.groupby("horizon", sort=True)
+    ]
     unknown = dict.fromkeys(("production", "production_lower", "production_upper"), np.nan)
     return pd.concat(parts, ignore_index=True).assign(compared=True, **unknown)
 
@@ -181,31 +175,15 @@ def _baselines(candidate: Bundle, observations: Table) -> dict[int, pd.DataFrame
     }
 
 
-def _with_opponent(
-    rows: pd.DataFrame, candidate: Bundle, opponent: Bundle, features: pd.DataFrame, observations: Table
-) -> pd.DataFrame:
-    """The rows later than the opponent's training, with its predictions from its own features; may be empty."""
-    fresh = rows[rows["ds"] > opponent.manifest.train_end]
-    theirs = features if opponent.spec == candidate.spec else feature_frame(opponent.spec, observations)
-    theirs = theirs[theirs["unique_id"].isin(opponent.manifest.series)]
-    parts = []
-    for horizon in candidate.spec.horizons:
-        part = fresh[fresh["horizon"] == horizon]
-        if horizon in opponent.spec.horizons:
-            own = part[["unique_id", "ds"]].merge(theirs, how="left", on=["unique_id", "ds"])
-            part = _with_predictions(part, "production", opponent, horizon, own)
-        parts.append(part)
-    met = pd.concat(parts, ignore_index=True)
+def _with_opponent(rows: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """The rows, with what production's recipe predicted of them when it was judged itself; NaN where it did not.
+
+    A fit on a fold's rest is the recipe's, whichever day it was done: so production was not there to learn from these.
+    """
+    names = {"candidate": "production", "candidate_lower": "production_lower", "candidate_upper": "production_upper"}
+    known = theirs[["unique_id", "ds", "horizon", *names]].rename(columns=names)
+    met = rows.drop(columns=list(names.values())).merge(known, how="left", on=["unique_id", "ds", "horizon"])
     return met.assign(compared=met["production"].notna())
-
-
-def _with_predictions(
-    rows: pd.DataFrame, name: str, bundle: Bundle, horizon: int, features: pd.DataFrame
-) -> pd.DataFrame:
-    """rows, and in the same order the features of their origins; predicts NaN for an unknown origin."""
-    value = bundle.predict(horizon, features[list(bundle.spec.columns_for(horizon))].to_numpy(dtype=np.float64))
-    offsets = bundle.manifest.offsets[horizon]
-    return rows.assign(**{name: value, f"{name}_lower": value + offsets.lower, f"{name}_upper": value + offsets.upper})
 
 
 def _too_short(rows: pd.DataFrame, challenge: Challenge) -> list[str]:
@@ -213,5 +191,5 @@ def _too_short(rows: pd.DataFrame, challenge: Challenge) -> list[str]:
     covered = origins * challenge.target.step
     if covered >= MIN_HOLDOUT:
         return []
-    found = f"the hold-out that no model has seen is {covered / timedelta(days=1):.1f} days long ({origins} origins)"
+    found = f"the folds that are compared have {covered / timedelta(days=1):.1f} days ({origins} origins)"
     return [f"{found}; at least {MIN_HOLDOUT.days} days are needed"]
