@@ -17,7 +17,7 @@ from forecasting.features.spec import feature_spec
 from forecasting.features.table import Table, table_baseline
 from forecasting.judging.evaluation import FoldErrors, ModelErrors, Window, errors_of
 from forecasting.judging.losses import Unmeasurable
-from forecasting.judging.panel import COLUMNS, MIN_HOLDOUT, OPPONENT, Panel, PanelError, read_panel
+from forecasting.judging.panel import MIN_HOLDOUT, OPPONENT, Panel, PanelError, read_panel
 from forecasting.models.bundle import Bundle
 from pipelines.production import Production
 
@@ -28,8 +28,8 @@ TIMED_REPEATS = 101
 class PanelFrame:
     """The panel as a table, including rows that not every model predicts, and whether it can carry a verdict.
 
-    rows: unique_id, ds (the origin), horizon, fold, truth, baseline, `opponent.<kind>` for each further opponent, candidate and
-    production with `_lower` and `_upper` (production's NaN where there is none), and compared: whether every model
+    rows: unique_id, ds (the origin), horizon, fold, truth, baseline, `opponent.<kind>` for each further opponent, candidate
+    and production with `_lower` and `_upper` (production's NaN where there is none), and compared: whether every model
     predicts that row.
     """
 

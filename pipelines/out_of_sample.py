@@ -110,7 +110,7 @@ def _predicted(
     origins = rows["ds"].dt.tz_localize(None).to_numpy()
     judged = rows[fold.judged(origins)]
     predict = fit(rows[fold.learnt(origins, purge)], horizon)
-    change = predict(judged[list(spec.columns_for(horizon))]) if len(judged) else np.zeros(0)
+    change = predict(judged[list(spec.columns_for(horizon))])
     return judged[["unique_id", "ds"]].assign(
         horizon=horizon, fold=number, truth=judged[target_column(horizon)], candidate=judged["y"] + change
     )
