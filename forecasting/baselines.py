@@ -100,7 +100,8 @@ class Persistence(_Ready, frozen=True, tag="persistence"):
 
     def at_moment(self, grid: Grid, columns: Sequence[Sequence[float]], row: Sequence[float]) -> list[float]:  # noqa: ARG002
         """One value per horizon. columns: by ``grid.variables``, the last values, oldest first, the origin at -1, the
-        target at least ``lookback(grid) + 1`` of them; row: the features, by ``grid.columns``. NaN when missing."""
+        target at least ``lookback(grid) + 1`` of them; row: the features, by ``grid.columns``. NaN when missing.
+        """
         return [columns[0][-1]] * len(grid.horizons)
 
 

@@ -18,7 +18,7 @@ from forecasting.features.spec import feature_spec, target_column
 from forecasting.features.table import Table, table_baseline
 from forecasting.judging.evaluation import ModelErrors, Window, errors_of
 from forecasting.judging.losses import Unmeasurable
-from forecasting.judging.panel import COLUMNS, MIN_HOLDOUT, OPPONENT, Panel, PanelError, read_panel
+from forecasting.judging.panel import MIN_HOLDOUT, OPPONENT, Panel, PanelError, read_panel
 from forecasting.models.bundle import Bundle
 from pipelines.production import Production
 from pipelines.split import split_by_time

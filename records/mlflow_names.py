@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PRODUCTION = "production"
 """The alias of the released version."""
+LOSS = "target.loss"
+"""The parameter of a run that names the challenge's loss."""
 
 
 class RunTag(StrEnum):
@@ -118,9 +120,7 @@ def coverage(level: float) -> str:
     return f"{Metric.COVERAGE}_{level * 100:g}"
 
 
-def error_metrics(
-    model: str, measured: ModelErrors, measure: str, interval: float
-) -> Iterator[tuple[str, float]]:
+def error_metrics(model: str, measured: ModelErrors, measure: str, interval: float) -> Iterator[tuple[str, float]]:
     """The names and values of a model's errors, slice by slice.
 
     measure: of the challenge's loss; interval: the nominal level of the model's intervals.

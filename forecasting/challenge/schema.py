@@ -293,7 +293,11 @@ def _outdated(table: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     target = table.get("target")
     baseline = target.get("baseline") if isinstance(target, dict) else None
     if isinstance(baseline, str):
-        yield "target.baseline", f"a table since it has parameters: [target.baseline] kind = {baseline!r}", repr(baseline)
+        yield (
+            "target.baseline",
+            f"a table since it has parameters: [target.baseline] kind = {baseline!r}",
+            repr(baseline),
+        )
 
 
 def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str, str]]:
