@@ -12,6 +12,7 @@ from monitoring.alerts import COVERAGE, OBSERVATIONS_HOURS, SPIKE_HOURS
 SERVED = 'instance=~"$instance"'
 ALL = f'{SERVED}, horizon="all"'
 EACH = f'{SERVED}, horizon=~"$horizon|all"'
+SERVED_BY = "* on (instance) group_left ({}) rps_model_info"
 OFF_LIMIT = (
     f"rps_population_stability_index{{{SERVED}}} / on (instance, feature) rps_population_stability_limit{{{SERVED}}}"
 )
@@ -56,7 +57,7 @@ def _rows() -> Iterator[panels.Row]:
         ),
         panels.number(
             "Live skill",
-            "1 minus the live error over persistence's. Below 0, the last value would have been the better forecast.",
+            "1 minus the live error over the baseline's. Below 0, the baseline would have been the better forecast.",
             (f"min(rps_live_skill{{{ALL}}})", "skill"),
             unit="percentunit",
             steps=((None, "red"), (0, "yellow"), (0.1, "green")),
@@ -95,8 +96,8 @@ def _rows() -> Iterator[panels.Row]:
         "Live error",
         panels.chart(
             "Live error by horizon",
-            "RMSE (or MAE, depending on the challenge) of the last scored forecasts, in the target's unit.",
-            (f"rps_live_error{{{EACH}}}", "{{horizon}} ({{instance}})"),
+            "Error of the last scored forecasts, in the measure of the challenge's loss.",
+            (f"rps_live_error{{{EACH}}} {SERVED_BY.format('measure')}", "{{measure}} {{horizon}} ({{instance}})"),
         ),
         panels.chart(
             "Live error over the hold-out's",
@@ -106,8 +107,11 @@ def _rows() -> Iterator[panels.Row]:
         ),
         panels.chart(
             "Live skill by horizon",
-            "1 minus the error over persistence's. Below 0 the model is worse than the last value.",
-            (f"rps_live_skill{{{EACH}}}", "{{horizon}} ({{instance}})"),
+            "1 minus the error over the baseline's. Below 0 the model is worse than the baseline.",
+            (
+                f"rps_live_skill{{{EACH}}} {SERVED_BY.format('baseline')}",
+                "{{horizon}} over {{baseline}} ({{instance}})",
+            ),
             unit="percentunit",
             steps=((None, "red"), (0, "green")),
         ),

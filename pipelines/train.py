@@ -32,7 +32,7 @@ from pipelines.run import Run
 from pipelines.tracked_run import TrackedRun, open_tracking
 from pipelines.transform import read_features, read_observations
 from pipelines.version import Dataset
-from records.mlflow_names import Artifact, RunTag
+from records.mlflow_names import LOSS, Artifact, RunTag
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,8 @@ def _parameters(challenge: Challenge, description: Description) -> dict[str, str
     values = {
         "target.variable": challenge.target.variable,
         "target.horizons": " ".join(map(str, challenge.target.horizons)),
-        "target.loss": challenge.target.loss,
+        LOSS: challenge.target.loss,
+        "target.baseline": challenge.target.baseline.title,
         **{f"learner.{name}": getattr(learner, name) for name in learner.__struct_fields__ if name != "parameters"},
         **{f"learner.parameters.{name}": value for name, value in sorted(learner.parameters.items())},
         "features": len(description.features.columns),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PRODUCTION = "production"
 """The alias of the released version."""
+LOSS = "target.loss"
+"""The parameter of a run that names the challenge's loss."""
 
 
 class RunTag(StrEnum):

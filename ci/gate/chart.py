@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 
-from ci.markdown import clean
+from ci.gate.statuses import error_heading
+from ci.markdown import clean, text
 from forecasting.judging.verdict import Verdict
 
-COLOURS = {"candidate": ("blue", "#0072B2"), "production": ("orange", "#E69F00"), "persistence": ("grey", "#888888")}
+COLOURS = {"candidate": ("blue", "#0072B2"), "production": ("orange", "#E69F00"), "baseline": ("grey", "#888888")}
 """Hues that colour-blind people tell apart, on white and on black (Okabe and Ito, 2008). xychart has no legend."""
 MOST_POINTS = 40
+LONGEST_TITLE = 100
 SPARE = 0.1
 """Share of the drawn range that is left free above and below."""
 
@@ -27,7 +29,7 @@ def error_chart(verdict: Verdict) -> str:
     production = [contest.production for contest in contests if contest.production is not None]
     if len(production) == len(contests):
         lines["production"] = production
-    lines["persistence"] = [contest.persistence for contest in contests]
+    lines["baseline"] = [contest.baseline for contest in contests]
     values = [value for line in lines.values() for value in line]
     if not all(math.isfinite(value) and abs(value) < 1e12 for value in values):
         return "No chart: an error is not a number that can be drawn."
@@ -35,7 +37,8 @@ def error_chart(verdict: Verdict) -> str:
     spare = SPARE * (highest - lowest) or SPARE * abs(highest) or 1.0  # so that the axis is never empty
     low, high = max(0.0, lowest - spare) if lowest >= 0 else lowest - spare, highest + spare
     names, colours = zip(*(COLOURS[model] for model in lines), strict=True)
-    legend = ", ".join(f"{name} is {model}" for name, model in zip(names, lines, strict=True))
+    titles = {"baseline": text(verdict.baseline, LONGEST_TITLE)}
+    legend = ", ".join(f"{name} is {titles.get(model, model)}" for name, model in zip(names, lines, strict=True))
     start = "" if low == 0 else " The axis does not start at 0."
     whole = len(verdict.horizons)
     cut = f" The first {MOST_POINTS} of {whole} horizons." if whole > MOST_POINTS else ""
@@ -45,7 +48,7 @@ def error_chart(verdict: Verdict) -> str:
         f'%%{{init: {{"themeVariables": {{"xyChart": {{"plotColorPalette": "{", ".join(colours)}"}}}}}}}}%%',
         "xychart-beta",
         f'    x-axis "horizon, steps ahead" [{horizons}]',
-        f"    y-axis {_quoted(f'{verdict.measure}, {verdict.unit}')} {_plain(low, high)} --> {_plain(high, high)}",
+        f"    y-axis {_quoted(error_heading(verdict))} {_plain(low, high)} --> {_plain(high, high)}",
         *(f"    line [{', '.join(_plain(value, high) for value in line)}]" for line in lines.values()),
         "```",
     ]

@@ -20,8 +20,9 @@ import numpy as np
 from clients.errors import NoVerdict, RpsError
 from clients.settings import MlflowSettings
 from clients.tracking import Missing, Tracking, artifacts_gone, connect
-from forecasting.judging.evaluation import Evaluation, Model, ModelErrors, Window, errors_of
-from forecasting.judging.panel import COLUMNS, Panel, PanelError, read_panel
+from forecasting.judging.evaluation import Evaluation, ModelErrors, Window, errors_of
+from forecasting.judging.losses import LOSSES, Unmeasurable
+from forecasting.judging.panel import COLUMNS, OPPONENT, Panel, PanelError, read_panel
 from forecasting.models.manifest import MANIFEST, BundleError, Manifest, decoded_manifest
 from records.judgement import Data, Judgement, Links
 from records.mlflow_names import Artifact, GateTag, RunTag, VersionTag, error_metrics
@@ -81,7 +82,7 @@ def fetch_evidence(
     require("evaluation.json: run_id", run_id, evaluation.run_id)
     _check_candidate(require, _manifest(tracking, challenge, version.version), evaluation, run, git_sha)
     _check_window(require, panel, evaluation)
-    errors = errors_of(panel, evaluation.loss)
+    errors = _measured(panel, evaluation)
     _check_errors(require, errors, evaluation, run)
     _check_production(require, tracking, challenge, evaluation)
     run_url = f"{tracking.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
@@ -206,8 +207,16 @@ def _panel(content: bytes) -> Panel:
     try:
         # Threads that read an object of Python can abort a process that ends: see `pipelines/files.py`.
         table = parquet.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
-        return read_panel({name: table.column(name).to_numpy() for name in COLUMNS if name in table.column_names})
+        names = [name for name in table.column_names if name in COLUMNS or name.startswith(OPPONENT)]
+        return read_panel({name: table.column(name).to_numpy() for name in names})
     except (pa.ArrowException, PanelError) as error:
+        raise NoVerdict(f"losses.parquet cannot be judged on: {error}. Run the pipeline again.") from error
+
+
+def _measured(panel: Panel, evaluation: Evaluation) -> dict[str, ModelErrors]:
+    try:
+        return errors_of(panel, evaluation.loss)
+    except Unmeasurable as error:
         raise NoVerdict(f"losses.parquet cannot be judged on: {error}. Run the pipeline again.") from error
 
 
@@ -219,6 +228,9 @@ def _check_candidate(require: Require, manifest: Manifest, evaluation: Evaluatio
         require(f"{name}: commit", git_sha, of.git_sha)
         require(f"{name}: dataset", tags.get(RunTag.DATASET_MD5), of.dataset_md5)
     require("evaluation.json: candidate.train_end", manifest.train_end, candidate.train_end)
+    require("evaluation.json: baseline.title", manifest.baseline.title, evaluation.baseline.title)
+    titles = [opponent.title for opponent in manifest.opponents]
+    require("evaluation.json: titles of the opponents", titles, [each.title for each in evaluation.opponents])
 
 
 def _check_window(require: Require, panel: Panel, evaluation: Evaluation) -> None:
@@ -229,9 +241,10 @@ def _check_window(require: Require, panel: Panel, evaluation: Evaluation) -> Non
         require(f"evaluation.json: window.{name}", getattr(own, name), getattr(evaluation.window, name))
 
 
-def _check_errors(require: Require, own: Mapping[Model, ModelErrors], evaluation: Evaluation, run: Run) -> None:
+def _check_errors(require: Require, own: Mapping[str, ModelErrors], evaluation: Evaluation, run: Run) -> None:
     """That `evaluation.json`, and MLflow's metrics, which people look at, hold what each model's predictions give."""
-    reported = {"candidate": evaluation.candidate.measured, "persistence": evaluation.persistence}
+    reported = {"candidate": evaluation.candidate.measured, "baseline": evaluation.baseline.measured}
+    reported |= {f"{OPPONENT}{each.kind}": each.measured for each in evaluation.opponents}
     if evaluation.production:
         reported["production"] = evaluation.production.measured
     require("evaluation.json: the compared models", sorted(own), sorted(reported))
@@ -246,7 +259,7 @@ def _check_errors(require: Require, own: Mapping[Model, ModelErrors], evaluation
                 if value is not None:
                     require(f"{where}: {figure}", value, getattr(found[one], figure))
     for model, measured in own.items():
-        for name, value in error_metrics(model, measured, evaluation.interval):
+        for name, value in error_metrics(model, measured, LOSSES[evaluation.loss].measure, evaluation.interval):
             require(f"its metric {name}", value, run.data.metrics.get(name, "none"))
 
 

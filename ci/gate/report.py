@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ci import wording
 from ci.gate.chart import error_chart
-from ci.gate.statuses import change_of
+from ci.gate.statuses import Opponent, change_of, error_heading, title_of
 from ci.markdown import BODY_LIMIT, bullets, code, details, fence, length, link, table, text
 from forecasting.judging.contests import Contest
 from forecasting.judging.evaluation import Evaluation
@@ -99,8 +99,9 @@ def _cut(shown: str, entries: Sequence[object], limit: int, place: str = "in `ve
 def _sentence(verdict: Verdict, evaluation: Evaluation | None) -> str:
     """The main number, and against whom."""
     overall, opponent = verdict.overall, verdict.opponent
-    number = f"**{verdict.measure} {wording.number(overall.candidate)} {text(verdict.unit, 20)}**"
-    number += f", **{wording.compared(change_of(overall, opponent), opponent)}**"
+    title = text(title_of(verdict, opponent), _NAME)
+    number = f"**{verdict.measure} {wording.number(overall.candidate)} {text(verdict.unit, 20)}".rstrip() + "**"
+    number += f", **{wording.compared(change_of(overall, opponent), title)}**"
     if interval := _interval(overall, opponent):
         number += f" ({verdict.confidence * 100:g} % interval {interval})"
     if opponent == "production":
@@ -108,20 +109,20 @@ def _sentence(verdict: Verdict, evaluation: Evaluation | None) -> str:
     if evaluation and evaluation.production_version:
         version = text(evaluation.production_version, _NAME)
         return f"{number}. The production model (version {version}) could not be compared."
-    return f"{number}; no production model yet: persistence is the only opponent."
+    return f"{number}; no production model yet: {title} is the only opponent."
 
 
-def _interval(contest: Contest, opponent: str) -> str:
+def _interval(contest: Contest, opponent: Opponent) -> str:
     """`−3.4 % to −0.8 %`; only known against production."""
     if opponent != "production" or contest.low is None or contest.high is None:
         return ""
     return f"{wording.percent(contest.low)} to {wording.percent(contest.high)}"
 
 
-def _cells(contest: Contest, opponent: str) -> list[str]:
+def _cells(contest: Contest, opponent: Opponent) -> list[str]:
     """The opponent's error; how much better or worse ours is, whether that breaks the policy, and the interval."""
-    against = contest.production if opponent == "production" else contest.persistence
-    broken = contest.worse if opponent == "production" else not contest.candidate < contest.persistence
+    against = contest.production if opponent == "production" else contest.baseline
+    broken = contest.worse if opponent == "production" else not contest.candidate < contest.baseline
     difference = wording.compared(change_of(contest, opponent)) + (" ❌" if broken else "")
     interval = _interval(contest, opponent)
     return ["–" if against is None else wording.number(against), difference + (f"<br>{interval}" if interval else "")]
@@ -135,8 +136,12 @@ def _models(verdict: Verdict, evaluation: Evaluation | None) -> str:
         covered = "–" if known is None else wording.percent(known)
         version = f" {text(compared.version, 20)}" if compared else ""
         rows += [[f"production{version}", *_cells(overall, "production"), covered]]
-    rows += [["persistence", *_cells(overall, "persistence"), "–"]]
-    headers = ["model", f"{verdict.measure}, {text(verdict.unit, 20)}", "candidate is", "covered"]
+    rows += [[text(verdict.baseline, _NAME), *_cells(overall, "baseline"), "–"]]
+    for kind, error in overall.opponents.items():
+        change = overall.candidate / error - 1 if error else None
+        shown = f"{text(verdict.opponents.get(kind, kind), _NAME)}, decides nothing"
+        rows += [[shown, wording.number(error), wording.compared(change), "–"]]
+    headers = ["model", text(error_heading(verdict), _NAME), "candidate is", "covered"]
     note = f"Covered: share of truths inside the {verdict.interval * 100:g} % interval."
     if _interval(overall, "production"):
         level = f"{verdict.confidence * 100:g} %"
@@ -150,11 +155,12 @@ def _slices(kind: str, contests: Sequence[Contest], verdict: Verdict, limit: int
     for contest in contests[:limit]:
         name = text(contest.slice.removeprefix(f"{kind} "), _NAME)
         rows += [[name, wording.number(contest.candidate), *_cells(contest, verdict.opponent)]]
-    return _cut(table([kind, "candidate", verdict.opponent, "candidate is"], rows, "lrrl"), contests, limit)
+    opponent = text(title_of(verdict, verdict.opponent), _NAME)
+    return _cut(table([kind, "candidate", opponent, "candidate is"], rows, "lrrl"), contests, limit)
 
 
 def _horizons(verdict: Verdict, rows: _Rows) -> list[str]:
-    heading = f"**{verdict.measure} by horizon**, {text(verdict.unit, 20)}"
+    heading = f"**{verdict.measure} by horizon**" + (f", {text(verdict.unit, 20)}" if verdict.unit else "")
     return [heading, *_slices("horizon", verdict.horizons, verdict, rows.slices)] if verdict.horizons else []
 
 
@@ -179,10 +185,10 @@ def _rules(verdict: Verdict, policy_from: str) -> str:
     if verdict.coverage_low is not None and verdict.coverage_high is not None:
         covered += f"<br>{wording.percent(verdict.coverage_low)} to {wording.percent(verdict.coverage_high)}"
     unfair = sum(reason.rule == "evidence" for reason in verdict.reasons)
-    baseline = wording.compared(change_of(overall, "persistence"))
+    baseline = wording.compared(change_of(overall, "baseline"))
     rows: list[tuple[Rule, str, str, str]] = [
         ("evidence", "fair hold-out", "yes", f"{unfair:,} against it" if unfair else "yes"),
-        ("baseline", "against persistence", "better", baseline),
+        ("baseline", f"against {text(verdict.baseline, _NAME)}", "better", baseline),
     ]
     if verdict.opponent == "production":
         slices = [*verdict.horizons, *verdict.series]

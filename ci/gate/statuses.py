@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from clients.errors import one_line
 from clients.github import STATUS_DESCRIPTION_LENGTH, GitHub, Status
 from forecasting.judging.verdict import Contest, Verdict
 from records.judgement import Failure
+
+Opponent = Literal["production", "baseline"]
 
 CONTEXT = "model-gate"
 _WORST_FIRST = ("error", "failure", "pending", "success")
@@ -20,10 +23,10 @@ def status_line(verdict: Verdict | None, failure: Failure | None) -> str:
     """The verdict and its main number, or why there is none, in one line."""
     if failure or verdict is None:
         return one_line(f"no verdict: {failure.reason if failure else 'nothing was judged'}", STATUS_DESCRIPTION_LENGTH)
-    opponent = "persistence" if verdict.overall.change is None else "production"
+    opponent: Opponent = "baseline" if verdict.overall.change is None else "production"
     change = change_of(verdict.overall, opponent) or 0.0
-    against = f"{abs(change):.1%} {'worse' if change > 0 else 'better'} than {opponent}"
-    numbers = f"{verdict.measure} {verdict.overall.candidate:.3g} {verdict.unit}, {against}"
+    against = f"{abs(change):.1%} {'worse' if change > 0 else 'better'} than {title_of(verdict, opponent)}"
+    numbers = f"{verdict.measure} {verdict.overall.candidate:.3g} {verdict.unit}".rstrip() + f", {against}"
     if verdict.outcome == "pass":
         return one_line(f"passed: {numbers}", STATUS_DESCRIPTION_LENGTH)
     more = f" (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else ""
@@ -31,11 +34,21 @@ def status_line(verdict: Verdict | None, failure: Failure | None) -> str:
     return one_line(line, STATUS_DESCRIPTION_LENGTH)
 
 
-def change_of(contest: Contest, opponent: str) -> float | None:
+def title_of(verdict: Verdict, opponent: Opponent) -> str:
+    """What people call an opponent: `production`, `climatology (28 days)`."""
+    return verdict.baseline if opponent == "baseline" else opponent
+
+
+def error_heading(verdict: Verdict) -> str:
+    """What the errors are called, with their unit if they have one."""
+    return f"{verdict.measure}, {verdict.unit}" if verdict.unit else verdict.measure
+
+
+def change_of(contest: Contest, opponent: Opponent) -> float | None:
     """The candidate's error over the opponent's, minus 1; None where there is none."""
     if opponent == "production":
         return contest.change
-    return contest.candidate / contest.persistence - 1 if contest.persistence else None
+    return contest.candidate / contest.baseline - 1 if contest.baseline else None
 
 
 def announce(github: GitHub, sha: str, challenges: Sequence[str], link: str) -> None:

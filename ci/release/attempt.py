@@ -39,9 +39,9 @@ from clients.github_releases import TAGS, Attachment, Releases
 from clients.progress import Log
 from clients.settings import GitHubSettings, ImageSettings, MlflowSettings
 from clients.tracking import Missing
-from forecasting.challenge.schema import ChallengeError, parse_part, parse_table
+from forecasting.challenge.schema import ChallengeError, LossName, parse_part, parse_table
+from forecasting.judging.losses import LOSSES
 from forecasting.models.manifest import Manifest
-from records.mlflow_names import measure_of
 
 RECORD = "release.json"
 NOTES = "notes.md"
@@ -285,7 +285,7 @@ class _Release:
 
 
 def _terms(history: History, sha: str, challenge: str) -> tuple[str, str]:
-    """The challenge's title, and `rmse` or `mae` by its loss; the rest of its file may have another schema.
+    """The challenge's title, and its loss's measure among metrics; the rest of its file may have another schema.
 
     Raises ConfigurationError when the commit has no such challenge, or these values are wrong.
     """
@@ -295,6 +295,7 @@ def _terms(history: History, sha: str, challenge: str) -> tuple[str, str]:
         whole = parse_table(history.output("cat-file", "blob", f"{sha}:{path}"), where)
         title = parse_part(whole, "title", str, where, default=challenge)
         target = parse_part(whole, "target", dict[str, Any], where, default={})
+        loss: LossName = parse_part(target, "loss", LossName, f"{where}: target", default="squared_error")  # type: ignore[arg-type]
     except ChallengeError as error:
         raise ConfigurationError(str(error)) from error
-    return title, measure_of(str(target.get("loss")))
+    return title, LOSSES[loss].measure

@@ -1,7 +1,7 @@
 """Which model version is released: the best that passed the gate and whose commit is in the history of `master`.
 
 Versions are ranked by their relative skill against today's production model: 1 - e/p, with e the error of the version
-and p that of production (RMSE, or MAE for absolute loss) on the same hold-out. A version that was compared with an
+and p that of production, in the measure of the challenge's loss, on the same hold-out. A version that was compared with an
 earlier production model is linked through the versions between: the ratios of errors are multiplied.
 """
 
@@ -27,7 +27,7 @@ class Considered:
 
     version: ModelVersion
     skill: float | None
-    """Against today's production model, or persistence when there is none; None when it cannot be compared."""
+    """Against today's production model, or the baseline when there is none; None when it cannot be compared."""
     refused: str
     """Why it cannot be released; empty when it can."""
 
@@ -56,8 +56,8 @@ def choose(
 ) -> Choice:
     """The version to release.
 
-    production: the version that the alias names now; measure: `rmse` or `mae`, by the challenge's loss; in_history:
-    whether a commit is part of the released one; pinned: the requested version.
+    production: the version that the alias names now; measure: of the challenge's loss, as MLflow's metrics name it;
+    in_history: whether a commit is part of the released one; pinned: the requested version.
     Raises NotReleased when none, or not the requested one, can be released; ConfigurationError when it does not exist.
     """
     known = {version.version: version for version in versions}
@@ -73,7 +73,7 @@ def choose(
     if not comparable:
         raise NotReleased(_none(considered, able))
     best = comparable[0]
-    opponent = f"production, version {production}" if production is not None else "persistence"
+    opponent = f"production, version {production}" if production is not None else "the baseline"
     reason = f"the best of {len(comparable)} by relative skill against {opponent}"
     if best.version.version == production:
         reason = f"it is production already, and none of {len(comparable)} is better"
@@ -118,13 +118,13 @@ def _none(considered: Sequence[Considered], able: Sequence[Considered]) -> str:
 
 
 def _skills(known: Mapping[int, ModelVersion], production: int | None, measure: str) -> dict[int, float]:
-    """The relative skill of each version that can be compared with production, or with persistence without one."""
+    """The relative skill of each version that can be compared with production, or with the baseline without one."""
     scores: dict[int, _Score] = {}
     for number in sorted(known):  # an opponent is older than the version that met it
         score = _score(known[number], scores, production, measure)
         if score is not None:
             scores[number] = score
-    base = scores.get(production, _Score("production", 0.0)) if production is not None else _Score("persistence", 0.0)
+    base = scores.get(production, _Score("production", 0.0)) if production is not None else _Score("baseline", 0.0)
     comparable = {number: score.logarithm for number, score in scores.items() if score.link == base.link}
     return {number: 1 - math.exp(logarithm - base.logarithm) for number, logarithm in comparable.items()}
 
@@ -133,7 +133,7 @@ def _skills(known: Mapping[int, ModelVersion], production: int | None, measure: 
 class _Score:
     """The logarithm of a version's error over that of its link."""
 
-    link: Literal["persistence", "production"]
+    link: Literal["baseline", "production"]
     logarithm: float
 
 
@@ -144,7 +144,7 @@ def _score(version: ModelVersion, scores: Mapping[int, _Score], production: int 
         opponent = production
     start: _Score | None = _Score("production", 0.0) if opponent == production else None
     if opponent is None or (production is None and opponent not in scores):
-        against, start = metric(measure, model="persistence"), _Score("persistence", 0.0)
+        against, start = metric(measure, model="baseline"), _Score("baseline", 0.0)
     elif opponent in scores:
         start = scores[opponent]
     ratio = _ratio(metrics, measure, against)

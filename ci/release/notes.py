@@ -11,6 +11,7 @@ from ci.release.code_history import Change, Commit
 from ci.release.numbering import Named
 from ci.release.plan import Plan
 from forecasting.judging.evaluation import Model
+from forecasting.judging.losses import LOSSES
 from forecasting.models.manifest import Manifest
 from records.mlflow_names import Metric, RunTag, horizons_of, levels_of, metric
 from records.stages import data_branch
@@ -92,14 +93,15 @@ def _opening(released: Released) -> str:
 def _model(released: Released) -> str:
     plan, manifest = released.plan, released.manifest
     metrics, opponent = plan.model.metrics, plan.model.opponent
+    measure, baseline = LOSSES[manifest.loss].measure, markdown.text(manifest.baseline.title)
     columns: list[tuple[Model, str]] = [("candidate", f"version {plan.model.version}")]
-    if metric(Metric.RMSE, model="production") in metrics:
+    if metric(measure, model="production") in metrics:
         columns.append(("production", f"production then ({opponent})" if opponent else "production then"))
-    if metric(Metric.RMSE, model="persistence") in metrics:
-        columns.append(("persistence", "persistence"))
+    if metric(measure, model="baseline") in metrics:
+        columns.append(("baseline", baseline))
     rows = [
         [label, *(_shown(name, metrics.get(metric(name, model=model))) for model, _ in columns)]
-        for name, label in _measures(metrics, manifest.unit)
+        for name, label in _measures(metrics, manifest)
     ]
     span = f"{wording.moment(manifest.train_start)} to {wording.moment(manifest.train_end)} UTC"
     revision = plan.model.tags.get(RunTag.DATASET_REV, "")
@@ -115,14 +117,16 @@ def _model(released: Released) -> str:
     return f"{table}\n\n{markdown.bullets(facts)}"
 
 
-def _measures(metrics: Mapping[str, float], unit: str) -> list[tuple[str, str]]:
+def _measures(metrics: Mapping[str, float], manifest: Manifest) -> list[tuple[str, str]]:
+    loss = LOSSES[manifest.loss]
+    unit = markdown.text(loss.unit(manifest.unit))
     named: list[tuple[str, str]] = [
-        (Metric.RMSE, f"RMSE, {markdown.text(unit)}"),
-        (Metric.MAE, f"MAE, {markdown.text(unit)}"),
-        (Metric.SKILL, "skill against persistence, of the loss"),
+        (loss.measure, f"{loss.label}, {unit}" if unit else loss.label),
+        (Metric.SKILL, f"skill against {markdown.text(manifest.baseline.title)}, of the loss"),
     ]
     named += [(name, f"coverage of the {level} % interval") for name, level in levels_of(metrics).items()]
-    named += [(metric(Metric.RMSE, horizon=step), f"RMSE, {step} steps ahead") for step in horizons_of(metrics)]
+    steps = horizons_of(metrics, loss.measure)
+    named += [(metric(loss.measure, horizon=step), f"{loss.label}, {step} steps ahead") for step in steps]
     return [(name, label) for name, label in named if name in metrics]
 
 

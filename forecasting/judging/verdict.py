@@ -53,11 +53,13 @@ class Verdict(Struct, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...]
     """Every broken rule; empty when passed."""
     measure: str
-    """What people call the errors: `RMSE`."""
+    """What people call the errors, by the loss's label."""
     unit: str
     """The errors'; empty when they have none."""
     baseline: str
     """What people call the baseline: `climatology (28 days)`."""
+    opponents: dict[str, str] = {}
+    """By kind, what people call the further ones, which decide nothing."""
     opponent: Literal["production", "baseline"]
     overall: Contest
     horizons: tuple[Contest, ...]
@@ -128,6 +130,7 @@ def judge(
         measure=loss.label,
         unit=loss.unit(evaluation.unit),
         baseline=evaluation.baseline.title,
+        opponents={each.kind: each.title for each in evaluation.opponents},
         opponent="baseline" if panel.production is None else "production",
         overall=msgspec.structs.replace(overall, worse=bool(regressions)),
         horizons=horizons,

@@ -19,7 +19,8 @@ import msgspec
 
 from clients.settings import MlflowSettings
 from clients.tracking import Missing, Tracking, connect
-from records.mlflow_names import MODELS, Artifact, GateTag, Metric, Reason, RunTag, VersionTag, metric, reason_of
+from forecasting.judging.losses import LOSSES
+from records.mlflow_names import LOSS, MODELS, Artifact, GateTag, Reason, RunTag, VersionTag, metric, reason_of
 from records.quality import QualityReport
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Records:
     retrainings: Mapping[str, int]
     """Runs started in the last 24 hours, by reason."""
     errors: Mapping[str, float]
-    """Of the newest run that finished: hold-out RMSE, by model."""
+    """Of the newest run that finished: the hold-out error in the challenge's measure, by model."""
     violations: Mapping[str, int]
     """Of the newest run that has a quality report: how many, by severity."""
     verdicts: Mapping[str, int]
@@ -86,7 +87,7 @@ class MlflowRecords:
         production = self._tracking.production(challenge)
         return Records(
             retrainings={reason: reasons[reason] for reason in Reason},
-            errors=_errors(finished[0].data.metrics) if finished else {},
+            errors=_errors(finished[0]) if finished else {},
             violations=self._newest_report(newest[:MOST_REPORTS], known),
             verdicts={verdict: counted[verdict] for verdict in GateTag},
             production=int(production) if production else None,
@@ -159,6 +160,7 @@ class MlflowRecords:
         return {severity: counted[severity] for severity in SEVERITIES}
 
 
-def _errors(metrics: Mapping[str, float]) -> dict[str, float]:
-    found = {model: metrics.get(metric(Metric.RMSE, model=model)) for model in MODELS}
+def _errors(run: Run) -> dict[str, float]:
+    measure = next((loss.measure for name, loss in LOSSES.items() if name == run.data.params.get(LOSS)), "")
+    found = {model: run.data.metrics.get(metric(measure, model=model)) for model in MODELS}
     return {model: value for model, value in found.items() if value is not None and math.isfinite(value)}

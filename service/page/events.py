@@ -63,7 +63,7 @@ class PageModel(msgspec.Struct, frozen=True):
     interval: float
     holdout: dict[int, dict[str, float]]
     measure: str
-    """What the errors are called: `RMSE`."""
+    """What the errors are called, by the loss's label."""
     error_unit: str
     """Theirs; empty when they have none."""
     baseline: str

@@ -130,10 +130,19 @@ class Exposition(Collector):
 
     def _about(self) -> Iterator[Metric]:
         manifest = self._model.bundle.manifest
-        names = ("challenge", "version", "git_sha", "run", "dataset_md5")
-        labels = (manifest.challenge, self._model.version, manifest.git_sha, manifest.mlflow_run, manifest.dataset_md5)
-        about = Gauge("rps_model_info", "The model that is served.", labels=names)
-        about.add_metric(labels, 1.0)
+        loss = LOSSES[manifest.loss]
+        said = {
+            "challenge": manifest.challenge,
+            "version": self._model.version,
+            "git_sha": manifest.git_sha,
+            "run": manifest.mlflow_run,
+            "dataset_md5": manifest.dataset_md5,
+            "measure": loss.label,
+            "unit": loss.unit(manifest.unit),
+            "baseline": manifest.baseline.title,
+        }
+        about = Gauge("rps_model_info", "The model that is served.", labels=tuple(said))
+        about.add_metric(tuple(said.values()), 1.0)
         yield about
         trained = manifest.train_end.timestamp()
         yield Gauge("rps_model_train_end_timestamp_seconds", "The end of the training data.", value=trained)
