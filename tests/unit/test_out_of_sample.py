@@ -41,34 +41,36 @@ def features_of(challenge: Challenge, days: int, series: tuple[str, ...] = ("EWR
 
 
 class Learner:
-    """Predicts the mean change of what it learnt from, and remembers which origins those were."""
+    """Predicts the mean change of what it learnt from, and remembers the origins of that and of what it predicted."""
 
-    def __init__(self) -> None:
-        self.learnt: list[tuple[int, pd.Series]] = []
+    def __init__(self, known: pd.DataFrame) -> None:
+        self.known = known
+        self.uses: list[tuple[pd.Series, pd.Series]] = []
 
     def fit(self, rows: pd.DataFrame, horizon: int) -> Predict:
-        self.learnt.append((horizon, rows["ds"]))
         mean = float((rows[f"target_h{horizon}"] - rows["y"]).mean())
-        return lambda features: np.full(len(features), mean)
+
+        def predict(features: pd.DataFrame) -> np.ndarray:
+            self.uses.append((rows["ds"], self.known.loc[features.index, "ds"]))
+            return np.full(len(features), mean)
+
+        return predict
 
 
 def judged_with(challenge: Challenge, days: int, as_of: datetime = AS_OF) -> tuple[pd.DataFrame, Learner, list[str]]:
-    learner, said = Learner(), []
     known = known_rows(features_of(challenge, days), challenge, as_of)
+    learner, said = Learner(known), []
     return out_of_sample(known, challenge, learner.fit, said.append), learner, said
 
 
 def test_no_fit_has_seen_an_observation_of_the_fold_that_it_predicts() -> None:
     challenge = challenge_with()
     judged, learner, _ = judged_with(challenge, days=200)
+    reach = 6 * challenge.target.step
     lookback = feature_spec(challenge).lookback * challenge.target.step
-    for number, rows in judged.groupby("fold"):
-        seen_from, seen_until = rows["ds"].min() - lookback, rows["ds"].max() + 6 * challenge.target.step
-        fits = learner.learnt[3 * (number - 1) : 3 * number]
-        assert sorted(horizon for horizon, _ in fits) == [4, 5, 6]
-        for _, origins in fits:
-            apart = (origins + 6 * challenge.target.step < seen_from) | (origins - lookback > seen_until)
-            assert apart.all()
+    assert len(learner.uses) == 3 * judged["fold"].nunique()
+    for learnt, predicted in learner.uses:
+        assert ((learnt + reach < predicted.min() - lookback) | (learnt - lookback > predicted.max() + reach)).all()
 
 
 def test_every_known_target_is_learnt_from_up_to_the_moment_of_the_run() -> None:
@@ -84,7 +86,7 @@ def test_nothing_after_the_moment_of_the_run_is_used() -> None:
     earlier = AS_OF - timedelta(days=10)
     judged, learner, _ = judged_with(challenge, days=200, as_of=earlier)
     assert judged["ds"].max() <= earlier
-    assert all(origins.max() <= earlier for _, origins in learner.learnt)
+    assert all(learnt.max() <= earlier for learnt, _ in learner.uses)
 
 
 def test_newest_target_counts_only_targets_that_are_known() -> None:
@@ -123,7 +125,7 @@ def test_the_intervals_of_a_fold_come_from_the_other_folds() -> None:
     last = features["ds"] > AS_OF - timedelta(days=28)
     features.loc[last, "target_h4"] += 100.0
     known = known_rows(features, challenge, AS_OF)
-    judged = out_of_sample(known, challenge, Learner().fit, lambda _: None)
+    judged = out_of_sample(known, challenge, Learner(known).fit, lambda _: None)
     four = judged[judged["horizon"] == 4]
     width = (four["candidate_upper"] - four["candidate_lower"]).groupby(four["fold"]).first()
     assert width[3] < 10.0 < width[1]
