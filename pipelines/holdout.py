@@ -31,8 +31,8 @@ TIMED_REPEATS = 101
 class PanelFrame:
     """The panel as a table, including rows that not every model predicts, and whether it can carry a verdict.
 
-    rows: unique_id, ds (the origin), horizon, truth, baseline, `opponent.<kind>` for each further opponent, candidate and
-    production with `_lower` and `_upper` (production's NaN where there is none), and compared: whether every model
+    rows: unique_id, ds (the origin), horizon, truth, baseline, `opponent.<kind>` for each further opponent, candidate
+    and production with `_lower` and `_upper` (production's NaN where there is none), and compared: whether every model
     predicts that row.
     """
 
@@ -82,7 +82,8 @@ def compare(
     """Predict the hold-out that neither candidate nor production has seen.
 
     features: the challenge's features table; observations: the source of the baselines, and of the features of a
-    production model that has other ones; models: candidate and production. Without a fair hold-out, this still measures the candidate alone.
+    production model that has other ones; models: candidate and production. Without a fair hold-out, this still measures
+    the candidate alone.
     Raises DataRejected when the candidate has too little hold-out.
     """
     candidate, production = models

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from clients.disk import whole_directory
 from clients.errors import ConfigurationError, DataRejected
-from forecasting.baselines import Baseline, Fitted
+from forecasting import baselines
 from forecasting.challenge.schema import Challenge
 from forecasting.drift.distances import feature_references
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
@@ -34,7 +34,7 @@ from records.mlflow_names import LOSS, Artifact, RunTag
 
 
 @dataclass(frozen=True)
-class FittedModel:
+class Fitted:
     """The model of one horizon, in both forms, with the offsets of its interval."""
 
     model: HistGradientBoostingRegressor
@@ -71,7 +71,7 @@ def _check_baselines(run: Run, spec: FeatureSpec) -> None:
                 raise ConfigurationError(f"{run.challenge_path}: target.{key}: expected {expected}; found {name!r}")
 
 
-def _fitted_baseline(baseline: Baseline, spec: FeatureSpec, training: pd.DataFrame) -> Fitted:
+def _fitted_baseline(baseline: baselines.Baseline, spec: FeatureSpec, training: pd.DataFrame) -> baselines.Fitted:
     """With the numbers that the training rows give it. Raises DataRejected when they give none."""
     features = {name: training[name].to_numpy(dtype=np.float64) for name in baseline.inputs}
     targets = {horizon: training[target_column(horizon)].to_numpy(dtype=np.float64) for horizon in spec.horizons}
@@ -90,7 +90,7 @@ def _print_split(spec: FeatureSpec, split: Split) -> None:
         print(f"not learnt from, without any value in training: {', '.join(empty)}", flush=True)
 
 
-def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, FittedModel]:
+def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, Fitted]:
     """Every horizon's model, one core each: as fast as all cores on one model, and no slower on a busy machine.
 
     There, threads that share one fit wait for one another at every node: a fit of 1 s took 28 s.
@@ -104,7 +104,7 @@ def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, FittedModel
     return fitted
 
 
-def fit_horizon(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> FittedModel:
+def fit_horizon(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> Fitted:
     """One horizon's model, fitted on ``split.training`` and calibrated on ``split.calibration``, on one core.
 
     Raises ConfigurationError when the learner refuses its parameters, or with them diverges.
@@ -118,7 +118,7 @@ def fit_horizon(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> Fitt
             found = f"the model for horizon {horizon} predicts numbers that are not finite"
             raise ConfigurationError(f"{run.challenge_path}: learner.parameters: {found}: lower learning_rate.")
         offsets = calibrate(residuals, run.challenge.learner.interval)
-        return FittedModel(model, as_trees(model, features), offsets)
+        return Fitted(model, as_trees(model, features), offsets)
 
 
 def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.DataFrame, FloatArray]:
@@ -128,7 +128,7 @@ def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.Data
     return rows[list(spec.columns_for(horizon))], change
 
 
-def describe(run: Run, split: Split, fitted: dict[int, FittedModel], dataset: Dataset, mlflow_run: str) -> Description:
+def describe(run: Run, split: Split, fitted: dict[int, Fitted], dataset: Dataset, mlflow_run: str) -> Description:
     """The bundle's description of the models in ``fitted``, by horizon."""
     spec, training = feature_spec(run.challenge), split.training.sort_values("ds", kind="stable")
     return Description(
@@ -165,7 +165,7 @@ def variable_ranges(challenge: Challenge, spec: FeatureSpec) -> dict[str, Variab
     }
 
 
-def _write(run: Run, description: Description, fitted: dict[int, FittedModel]) -> None:
+def _write(run: Run, description: Description, fitted: dict[int, Fitted]) -> None:
     spec, observations = description.features, read_observations(run.files.observations, run.challenge)
     recent = recent_windows(spec, observations, description.baseline.lookback(spec))
     windows = {unique_id: recent.get(unique_id, SeriesWindow((), ())) for unique_id in description.series}
