@@ -28,9 +28,9 @@ TIMED_REPEATS = 101
 class PanelFrame:
     """The panel as a table, including rows that not every model predicts, and whether it can carry a verdict.
 
-    rows: unique_id, ds (the origin), horizon, fold, truth, baseline, `opponent.<kind>` for each further opponent, candidate
-    and production with `_lower` and `_upper` (production's NaN where there is none), and compared: whether every model
-    predicts that row.
+    rows: unique_id, ds (the origin), horizon, fold, truth, baseline, `opponent.<kind>` for each further opponent,
+    candidate and production with `_lower` and `_upper` (production's NaN where there is none), and compared: whether
+    every model predicts that row.
     """
 
     rows: pd.DataFrame

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from clients.disk import whole_directory
 from clients.errors import ConfigurationError, DataRejected
-from forecasting.baselines import Baseline, Fitted
+from forecasting import baselines
 from forecasting.challenge.schema import Challenge
 from forecasting.drift.distances import feature_references
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
@@ -36,8 +36,13 @@ from records.mlflow_names import LOSS, Artifact, RunTag
 
 
 @dataclass(frozen=True)
+<<<<<<< HEAD
 class FittedModel:
     """The model of one horizon, in both forms."""
+=======
+class Fitted:
+    """The model of one horizon, in both forms, with the offsets of its interval."""
+>>>>>>> losses
 
     model: HistGradientBoostingRegressor
     trees: treelite.Model
@@ -80,7 +85,7 @@ def _check_baselines(run: Run, spec: FeatureSpec) -> None:
                 raise ConfigurationError(f"{run.challenge_path}: target.{key}: expected {expected}; found {name!r}")
 
 
-def _fitted_baseline(baseline: Baseline, spec: FeatureSpec, training: pd.DataFrame) -> Fitted:
+def _fitted_baseline(baseline: baselines.Baseline, spec: FeatureSpec, training: pd.DataFrame) -> baselines.Fitted:
     """With the numbers that the training rows give it. Raises DataRejected when they give none."""
     features = {name: training[name].to_numpy(dtype=np.float64) for name in baseline.inputs}
     targets = {horizon: training[target_column(horizon)].to_numpy(dtype=np.float64) for horizon in spec.horizons}
@@ -98,6 +103,7 @@ def _print_known(spec: FeatureSpec, known: pd.DataFrame) -> None:
         print(f"not learnt from, without any value: {', '.join(empty)}", flush=True)
 
 
+<<<<<<< HEAD
 def _print_intervals(description: Description) -> None:
     for horizon, offsets in description.offsets.items():
         interval = f"{offsets.lower:+.2f} to {offsets.upper:+.2f} {description.unit}"
@@ -114,6 +120,9 @@ def fold_fit(run: Run, spec: FeatureSpec) -> Fit:
 
 
 def _fit_all(run: Run, spec: FeatureSpec, known: pd.DataFrame) -> dict[int, FittedModel]:
+=======
+def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, Fitted]:
+>>>>>>> losses
     """Every horizon's model, one core each: as fast as all cores on one model, and no slower on a busy machine.
 
     There, threads that share one fit wait for one another at every node: a fit of 1 s took 28 s.
@@ -123,8 +132,13 @@ def _fit_all(run: Run, spec: FeatureSpec, known: pd.DataFrame) -> dict[int, Fitt
         return dict(zip(spec.horizons, models, strict=True))
 
 
+<<<<<<< HEAD
 def fit_horizon(run: Run, spec: FeatureSpec, rows: pd.DataFrame, horizon: int) -> FittedModel:
     """One horizon's model, fitted on the rows whose target is known, on one core.
+=======
+def fit_horizon(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> Fitted:
+    """One horizon's model, fitted on ``split.training`` and calibrated on ``split.calibration``, on one core.
+>>>>>>> losses
 
     Raises ConfigurationError when the learner refuses its parameters, or with them diverges.
     """
@@ -135,7 +149,12 @@ def fit_horizon(run: Run, spec: FeatureSpec, rows: pd.DataFrame, horizon: int) -
         if not np.isfinite(fitted.predict(features)).all():
             found = f"the model for horizon {horizon} predicts numbers that are not finite"
             raise ConfigurationError(f"{run.challenge_path}: learner.parameters: {found}: lower learning_rate.")
+<<<<<<< HEAD
         return fitted
+=======
+        offsets = calibrate(residuals, run.challenge.learner.interval)
+        return Fitted(model, as_trees(model, features), offsets)
+>>>>>>> losses
 
 
 def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.DataFrame, FloatArray]:
@@ -145,9 +164,15 @@ def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.Data
     return rows[list(spec.columns_for(horizon))], change
 
 
+<<<<<<< HEAD
 def describe(run: Run, known: pd.DataFrame, judged: pd.DataFrame, dataset: Dataset, mlflow_run: str) -> Description:
     """The bundle's description of models that were fitted on ``known``; judged: the recipe's ``out_of_sample``."""
     spec = feature_spec(run.challenge)
+=======
+def describe(run: Run, split: Split, fitted: dict[int, Fitted], dataset: Dataset, mlflow_run: str) -> Description:
+    """The bundle's description of the models in ``fitted``, by horizon."""
+    spec, training = feature_spec(run.challenge), split.training.sort_values("ds", kind="stable")
+>>>>>>> losses
     return Description(
         challenge=run.challenge.name,
         unit=run.challenge.target.unit,
@@ -184,7 +209,7 @@ def variable_ranges(challenge: Challenge, spec: FeatureSpec) -> dict[str, Variab
     }
 
 
-def _write(run: Run, description: Description, fitted: dict[int, FittedModel]) -> None:
+def _write(run: Run, description: Description, fitted: dict[int, Fitted]) -> None:
     spec, observations = description.features, read_observations(run.files.observations, run.challenge)
     recent = recent_windows(spec, observations, description.baseline.lookback(spec))
     windows = {unique_id: recent.get(unique_id, SeriesWindow((), ())) for unique_id in description.series}

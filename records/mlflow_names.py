@@ -82,7 +82,7 @@ class Artifact(StrEnum):
 
 
 class Metric(StrEnum):
-    """The first part of a metric's name, beside the measure of the challenge's loss; ``metric`` adds model and slice."""
+    """The first part of a metric's name, as is the measure of the challenge's loss; ``metric`` adds the rest."""
 
     R2 = "r2"
     COVERAGE = "coverage"

@@ -39,10 +39,8 @@ from scripts.watching import Watching, require_programs, watching
 ON_DRIFT = "retrain.yml"
 FIRST = Proposal(
     title="feat: predict the temperature",
-    body="There are three months of history, so two weeks each have to do for calibration and hold-out.",
-    changes={
-        CHALLENGE_FILE: {"holdout_days = 28": "holdout_days = 14", "calibration_days = 28": "calibration_days = 14"}
-    },
+    body="There are three months of history: three folds of four weeks.",
+    changes={CHALLENGE_FILE: {"count = 12": "count = 3"}},
     expected="success",
 )
 WINTER_ENDS = datetime(2013, 3, 29, tzinfo=UTC)

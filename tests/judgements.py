@@ -9,24 +9,25 @@ import msgspec
 
 from forecasting.challenge.schema import Gate
 from forecasting.judging.contests import Contest
-from forecasting.judging.evaluation import Errors, Evaluation, ModelErrors, ModelEvaluation, Window
+from forecasting.judging.evaluation import BaselineEvaluation, Errors, Evaluation, ModelErrors, ModelEvaluation, Window
 from forecasting.judging.verdict import Reason, Verdict
 from records.judgement import Data, Failure, Judgement, Links, PullRequest
 from records.quality import Violation
 
 SHA = "9c1e5bd0c2f24f5d8a3b7e6f1a2b3c4d5e6f7a8b"
 NOW = datetime(2013, 12, 30, 6, 0, tzinfo=UTC)
-PERSISTENCE = {4: 2.21, 5: 2.63, 6: 3.02}
+CLIMATOLOGY = {4: 2.21, 5: 2.63, 6: 3.02}
 PRODUCTION = {4: 1.71, 5: 1.98, 6: 2.24}
 
 
-def contest(name: str, change: float, production: float, persistence: float, **changes: object) -> Contest:
+def contest(name: str, change: float, production: float, baseline: float, **changes: object) -> Contest:
     """Against a production model: its interval is 1.3 percentage points to either side."""
     made = Contest(
         slice=name,
         rows=2016,
         candidate=production * (1 + change),
-        persistence=persistence,
+        baseline=baseline,
+        opponents={"persistence": 2 * baseline},
         production=production,
         change=change,
         low=change - 0.013,
@@ -38,13 +39,15 @@ def contest(name: str, change: float, production: float, persistence: float, **c
 
 def verdict(change: float = -0.021, **changes: object) -> Verdict:
     """The candidate is that much better (below 0) or worse than production, everywhere."""
-    horizons = [contest(f"horizon {h}", change, PRODUCTION[h], PERSISTENCE[h]) for h in PRODUCTION]
+    horizons = [contest(f"horizon {h}", change, PRODUCTION[h], CLIMATOLOGY[h]) for h in PRODUCTION]
     series = [contest(f"series {name}", change, 1.97, 2.64) for name in ("EWR", "JFK", "LGA")]
     made = Verdict(
         outcome="pass",
         reasons=(),
         measure="RMSE",
         unit="°C",
+        baseline="climatology (28 days)",
+        opponents={"persistence": "persistence"},
         opponent="production",
         overall=contest("overall", change, 1.97, 2.64),
         horizons=tuple(horizons),
@@ -66,7 +69,7 @@ def without_production(made: Verdict) -> Verdict:
 
     return msgspec.structs.replace(
         made,
-        opponent="persistence",
+        opponent="baseline",
         overall=alone(made.overall),
         horizons=tuple(map(alone, made.horizons)),
         series=tuple(map(alone, made.series)),
@@ -75,7 +78,7 @@ def without_production(made: Verdict) -> Verdict:
 
 
 def evaluation(**changes: object) -> Evaluation:
-    errors = Errors(rows=6048, loss=3.88, rmse=1.97, mae=1.5, r2=0.9, coverage=0.897)
+    errors = Errors(rows=6048, loss=3.88, error=1.97, r2=0.9, coverage=0.897)
     measured = ModelErrors(overall=errors, horizons={}, series={})
     candidate = ModelEvaluation(
         version="",
@@ -100,7 +103,8 @@ def evaluation(**changes: object) -> Evaluation:
         candidate=candidate,
         production=msgspec.structs.replace(candidate, version="7"),
         production_version="7",
-        persistence=measured,
+        baseline=BaselineEvaluation(kind="climatology", title="climatology (28 days)", measured=measured),
+        opponents=(BaselineEvaluation(kind="persistence", title="persistence", measured=measured),),
     )
     return msgspec.structs.replace(made, **changes)
 
@@ -175,7 +179,7 @@ def blocked(**changes: object) -> Judgement:
 
 
 def first_model(**changes: object) -> Judgement:
-    """No model is in production yet; persistence is beaten."""
+    """No model is in production yet; the baseline is beaten."""
     made = passing(
         verdict=without_production(verdict()),
         evaluation=evaluation(production=None, production_version=""),

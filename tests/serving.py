@@ -72,7 +72,7 @@ def make_bundle(
     """A bundle fitted on the recorded hours from ``first`` to before ``last``; it carries the last of them."""
     table = recorded_table(first, last)
     matrix, targets = table_features(SPEC, table), table_targets(SPEC, table)
-    origin, models, offsets, holdout = table.variables[SPEC.target], {}, {}, {}
+    origin, models, offsets, errors = table.variables[SPEC.target], {}, {}, {}
     for horizon, target in zip(SPEC.horizons, targets.T, strict=True):
         columns = [SPEC.columns.index(name) for name in SPEC.columns_for(horizon)]
         change = target - origin
@@ -85,7 +85,8 @@ def make_bundle(
         residuals = change[known] - model.predict(matrix[known][:, columns])
         models[horizon] = treelite.sklearn.import_model(model).serialize_bytes()
         offsets[horizon] = calibrate(residuals, 0.9)
-        holdout[horizon] = {"rmse": float(np.sqrt(np.mean(residuals**2))), "mae": float(np.mean(np.abs(residuals)))}
+        errors[horizon] = {"error": float(np.sqrt(np.mean(residuals**2)))}
+    baseline = CHALLENGE.target.baseline.fitted({}, {})
     in_time = [place for place in np.argsort(table.ds, kind="stable") if not np.isnan(origin[place])]
     description = Description(
         challenge=CHALLENGE.name,
@@ -103,10 +104,11 @@ def make_bundle(
         references=feature_references(SPEC.columns, matrix[in_time], CHALLENGE.drift.window_rows),
         title=CHALLENGE.title,
         variables=variable_ranges(CHALLENGE, SPEC),
+        baseline=baseline,
         drift=CHALLENGE.drift,
-        holdout=holdout,
+        errors=errors,
     )
-    write_bundle(directory, description, models, recent_windows(SPEC, table))
+    write_bundle(directory, description, models, recent_windows(SPEC, table, baseline.lookback(SPEC)))
     return directory
 
 

@@ -49,7 +49,7 @@ class Evidence:
     """Everything about one run that a verdict and its report need."""
 
     panel: Panel
-    errors: Mapping[Model, ModelErrors]
+    errors: Mapping[str, ModelErrors]
     """Of the panel."""
     evaluation: Evaluation
     data: Data

@@ -39,7 +39,7 @@ class ChallengeError(Exception):
 
 
 class Target(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is predicted: a variable, its unit, the step of its grid, how many steps ahead, and what it is measured by."""
+    """What is predicted: a variable, its unit, the step of its grid, how many steps ahead, and how it is measured."""
 
     variable: Name
     unit: str
@@ -291,7 +291,7 @@ def _type_at(kind: object, parts: list[str]) -> Any:  # noqa: ANN401 - whatever 
 
 def _keys(info: Any, value: Any) -> str:  # noqa: ANN401 - as above, and whatever TOML can say
     """The keys of a struct; of a union of them, those of the one that ``value`` says that it is."""
-    structs = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    structs: tuple[Any, ...] = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
     struct = next(each for each in structs if each.tag_field is None or value.get(each.tag_field) == each.tag)
     names = [field.name for field in struct.fields]
     return ", ".join([struct.tag_field, *names] if struct.tag_field else names)

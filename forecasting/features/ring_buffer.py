@@ -58,8 +58,8 @@ class RingBuffer:
         return self.columns[0][-1]
 
     def at(self, step: int) -> list[float]:
-        """What is held of a step up to the newest: a value per variable, the target alone of an old one, or nothing."""
-        if self.newest_step is None:
+        """What is held of a step: a value per variable, the target's alone of an old one, or none."""
+        if self.newest_step is None or step > self.newest_step:
             return []
         place = step - self.newest_step - 1
         return [column[place] for column in self.columns if -place <= len(column)]

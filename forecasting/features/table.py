@@ -48,7 +48,7 @@ def table_features(spec: FeatureSpec, table: Table) -> FloatArray:
     places = _places(table.codes, steps, spec.lookback + 1)
     columns = np.empty((len(spec.definitions), len(places)))
     for rows in _pieces(places):
-        cells = TableCells(spec, table, steps, places, rows, spec.lookback)
+        cells = TableCells(spec, table, steps, places, rows, reach=spec.lookback)
         for column, feature in zip(columns, spec.definitions, strict=True):
             column[rows] = feature.batch(cells)
     return columns.T
@@ -64,7 +64,7 @@ def table_baseline(spec: FeatureSpec, baseline: Fitted, table: Table) -> FloatAr
     places = _places(table.codes, steps, reach + 1)
     forecasts = np.empty((len(places), len(spec.horizons)))
     for rows in _pieces(places):
-        forecasts[rows] = baseline.over_table(spec, TableCells(spec, table, steps, places, rows, reach))
+        forecasts[rows] = baseline.over_table(spec, TableCells(spec, table, steps, places, rows, reach=reach))
     return forecasts
 
 
@@ -137,7 +137,7 @@ class TableCells(Cells):
     """A piece of the grid: the cells of some rows, and ``reach`` cells before them."""
 
     def __init__(
-        self, spec: FeatureSpec, table: Table, steps: IntArray, places: IntArray, rows: slice, reach: int
+        self, spec: FeatureSpec, table: Table, steps: IntArray, places: IntArray, rows: slice, *, reach: int
     ) -> None:
         self._spec = spec
         self._table = table

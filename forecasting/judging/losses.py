@@ -70,7 +70,8 @@ class Loss:
 
 
 def _squared(truth: FloatArray, prediction: FloatArray) -> FloatArray:
-    return (prediction - truth) ** 2
+    squares: FloatArray = (prediction - truth) ** 2
+    return squares
 
 
 def _absolute(truth: FloatArray, prediction: FloatArray) -> FloatArray:
@@ -78,9 +79,10 @@ def _absolute(truth: FloatArray, prediction: FloatArray) -> FloatArray:
 
 
 def _qlike(truth: FloatArray, prediction: FloatArray) -> FloatArray:
-    """Patton (2011), "Volatility forecast comparison using imperfect volatility proxies": the robust loss with b = -2."""
+    """Patton (2011), "Volatility forecast comparison using imperfect volatility proxies", with b = -2."""
     ratio = truth / prediction
-    return ratio - np.log(ratio) - 1.0
+    losses: FloatArray = ratio - np.log(ratio) - 1.0
+    return losses
 
 
 LOSSES: Mapping[LossName, Loss] = {
@@ -95,8 +97,8 @@ LOSSES: Mapping[LossName, Loss] = {
             power=0.5,
         ),
         Loss(name="absolute_error", measure="mae", label="MAE", learner="absolute_error", per_row=_absolute),
-        # QLIKE is half the gamma deviance, which scikit-learn fits on positive targets only. Models learn the change of
-        # the target, which has both signs: they are fitted to its mean, which minimises QLIKE too (Patton 2011).
+        # QLIKE is half the gamma deviance (scikit-learn: `gamma`), which takes positive targets only. Models learn the
+        # change of the target, which has both signs: so they are fitted to its mean, which minimises QLIKE too.
         Loss(
             name="qlike",
             measure="qlike",

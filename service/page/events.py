@@ -61,7 +61,7 @@ class PageModel(msgspec.Struct, frozen=True):
     step_minutes: int
     horizons: tuple[int, ...]
     interval: float
-    holdout: dict[int, dict[str, float]]
+    errors: dict[int, dict[str, float]]
     measure: str
     """What the errors are called, by the loss's label."""
     error_unit: str
@@ -123,7 +123,7 @@ class Page:
             step_minutes=model.spec.step_minutes,
             horizons=model.horizons,
             interval=manifest.interval,
-            holdout=manifest.holdout,
+            errors=manifest.errors,
             measure=loss.label,
             error_unit=loss.unit(manifest.unit),
             baseline=manifest.baseline.title,

@@ -6,6 +6,7 @@ live error is that of the model, not of its clients' habits.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -70,10 +71,6 @@ def warm(model: Model, state: SeriesState, window: SeriesWindow) -> None:
     """Fill the steps that a state does not have from the observations that travel in the bundle; nothing is counted."""
     for ds, values in zip(window.ds, window.values, strict=True):
         step = grid_step(ds, model.spec)
-        buffer, newest = state.buffer, state.buffer.newest_step
-        row = [float("nan") if value is None else value for value in values]
-        if newest is None or step > newest:
-            state.take(step, row)
-        elif held := buffer.at(step):
-            if all(value != value for value in held):  # noqa: PLR0124  # only NaN differs from itself
-                state.take(step, row)
+        held, newest = state.buffer.at(step), state.buffer.newest_step
+        if newest is None or step > newest or (held and all(map(math.isnan, held))):
+            state.take(step, [math.nan if value is None else value for value in values])

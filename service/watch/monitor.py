@@ -219,8 +219,8 @@ class Monitor:
             return None
         _, truth, forecast, baseline, covered = scores.T
         error, against = (loss.error(float(loss.losses(truth, each).mean())) for each in (forecast, baseline))
-        holdout = [manifest.holdout.get(horizon, {}).get("error") for horizon in horizons]
-        known = [loss.mean_loss(each) for each in holdout if each is not None]
+        expected_errors = [manifest.errors.get(horizon, {}).get("error") for horizon in horizons]
+        known = [loss.mean_loss(each) for each in expected_errors if each is not None]
         expected = loss.error(sum(known) / len(known)) if len(known) == len(horizons) else None
         return LiveHorizon(
             scores=len(scores),

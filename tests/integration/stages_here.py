@@ -18,8 +18,7 @@ from tests.integration.ingesting import share_models_of_apis
 
 SMALLER = (
     ("history_days = 365", "history_days = 100"),
-    ("holdout_days = 28", "holdout_days = 14"),
-    ("calibration_days = 28", "calibration_days = 14"),
+    ("count = 12\ndays = 28", "count = 2\ndays = 14"),
     ("max_iter = 100", "max_iter = 20"),
 )
 """Changes of the challenge that make a run cheap, and change nothing of what it asks of its services."""

@@ -68,10 +68,12 @@ rolling = [{ variable = "temperature", windows = [24], statistics = ["mean"] }]
 [learner]
 kind = "hist_gradient_boosting"
 seed = 20131
-holdout_days = 14
-calibration_days = 14
 interval = 0.9
 parameters.max_iter = 5
+
+[folds]
+count = 2
+days = 14
 
 [gate]
 max_regression = 0.12
@@ -141,7 +143,7 @@ def bundle(pipeline: Pipeline) -> object:
 
 def evaluation(pipeline: Pipeline) -> object:
     metrics = {name: value for name, value in _mlflow_run(pipeline).data.metrics.items() if "seconds" not in name}
-    return _table(pipeline.data / "losses.parquet"), metrics, read_bundle(pipeline.data / "bundle").manifest.holdout
+    return _table(pipeline.data / "losses.parquet"), metrics, read_bundle(pipeline.data / "bundle").manifest.errors
 
 
 def registered(pipeline: Pipeline) -> object:

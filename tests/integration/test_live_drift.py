@@ -85,7 +85,7 @@ def winter_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fitted, measured = reaching(table, FITTED_DAYS), reaching(table, (MEASURED_DAY,))
     known = np.flatnonzero(fitted & ~np.isnan(origin))
     in_time = known[np.argsort(table.ds[known], kind="stable")]
-    models, offsets, holdout = {}, {}, {}
+    models, offsets, errors = {}, {}, {}
     for horizon, target in zip(SPEC.horizons, targets.T, strict=True):
         inputs = matrix[:, [SPEC.columns.index(name) for name in SPEC.columns_for(horizon)]]
         change = target - origin
@@ -96,7 +96,7 @@ def winter_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         residuals = change[measure] - model.predict(inputs[measure])
         models[horizon] = treelite.sklearn.import_model(model).serialize_bytes()
         offsets[horizon] = calibrate(residuals, 0.9)
-        holdout[horizon] = {"rmse": float(np.sqrt(np.mean(residuals**2))), "mae": float(np.mean(np.abs(residuals)))}
+        errors[horizon] = {"error": float(np.sqrt(np.mean(residuals**2)))}
     description = Description(
         challenge=CHALLENGE.name,
         unit=CHALLENGE.target.unit,
@@ -104,7 +104,7 @@ def winter_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         series=table.unique_ids,
         train_start=WINTER[0],
         train_end=WINTER[1] - timedelta(hours=1),
-        rows={"train": int(fitted.sum()), "holdout": int(measured.sum())},
+        rows={"train": int(fitted.sum()), "judged": int(measured.sum())},
         dataset_md5="0" * 32 + ".dir",
         git_sha="a" * 40,
         mlflow_run="b" * 32,
@@ -114,7 +114,7 @@ def winter_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         title=CHALLENGE.title,
         variables=variable_ranges(CHALLENGE, SPEC),
         drift=LIMITS,
-        holdout=holdout,
+        errors=errors,
     )
     directory = tmp_path_factory.mktemp("winter") / "bundle"
     write_bundle(directory, description, models, recent_windows(SPEC, table))

@@ -22,10 +22,10 @@ from forecasting.drift.distances import feature_references
 from forecasting.features.definitions import FeatureError
 from forecasting.features.spec import FeatureSpec
 from forecasting.features.table import Table, table_features, table_targets
-from forecasting.models.bundle import Bundle, filled_buffer, read_bundle, recent_windows, record_holdout, write_bundle
+from forecasting.models.bundle import Bundle, filled_buffer, read_bundle, recent_windows, record_errors, write_bundle
 from forecasting.models.intervals import Offsets
 from forecasting.models.manifest import BundleError, Description, SeriesWindow
-from pipelines.holdout import seconds_per_row
+from pipelines.comparison import seconds_per_row
 
 SPEC = FeatureSpec(
     target="temperature",
@@ -170,20 +170,20 @@ def test_the_same_inputs_give_the_same_bytes(trained: Trained, directory: Path, 
         assert (directory / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_holdout_metrics_are_added_later(directory: Path) -> None:
-    record_holdout(directory, {2: {"rmse": 1.5}, 4: {"rmse": 2.5}})
-    record_holdout(directory, {2: {"rmse": 1.25}, 4: {"rmse": 2.25}})
+def test_errors_are_added_later(directory: Path) -> None:
+    record_errors(directory, {2: {"rmse": 1.5}, 4: {"rmse": 2.5}})
+    record_errors(directory, {2: {"rmse": 1.25}, 4: {"rmse": 2.25}})
     bundle = read_bundle(directory)
-    assert bundle.manifest.holdout == {2: {"rmse": 1.25}, 4: {"rmse": 2.25}}
+    assert bundle.manifest.errors == {2: {"rmse": 1.25}, 4: {"rmse": 2.25}}
     bundle.check_example()
     assert names(directory.parent) == {"bundle"}
 
 
-@pytest.mark.parametrize("holdout", [{2: {"rmse": 1.0}}, {2: {"rmse": float("nan")}, 4: {"rmse": 1.0}}])
-def test_holdout_metrics_that_do_not_fit_change_nothing(directory: Path, holdout: dict[int, dict[str, float]]) -> None:
+@pytest.mark.parametrize("errors", [{2: {"rmse": 1.0}}, {2: {"rmse": float("nan")}, 4: {"rmse": 1.0}}])
+def test_errors_that_do_not_fit_change_nothing(directory: Path, errors: dict[int, dict[str, float]]) -> None:
     before = (directory / "manifest.json").read_bytes()
-    with pytest.raises(BundleError, match="holdout"):
-        record_holdout(directory, holdout)
+    with pytest.raises(BundleError, match="errors"):
+        record_errors(directory, errors)
     assert (directory / "manifest.json").read_bytes() == before
 
 

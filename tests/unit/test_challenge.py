@@ -28,7 +28,7 @@ MISTAKES = [
     ('unique_id = "JFK"', 'unique_id = "JFK"\nid = 1', "source.series[1]", "the keys unique_id, query", "id, query"),
     ('unit = "mm" }', 'unit = "mm", kind = 1 }', "source.variables[...]", "the keys name, unit", ""),
     ("history_days = 365", "", "source", "missing required field `history_days`", ""),
-    ("history_days = 365", "history_days = 30", "learner.holdout_days + calibration_days", "30", "56"),
+    ("history_days = 365", "history_days = 28", "folds.days", "28", "less than source.history_days (28)"),
     ('kind = "open-meteo"', 'kind = "tarot"', "source.kind", "", "'tarot'"),
     ('unique_id = "JFK"', 'unique_id = "EWR"', "source.series", "each unique_id once", "EWR"),
     ('unique_id = "JFK"', 'unique_id = "../x"', "source.series[1].unique_id", "matching regex", "'../x'"),

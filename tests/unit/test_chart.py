@@ -48,13 +48,13 @@ def test_each_model_is_a_line_of_its_errors_by_horizon():
 
 def test_the_text_names_the_lines_colours_in_their_order():
     chart = error_chart(verdict())
-    assert chart.startswith("Lower is better: blue is candidate, orange is production, grey is persistence.")
+    assert chart.startswith("Lower is better: blue is candidate, orange is production, grey is climatology (28 days).")
     assert '"plotColorPalette": "#0072B2, #E69F00, #888888"' in chart
 
 
 def test_without_production_there_are_two_lines_in_the_same_colours():
     chart = error_chart(without_production(verdict()))
-    assert chart.startswith("Lower is better: blue is candidate, grey is persistence.")
+    assert chart.startswith("Lower is better: blue is candidate, grey is climatology (28 days).")
     assert '"plotColorPalette": "#0072B2, #888888"' in chart
     assert len(drawn(without_production(verdict()))[2]) == 2
 

@@ -47,10 +47,10 @@ def with_loss(model: Model, loss: str) -> Model:
 
 def some_scores(model: Model, number: int) -> list[Score]:
     return [
-        Score(place, error, persistence if each % 5 else math.nan, covered=abs(error) < 2.0)
+        Score(place, 20.0, 20.0 - error, 20.0 - baseline, covered=abs(error) < 2.0)
         for each in range(number)
         for place in range(len(model.horizons))
-        for error, persistence in [RANDOM.normal(0.1, [1.5 + place, 4.0])]
+        for error, baseline in [RANDOM.normal(0.1, [1.5 + place, 4.0])]
     ]
 
 
@@ -104,23 +104,32 @@ def test_live_error_is_that_of_the_last_scores(model: Model, loss: str) -> None:
     def mean_error(errors: list[float]) -> float:
         return float(np.sqrt(np.mean(np.square(errors))) if loss == "squared_error" else np.mean(np.abs(errors)))
 
-    name = "rmse" if loss == "squared_error" else "mae"
-    holdout = {horizon: model.bundle.manifest.holdout[horizon][name] for horizon in model.horizons}
+    holdout = {horizon: model.bundle.manifest.errors[horizon]["error"] for horizon in model.horizons}
     shown = {(horizon,): live for horizon, live in signals.live_by_horizon.items()}
     assert signals.live is not None
     for horizons, live in {**shown, model.horizons: signals.live}.items():
         own = [score for score in kept if model.horizons[score.horizon_place] in horizons]
-        alike = [score for score in own if not math.isnan(score.persistence_error)]
-        error = mean_error([score.error for score in own])
-        assert live.scores == len(own) > len(alike)
+        error = mean_error([score.truth - score.forecast for score in own])
+        assert live.scores == len(own)
         assert live.error == pytest.approx(error)
         assert live.coverage == pytest.approx(np.mean([score.covered for score in own]))
         expected = mean_error([holdout[horizon] for horizon in horizons])
         assert live.error_ratio == pytest.approx(error / expected)
-        persistence = mean_error([score.persistence_error for score in alike])
-        assert live.skill == pytest.approx(1 - mean_error([score.error for score in alike]) / persistence)
+        assert live.skill == pytest.approx(1 - error / mean_error([score.truth - score.baseline for score in own]))
     assert set(shown) == {(4,), (5,), (6,)}
     assert monitor.own.scored.tolist() == [WINDOW + 100] * 3
+
+
+def test_forecasts_that_the_loss_is_not_defined_for_are_left_out(model: Model) -> None:
+    """A forecast of no variance at all has no QLIKE."""
+    monitor = monitor_of(with_loss(model, "qlike"))
+    monitor.scored([Score(0, 2.0, 1.0, 4.0, covered=True)] * FEWEST_ROWS)
+    monitor.scored([Score(0, 2.0, 0.0, 4.0, covered=False)] * 3)
+    live = monitor.signals().live
+    assert live is not None
+    assert (live.scores, live.coverage) == (FEWEST_ROWS, 1.0)
+    assert live.error == pytest.approx(2.0 - math.log(2.0) - 1.0)
+    assert live.skill == pytest.approx(1.0 - (1.0 - math.log(2.0)) / (0.5 - math.log(0.5) - 1.0))
 
 
 def test_too_little_tells_nothing(model: Model, recorded: np.ndarray) -> None:
@@ -146,7 +155,7 @@ def test_stability_is_reported_from_as_few_rows_as_training_was_measured_with(
 
 
 def test_a_model_without_hold_out_metrics_has_no_error_ratio(model: Model) -> None:
-    manifest = msgspec.structs.replace(model.bundle.manifest, holdout={})
+    manifest = msgspec.structs.replace(model.bundle.manifest, errors={})
     bare = Model(Bundle(manifest, model.bundle.observations, model.bundle.models), "1")
     monitor = monitor_of(bare)
     monitor.scored(some_scores(bare, FEWEST_ROWS))

@@ -18,7 +18,8 @@ def columns(**changes: np.ndarray) -> dict[str, np.ndarray]:
         "ds": np.tile(np.array(["2013-12-02T13", "2013-12-02T13", "2013-12-02T14", "2013-12-02T14"], "M8[ns]"), 2),
         "horizon": np.tile([4, 5], 4),
         "truth": truth,
-        "persistence": np.repeat([3.0, 4.0, 5.0, 6.0], 2),
+        "baseline": np.repeat([3.0, 4.0, 5.0, 6.0], 2),
+        "opponent.last": np.repeat([3.5, 4.5, 5.5, 6.5], 2),
         "candidate": truth + 0.5,
         "candidate_lower": truth - 1.0,
         "candidate_upper": truth + 1.0,
@@ -74,7 +75,16 @@ def test_a_missing_column_is_named(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["truth", "persistence", "candidate", "candidate_lower", "candidate_upper", "production_lower", "production"],
+    [
+        "truth",
+        "baseline",
+        "opponent.last",
+        "candidate",
+        "candidate_lower",
+        "candidate_upper",
+        "production_lower",
+        "production",
+    ],
 )
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e200])
 def test_what_is_no_number_is_refused_by_column(name: str, value: float) -> None:
@@ -127,9 +137,13 @@ def test_a_row_that_is_there_twice_is_found_in_any_order() -> None:
         read_panel({name: values[shuffled] for name, values in made.items()})
 
 
-def test_two_last_observations_of_one_series_and_origin_contradict_each_other() -> None:
-    with pytest.raises(PanelError, match=r"^persistence: .*one value per series and origin; found 1 rows .*EWR"):
-        read_panel(with_value("persistence", 1, 3.5))
+def test_a_baseline_may_differ_by_horizon() -> None:
+    assert read_panel(with_value("baseline", 1, 3.5)).baseline[1] == 3.5
+
+
+def test_further_opponents_are_read_by_their_columns() -> None:
+    ((name, values),) = read_panel(columns()).opponents.items()
+    assert (name, values.tolist()) == ("opponent.last", columns()["opponent.last"].tolist())
 
 
 def test_codes_are_those_of_numpy_whatever_the_order() -> None:

@@ -26,7 +26,7 @@ RUNS = {
 RECORDS = {
     "weather": Records(
         retrainings={"schedule": 3, "drift": 1, "pull request": 0, "other": 0},
-        errors={"candidate": 1.5, "persistence": 2.5},
+        errors={"candidate": 1.5, "baseline": 2.5},
         violations={"error": 0, "warning": 7},
         verdicts={"passed": 5, "blocked": 1, "pending": 0},
         production=4,
@@ -44,7 +44,7 @@ HAPPENED = {
     'rps_gate_verdicts{challenge="weather",verdict="blocked"}': 1.0,
     'rps_gate_verdicts{challenge="weather",verdict="pending"}': 0.0,
     'rps_candidate_error{challenge="weather",model="candidate"}': 1.5,
-    'rps_candidate_error{challenge="weather",model="persistence"}': 2.5,
+    'rps_candidate_error{challenge="weather",model="baseline"}': 2.5,
     'rps_production_version{challenge="weather"}': 4.0,
 }
 LATELY = {

@@ -20,7 +20,8 @@ from ci.release.registered import Models, open_models
 from ci.retrain.trigger import read_trigger
 from clients.settings import MlflowSettings
 from clients.tracking import connect
-from forecasting.judging.evaluation import Errors, ModelErrors
+from forecasting.judging.evaluation import BaselineEvaluation, Errors, ModelErrors
+from forecasting.judging.losses import LOSSES
 from forecasting.models.bundle import read_bundle
 from monitoring.alerts import alerts
 from monitoring.exporter.mlflow_records import MlflowRecords, Records
@@ -32,7 +33,7 @@ from pipelines.production import fetch_production
 from pipelines.run import Run
 from pipelines.tracked_run import open_tracking
 from records.drift_kinds import EVENT_TYPE, KINDS
-from records.mlflow_names import Artifact, Reason, measure_of, reason_of
+from records.mlflow_names import LOSS, Artifact, Reason, reason_of
 from records.stages import RunFiles
 from tests.judgements import evaluation, passing
 from tests.runs import ROOT, made_up_weather, make_run
@@ -41,8 +42,8 @@ from tests.unit.test_retrain_trigger import GIVEN, NOW
 RUN_ID = "gate__weather__1"
 
 
-def errors(rmse: float) -> ModelErrors:
-    one = Errors(rows=10, loss=rmse**2, rmse=rmse, mae=rmse / 2, r2=0.9, coverage=0.9)
+def errors(error: float) -> ModelErrors:
+    one = Errors(rows=10, loss=error**2, error=error, r2=0.9, coverage=0.9)
     return ModelErrors(overall=one, horizons={4: one}, series={"EWR": one})
 
 
@@ -70,12 +71,15 @@ def models(settings: MlflowSettings) -> Models:
 
 @pytest.fixture
 def run(settings: MlflowSettings, tmp_path: Path) -> Run:
-    """A run whose model is 20 % better than persistence's, registered; nothing is in production."""
+    """A run whose model is 20 % better than the baseline, registered; nothing is in production."""
     made = make_run(tmp_path / "workspace", RUN_ID)
-    shown = evaluation(run_id=RUN_ID, production=None, production_version="", persistence=errors(2.5))
+    baseline = BaselineEvaluation(kind="climatology", title="climatology (28 days)", measured=errors(2.5))
+    shown = evaluation(run_id=RUN_ID, production=None, production_version="", baseline=baseline)
     shown = msgspec.structs.replace(shown, candidate=msgspec.structs.replace(shown.candidate, measured=errors(2.0)))
     write_json(made.files.evaluation, shown)
-    open_tracking(made).log_metrics(dict(run_metrics(shown)))
+    tracking = open_tracking(made)
+    tracking.log_params({LOSS: made.challenge.target.loss})
+    tracking.log_metrics(dict(run_metrics(shown)))
     register.run(made)
     return made
 
@@ -96,12 +100,12 @@ def test_a_verdict_makes_a_version_one_to_release_by_what_evaluate_measured(
     run: Run, models: Models, settings: MlflowSettings
 ) -> None:
     record_verdict(settings, passing(model_version="1"))
-    measure = measure_of(run.challenge.target.loss)
+    measure = LOSSES[run.challenge.target.loss].measure
     choice = choose(models.versions(), production=None, measure=measure, in_history=lambda _: True)
     assert [one.skill for one in choice.considered] == [pytest.approx(0.2)]
     found = exported(settings)
     assert found.verdicts == {"passed": 1, "blocked": 0, "pending": 0}
-    assert found.errors == {"candidate": 2.0, "persistence": 2.5}
+    assert found.errors == {"candidate": 2.0, "baseline": 2.5}
 
 
 def test_the_release_notes_show_what_evaluate_logged(run: Run, models: Models, bundle: Path) -> None:
@@ -123,7 +127,7 @@ def test_the_release_notes_show_what_evaluate_logged(run: Run, models: Models, b
         )
     )
     assert "| RMSE, °C | 2.00 | 2.50 |" in notes
-    assert "| skill against persistence, of the loss | 36.0 % | – |" in notes
+    assert "| skill against climatology (28 days), of the loss | 36.0 % | – |" in notes
     assert "| coverage of the 90 % interval | 90.0 % |" in notes
     assert "| RMSE, 4 steps ahead | 2.00 | 2.50 |" in notes
 

@@ -13,8 +13,8 @@ PARTS = {"a" * 40, "b" * 40}
 
 
 def version(number: int, rmse: float | None = None, against: int | None = None, **other) -> ModelVersion:
-    """against: the version that was production; its error, and persistence's, are 1.0 on this version's hold-out."""
-    metrics = {"persistence.rmse": 1.0} | ({"rmse": rmse} if rmse is not None else {})
+    """against: the version that was production; its error, and the baseline's, are 1.0 on this version's hold-out."""
+    metrics = {"baseline.rmse": 1.0} | ({"rmse": rmse} if rmse is not None else {})
     if against is not None:
         metrics["production.rmse"] = 1.0
     values = {"gate": "passed", "git_sha": "a" * 40, "withdrawn": ""} | other
@@ -48,13 +48,13 @@ def test_a_tie_goes_to_the_newer():
     assert "tie" in choice.reason
 
 
-def test_without_a_production_model_persistence_stands_in_for_an_opponent_that_is_unknown():
+def test_without_a_production_model_the_baseline_stands_in_for_an_opponent_that_is_unknown():
     choice = chosen(version(5, 0.9, 3), version(6, 0.8, 3))
     assert choice.version.version == 6
     assert choice.considered[0].skill == pytest.approx(0.2)
 
 
-def test_the_first_release_is_measured_against_persistence():
+def test_the_first_release_is_measured_against_the_baseline():
     choice = chosen(version(1, 0.8), version(2, 0.7))
     assert choice.version.version == 2
     assert choice.considered[0].skill == pytest.approx(0.3)

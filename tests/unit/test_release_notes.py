@@ -17,8 +17,8 @@ from forecasting.models.bundle import read_bundle
 SHA, MODEL_SHA = "c" * 40, "d" * 40
 IMAGE = f"registry.example/ana/weather@sha256:{'0' * 64}"
 METRICS = {
-    "rmse": 1.953, "mae": 1.3, "skill": 0.401, "coverage_90": 0.915, "rmse_h4": 1.68, "rmse_h6": 2.17,
-    "production.rmse": 2.09, "production.rmse_h4": 1.8, "persistence.rmse": 2.52, "fair": 1.0,
+    "rmse": 1.953, "skill": 0.401, "coverage_90": 0.915, "rmse_h4": 1.68, "rmse_h6": 2.17,
+    "production.rmse": 2.09, "production.rmse_h4": 1.8, "baseline.rmse": 2.52, "fair": 1.0,
 }  # fmt: skip
 
 
@@ -44,9 +44,9 @@ def released(bundle: Path) -> Released:
     )
 
 
-def test_the_model_is_shown_beside_the_one_before_and_persistence(released: Released) -> None:
+def test_the_model_is_shown_beside_the_one_before_and_the_baseline(released: Released) -> None:
     notes = render(released)
-    assert "| on its hold-out | version 2 | production then (1) | persistence |" in notes
+    assert "| on its hold-out | version 2 | production then (1) | climatology (28 days) |" in notes
     assert "| RMSE, °C | 1.95 | 2.09 | 2.52 |" in notes
     assert "| coverage of the 90 % interval | 91.5 % | – | – |" in notes
     assert "| RMSE, 4 steps ahead | 1.68 | 1.80 | – |" in notes

@@ -189,11 +189,12 @@ def test_every_reason_is_reported_before_the_numbers():
     assert report.index(reasons[-1]) < report.index("| model |")
 
 
-def test_the_table_has_candidate_production_and_persistence():
+def test_the_table_has_candidate_production_baseline_and_further_opponents():
     assert rows_of(render(passing()), "model") == [
         ["candidate", "1.93", "", "90.2 %"],
         ["production 7", "1.97", "2.1 % better<br>−3.4 % to −0.8 %", "89.7 %"],
-        ["persistence", "2.64", "26.9 % better", "–"],
+        ["climatology (28 days)", "2.64", "26.9 % better", "–"],
+        ["persistence, decides nothing", "5.28", "63.5 % better", "–"],
     ]
 
 
@@ -207,16 +208,17 @@ def test_what_breaks_the_policy_is_marked():
     assert (marks["against production"], marks["each horizon, series"], marks["covered"]) == ("❌", "❌", "✅")
 
 
-def test_losing_to_persistence_is_marked():
+def test_losing_to_the_baseline_is_marked():
     lost = without_production(verdict())
     lost = replace(lost, overall=replace(lost.overall, candidate=3.0))
     assert "13.6 % worse ❌" in render(passing(verdict=lost))
 
 
-def test_without_production_persistence_is_the_only_opponent():
+def test_without_production_the_baseline_is_the_only_opponent():
     report = render(first_model())
-    assert "26.9 % better than persistence**; no production model yet: persistence is the only opponent." in report
-    assert [row[0] for row in rows_of(report, "model")] == ["candidate", "persistence"]
+    title = "climatology (28 days)"
+    assert f"26.9 % better than {title}**; no production model yet: {title} is the only opponent." in report
+    assert [row[0] for row in rows_of(report, "model")] == ["candidate", title, "persistence, decides nothing"]
     assert rows_of(report, "horizon")[0] == ["4", "1.67", "2.21", "24.2 % better"]
     assert "None" not in report
 
@@ -395,12 +397,12 @@ numbers = st.floats() | st.sampled_from([0.0, -0.0, 5e-324, 1e308, -0.0004, 0.99
 
 
 @settings(max_examples=60, deadline=None)
-@given(drawn=st.lists(numbers, min_size=9, max_size=9), opponent=st.sampled_from(["production", "persistence"]))
+@given(drawn=st.lists(numbers, min_size=9, max_size=9), opponent=st.sampled_from(["production", "baseline"]))
 def test_any_number_can_be_shown(drawn, opponent):
     endless = itertools.cycle(drawn)
 
     def strange(name: str) -> Contest:
-        fields = ("candidate", "production", "persistence", "change", "low", "high", "p_value")
+        fields = ("candidate", "production", "baseline", "change", "low", "high", "p_value")
         return replace(contest(name, 0.0, 2.0, 3.0), **{field: next(endless) for field in fields})
 
     made = verdict(

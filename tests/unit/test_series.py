@@ -30,24 +30,27 @@ def row(model: Model, target: float, rest: float = 1.0) -> list[float]:
 
 
 def state_with_forecasts(model: Model) -> SeriesState:
-    """A state at START, 10 °C, that forecasts 11, 12 and 13 °C for 4, 5 and 6 hours on."""
+    """A state at START that forecasts 11, 12 and 13 °C for 4, 5 and 6 hours on; the baseline 10.5, 9 and 8 °C."""
     state = SeriesState(model)
     state.take(START, row(model, 10.0))
-    state.remember([11.0, 12.0, 13.0])
+    state.remember([11.0, 12.0, 13.0], [10.5, 9.0, 8.0])
     return state
 
 
 def test_an_observation_says_what_it_did(model: Model) -> None:
     state = SeriesState(model)
-    lookback = model.spec.lookback
+    lookback, target_lookback = model.spec.lookback, model.target_lookback
     assert state.take(START, row(model, 1.0)).arrival is Arrival.NEWEST
     assert state.take(START - 2, row(model, 2.0)).arrival is Arrival.LATE
     assert state.take(START - 2, row(model, 2.0)).arrival is Arrival.REPEATED
     assert state.take(START - 2, row(model, 3.0)).arrival is Arrival.CORRECTED
     assert state.take(START - lookback, row(model, 4.0)).arrival is Arrival.LATE
-    assert state.take(START - lookback - 1, row(model, 5.0)).arrival is Arrival.TOO_OLD
+    assert state.take(START - lookback - 1, row(model, 5.0)).arrival is Arrival.LATE
+    assert state.take(START - target_lookback, row(model, 6.0)).arrival is Arrival.LATE
+    assert state.take(START - target_lookback - 1, row(model, 7.0)).arrival is Arrival.TOO_OLD
     assert state.buffer.newest_step == START
-    assert [state.buffer.columns[0][place] for place in (-1, -3, 0)] == [1.0, 3.0, 4.0]
+    assert [state.buffer.columns[0][place] for place in (-1, -3, -1 - lookback, 0)] == [1.0, 3.0, 4.0, 6.0]
+    assert [len(column) for column in state.buffer.columns[1:]] == [lookback + 1] * (len(model.spec.variables) - 1)
 
 
 def test_the_truth_meets_the_forecast_made_for_it_once(model: Model) -> None:
@@ -55,13 +58,12 @@ def test_the_truth_meets_the_forecast_made_for_it_once(model: Model) -> None:
     taken = state.take(START + 4, row(model, 11.5))
     (score,) = taken.scores
     assert score.horizon_place == 0
-    assert score.error == 0.5
-    assert score.persistence_error == 1.5
+    assert (score.truth, score.forecast, score.baseline) == (11.5, 11.0, 10.5)
     lower, upper = model.lower_offsets[0], model.upper_offsets[0]
     assert score.covered == (lower <= 0.5 <= upper)
     assert state.take(START + 4, row(model, 11.5)).scores == ()
     (late,) = state.take(START + 6, row(model, 500.0)).scores
-    assert (late.horizon_place, late.error, late.covered) == (2, 487.0, False)
+    assert (late.horizon_place, late.truth, late.forecast, late.covered) == (2, 500.0, 13.0, False)
 
 
 def test_a_truth_at_the_end_of_the_interval_is_covered(model: Model) -> None:
@@ -78,18 +80,18 @@ def test_a_late_truth_is_scored_and_a_gap_keeps_what_it_jumps_over(model: Model)
         12.0,
         12.0 + float(model.lower_offsets[1]),
         12.0 + float(model.upper_offsets[1]),
+        9.0,
     )
     (score,) = state.take(START + 5, row(model, 12.5)).scores
-    assert (score.horizon_place, score.error, score.persistence_error) == (1, 0.5, 2.5)
+    assert (score.horizon_place, score.truth, score.forecast, score.baseline) == (1, 12.5, 12.0, 9.0)
 
 
-def test_a_truth_that_comes_after_its_origin_is_forgotten_has_no_persistence_error(model: Model) -> None:
+def test_a_truth_that_comes_after_its_origin_is_forgotten_is_scored_against_the_baseline_too(model: Model) -> None:
     state = state_with_forecasts(model)
     newest = START + model.spec.lookback + 2
     state.take(newest, row(model, 7.0))
     (score,) = state.take(START + 4, row(model, 11.5)).scores
-    assert score.error == 0.5
-    assert math.isnan(score.persistence_error)
+    assert (score.forecast, score.baseline) == (11.0, 10.5)
 
 
 def test_a_correction_is_not_scored_again_even_by_way_of_a_missing_value(model: Model) -> None:
@@ -124,7 +126,7 @@ def test_the_first_forecast_for_a_step_stays(model: Model) -> None:
     for step in range(3):
         state.take(START + step, row(model, 10.0))
         assert not state.has_forecast
-        state.remember([20.0 + step, 30.0 + step, 40.0 + step])
+        state.remember([20.0 + step, 30.0 + step, 40.0 + step], [0.0, 0.0, 0.0])
         assert state.has_forecast
     found = [one and one[0] for one in state.made_for(START + 6)]
     assert found == [22.0, 31.0, 40.0]

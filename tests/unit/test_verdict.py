@@ -28,11 +28,11 @@ POLICY = Gate(
     max_bundle_bytes=1000,
     max_prediction_time_ratio=2.0,
 )
-UNUSED = ModelErrors(overall=Errors(rows=1, loss=0.0, rmse=0.0, mae=0.0, r2=1.0), horizons={}, series={})
+UNUSED = ModelErrors(overall=Errors(rows=1, loss=0.0, error=0.0, r2=1.0), horizons={}, series={})
 
 
 def panel(*, days: int = 21, series: int = 4, horizons: tuple[int, ...] = (4, 5, 6), seed: int = 0) -> Panel:
-    """Errors of 1 °C (production) and 2 °C (persistence) in size, that last some hours; the candidate is production."""
+    """Errors of 1 °C (production) and 2 °C (baseline) in size, that last some hours; the candidate is production."""
     random = np.random.default_rng(seed)
     origins, shape = 24 * days, (series, len(horizons), 24 * days)
     truth = 10.0 * random.normal(size=shape)
@@ -45,7 +45,7 @@ def panel(*, days: int = 21, series: int = 4, horizons: tuple[int, ...] = (4, 5,
         origin=np.tile(when, series * len(horizons)),
         horizon=np.tile(np.repeat(horizons, origins), series),
         truth=truth.ravel(),
-        persistence=truth.ravel() + 2.0,
+        baseline=truth.ravel() + 2.0,
         candidate=production,
         candidate_lower=production - 1.645,
         candidate_upper=production + 1.645,
@@ -96,7 +96,7 @@ def evaluation(made: Panel, **changes: object) -> Evaluation:
             rows=len(made.truth),
         ),
         fair=True, reasons=(), candidate=compared(), production=compared(version="3") if known else None,
-        production_version="3" if known else "", persistence=UNUSED,
+        production_version="3" if known else "", baseline=BaselineEvaluation(kind="last", title="last", measured=UNUSED),
     )  # fmt: skip
     return msgspec.structs.replace(shown, **changes)
 
@@ -123,7 +123,7 @@ def test_a_better_model_passes_with_its_numbers() -> None:
     assert (found.measure, found.unit, found.opponent) == ("RMSE", "°C", "production")
     assert found.overall.change == pytest.approx(-0.1)
     assert found.overall.production == pytest.approx(1.0, abs=0.1)
-    assert found.overall.persistence == pytest.approx(2.0)
+    assert found.overall.baseline == pytest.approx(2.0)
     assert found.skill == pytest.approx(1.0 - (found.overall.candidate / 2.0) ** 2)
     assert [contest.slice for contest in found.horizons] == ["horizon 4", "horizon 5", "horizon 6"]
     assert [contest.slice for contest in found.series] == ["series S0", "series S1", "series S2", "series S3"]
@@ -294,24 +294,24 @@ def test_a_slice_with_too_few_origins_counts_in_the_whole_and_is_not_judged_alon
 # Baseline
 
 
-def test_a_model_that_does_not_beat_persistence_is_blocked() -> None:
+def test_a_model_that_does_not_beat_the_baseline_is_blocked() -> None:
     made = panel()
-    assert blocked_by(verdict(dataclasses.replace(made, persistence=made.candidate))) == ["baseline"]
-    found = verdict(dataclasses.replace(made, persistence=made.truth))
+    assert blocked_by(verdict(dataclasses.replace(made, baseline=made.candidate))) == ["baseline"]
+    found = verdict(dataclasses.replace(made, baseline=made.truth))
     assert blocked_by(found) == ["baseline"]
     assert found.skill is None
     slightly = made.truth + 1.001 * (made.candidate - made.truth)
-    assert blocked_by(verdict(dataclasses.replace(made, persistence=slightly))) == []
+    assert blocked_by(verdict(dataclasses.replace(made, baseline=slightly))) == []
 
 
-def test_without_a_production_model_persistence_is_the_only_opponent() -> None:
+def test_without_a_production_model_the_baseline_is_the_only_opponent() -> None:
     made = without_production(panel())
     found = verdict(made)
     assert blocked_by(found) == []
-    assert found.opponent == "persistence"
+    assert found.opponent == "baseline"
     assert (found.overall.production, found.overall.change, found.overall.p_value) == (None, None, None)
     assert found.prediction_time_ratio is None
-    assert blocked_by(verdict(dataclasses.replace(made, persistence=made.candidate))) == ["baseline"]
+    assert blocked_by(verdict(dataclasses.replace(made, baseline=made.candidate))) == ["baseline"]
 
 
 # Coverage
@@ -422,7 +422,7 @@ def test_the_word_fair_is_not_believed() -> None:
     assert blocked_by(verdict(panel(), fair=False)) == ["evidence"]
 
 
-def test_a_production_model_without_predictions_is_no_reason_to_judge_by_persistence_alone() -> None:
+def test_a_production_model_without_predictions_is_no_reason_to_judge_by_the_baseline_alone() -> None:
     made = without_production(panel())
     assert blocked_by(verdict(made, production_version="3")) == ["evidence"]
     assert blocked_by(verdict(made, production_version="3", production=compared())) == ["evidence", "evidence"]
@@ -453,7 +453,7 @@ def test_a_candidate_of_an_unnamed_dataset_is_no_evidence() -> None:
 
 
 def test_the_evaluations_own_errors_are_not_looked_at() -> None:
-    perfect = ModelErrors(overall=Errors(rows=9, loss=0.0, rmse=0.0, mae=0.0, r2=1.0), horizons={}, series={})
+    perfect = ModelErrors(overall=Errors(rows=9, loss=0.0, error=0.0, r2=1.0), horizons={}, series={})
     made = with_candidate(panel(), 1.5)
     assert verdict(made, candidate=compared(measured=perfect)).overall == verdict(made).overall
 

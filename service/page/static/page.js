@@ -274,17 +274,17 @@ function showLive(model, { live, live_by_horizon: byHorizon, limits, fewest_rows
   write(byId("live-words"), `${compared} ${forecasts}`);
   const errors = Object.values(byHorizon).map((each) => each.error);
   const form = writer(Math.min(8, decimalsFor(Math.min(...errors, live.error)) + 1), model.error_unit);
-  const row = (ahead, each, holdout) => [
+  const row = (ahead, each, expected) => [
     ahead,
     form.plain(each.error),
-    holdout === undefined ? "\u2013" : form.plain(holdout),
+    expected === undefined ? "\u2013" : form.plain(expected),
     each.error_ratio === null ? "\u2013" : number(each.error_ratio, 2),
     each.skill === null ? "\u2013" : percent(each.skill, 0),
     percent(each.coverage, 0),
   ];
   const rows = model.horizons
     .filter((horizon) => byHorizon[horizon])
-    .map((horizon) => row(span(horizon * model.step_minutes), byHorizon[horizon], model.holdout[horizon]?.error));
+    .map((horizon) => row(span(horizon * model.step_minutes), byHorizon[horizon], model.errors[horizon]?.error));
   rows.push(row("all", live, told ? live.error / live.error_ratio : undefined));
   const level = percent(model.interval);
   const heads = ["Ahead", model.error_unit ? `${model.measure}, ${model.error_unit}` : model.measure, "Hold-out", "Ratio", "Skill", "Inside"];
