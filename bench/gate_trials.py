@@ -18,6 +18,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pipelines.holdout import PanelFrame, compare
+from pipelines.split import Split, split_by_time
 
 from bench.recorded_models import CHALLENGE, YEAR, bench_run, recorded, transformed, write_models
 from forecasting.challenge.schema import Challenge, load_challenge
@@ -27,9 +29,7 @@ from forecasting.judging.evaluation import Evaluation
 from forecasting.models.bundle import Bundle, read_bundle, recent_windows
 from forecasting.models.manifest import SeriesWindow
 from pipelines.evaluate import evaluation_of
-from pipelines.holdout import PanelFrame, compare
 from pipelines.production import Production
-from pipelines.split import Split, split_by_time
 from pipelines.train import fit_horizon
 
 FloatArray = npt.NDArray[np.float64]

@@ -18,6 +18,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pandas as pd
+from pipelines.holdout import compare
+from pipelines.split import split_by_time
 
 from bench.recorded_models import CHALLENGE, bench_run, fingerprint, in_processes, recorded, transformed, write_models
 from clients.disk import whole_directory
@@ -29,10 +31,8 @@ from forecasting.judging.verdict import Verdict, judge
 from forecasting.models.bundle import Bundle, read_bundle, recent_windows, record_holdout
 from pipelines.data_rules import judge as judge_data
 from pipelines.evaluate import evaluation_of
-from pipelines.holdout import compare
 from pipelines.production import Production
 from pipelines.run import Run
-from pipelines.split import split_by_time
 from pipelines.train import fit_horizon
 from scripts.services import ROOT
 

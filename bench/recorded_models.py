@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlencode
 
 import msgspec
 import pandas as pd
+from pipelines.split import Split
 
 from bench.report import say
 from doubles.replay import open_meteo_wire as wire
@@ -29,7 +30,6 @@ from pipelines.history import fold
 from pipelines.run import Run, RunIdentity
 from pipelines.sources import make_source
 from pipelines.sources.source import Answer
-from pipelines.split import Split
 from pipelines.train import Fitted, describe
 from pipelines.transform import feature_frame, read_observations
 from pipelines.version import Dataset

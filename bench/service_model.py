@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import sklearn
 import treelite
+from pipelines.split import split_by_time
 from sklearn.multioutput import MultiOutputRegressor
 
 from bench.recorded_models import CHALLENGE, bench_run, fingerprint, recorded, transformed, write_models
@@ -30,7 +31,6 @@ from forecasting.models.bundle import Bundle, read_bundle, recent_windows
 from forecasting.models.intervals import calibrate
 from forecasting.models.manifest import SeriesWindow
 from pipelines.learner import new_model
-from pipelines.split import split_by_time
 from pipelines.train import Fitted
 from scripts.services import ROOT
 

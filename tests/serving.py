@@ -95,6 +95,7 @@ def make_bundle(
         series=table.unique_ids,
         train_start=first,
         train_end=last - timedelta(hours=1),
+        newest_row=last - timedelta(hours=1 + min(SPEC.horizons)),
         rows={"train": len(origin)},
         dataset_md5="0" * 32 + ".dir",
         git_sha="a" * 40,

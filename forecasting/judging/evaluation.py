@@ -70,12 +70,12 @@ class ModelEvaluation(Struct, frozen=True, kw_only=True):
     dataset_md5: str
     train_end: datetime
     """The newest moment whose target it has learnt from."""
-    rows_by_week: dict[str, int]
-    """How many rows of each week it has learnt from, by ISO 8601: `2013-W09`."""
     bundle_bytes: int
     prediction_seconds_per_row: float
     """The fastest of many repeats of one row's prediction, on the machine of this run."""
     measured: ModelErrors
+    rows_by_week: dict[str, int] = {}
+    """How many rows of each week it has learnt from, by ISO 8601: `2013-W09`."""
 
 
 class BaselineEvaluation(Struct, frozen=True, kw_only=True):
@@ -137,7 +137,7 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     opponents: tuple[BaselineEvaluation, ...] = ()
     """Further baselines, which are shown and decide nothing."""
     drift: dict[str, float] = {}
-    """Population stability index of each feature in the newest fold, the calendar's left out, against ``drift_from``."""
+    """Population stability index of each feature in the newest fold, without the calendar, against ``drift_from``."""
     drift_from: Literal["production", "candidate"] = "candidate"
 
 

@@ -104,6 +104,7 @@ def winter_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         series=table.unique_ids,
         train_start=WINTER[0],
         train_end=WINTER[1] - timedelta(hours=1),
+        newest_row=WINTER[1] - timedelta(hours=1 + min(SPEC.horizons)),
         rows={"train": int(fitted.sum()), "judged": int(measured.sum())},
         dataset_md5="0" * 32 + ".dir",
         git_sha="a" * 40,

@@ -80,6 +80,7 @@ class Trained:
             series=("EWR", "JFK"),
             train_start=datetime(2013, 1, 1, tzinfo=UTC),
             train_end=datetime(2013, 1, 18, tzinfo=UTC),
+            newest_row=datetime(2013, 1, 17, 20, tzinfo=UTC),
             rows={"train": 700},
             dataset_md5="0" * 32,
             git_sha="a" * 40,

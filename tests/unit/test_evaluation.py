@@ -12,9 +12,9 @@ import pytest
 from clients.errors import DataRejected
 from forecasting.challenge.schema import LossName
 from forecasting.judging.evaluation import BaselineEvaluation, Evaluation, ModelErrors, ModelEvaluation, Window
+from pipelines.comparison import PanelFrame
 from pipelines.evaluate import run_metrics
 from pipelines.files import read_json, write_json
-from pipelines.comparison import PanelFrame
 
 NOW = datetime(2013, 12, 30, tzinfo=UTC)
 HOURS = pd.to_timedelta([0, 1, 2, 3], unit="h")
