@@ -36,13 +36,8 @@ from records.mlflow_names import LOSS, Artifact, RunTag
 
 
 @dataclass(frozen=True)
-<<<<<<< HEAD
-class FittedModel:
-    """The model of one horizon, in both forms."""
-=======
 class Fitted:
-    """The model of one horizon, in both forms, with the offsets of its interval."""
->>>>>>> losses
+    """The model of one horizon, in both forms."""
 
     model: HistGradientBoostingRegressor
     trees: treelite.Model
@@ -103,7 +98,6 @@ def _print_known(spec: FeatureSpec, known: pd.DataFrame) -> None:
         print(f"not learnt from, without any value: {', '.join(empty)}", flush=True)
 
 
-<<<<<<< HEAD
 def _print_intervals(description: Description) -> None:
     for horizon, offsets in description.offsets.items():
         interval = f"{offsets.lower:+.2f} to {offsets.upper:+.2f} {description.unit}"
@@ -119,10 +113,7 @@ def fold_fit(run: Run, spec: FeatureSpec) -> Fit:
     return fit
 
 
-def _fit_all(run: Run, spec: FeatureSpec, known: pd.DataFrame) -> dict[int, FittedModel]:
-=======
-def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, Fitted]:
->>>>>>> losses
+def _fit_all(run: Run, spec: FeatureSpec, known: pd.DataFrame) -> dict[int, Fitted]:
     """Every horizon's model, one core each: as fast as all cores on one model, and no slower on a busy machine.
 
     There, threads that share one fit wait for one another at every node: a fit of 1 s took 28 s.
@@ -132,29 +123,19 @@ def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, Fitted]:
         return dict(zip(spec.horizons, models, strict=True))
 
 
-<<<<<<< HEAD
-def fit_horizon(run: Run, spec: FeatureSpec, rows: pd.DataFrame, horizon: int) -> FittedModel:
+def fit_horizon(run: Run, spec: FeatureSpec, rows: pd.DataFrame, horizon: int) -> Fitted:
     """One horizon's model, fitted on the rows whose target is known, on one core.
-=======
-def fit_horizon(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> Fitted:
-    """One horizon's model, fitted on ``split.training`` and calibrated on ``split.calibration``, on one core.
->>>>>>> losses
 
     Raises ConfigurationError when the learner refuses its parameters, or with them diverges.
     """
     with threadpool_limits(1):
         features, change = _known(rows, spec, horizon)
         model = fit_change(new_model(run.challenge, run.challenge_path), features, change, run.challenge_path)
-        fitted = FittedModel(model, as_trees(model, features))
+        fitted = Fitted(model, as_trees(model, features))
         if not np.isfinite(fitted.predict(features)).all():
             found = f"the model for horizon {horizon} predicts numbers that are not finite"
             raise ConfigurationError(f"{run.challenge_path}: learner.parameters: {found}: lower learning_rate.")
-<<<<<<< HEAD
         return fitted
-=======
-        offsets = calibrate(residuals, run.challenge.learner.interval)
-        return Fitted(model, as_trees(model, features), offsets)
->>>>>>> losses
 
 
 def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.DataFrame, FloatArray]:
@@ -164,15 +145,9 @@ def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.Data
     return rows[list(spec.columns_for(horizon))], change
 
 
-<<<<<<< HEAD
 def describe(run: Run, known: pd.DataFrame, judged: pd.DataFrame, dataset: Dataset, mlflow_run: str) -> Description:
     """The bundle's description of models that were fitted on ``known``; judged: the recipe's ``out_of_sample``."""
     spec = feature_spec(run.challenge)
-=======
-def describe(run: Run, split: Split, fitted: dict[int, Fitted], dataset: Dataset, mlflow_run: str) -> Description:
-    """The bundle's description of the models in ``fitted``, by horizon."""
-    spec, training = feature_spec(run.challenge), split.training.sort_values("ds", kind="stable")
->>>>>>> losses
     return Description(
         challenge=run.challenge.name,
         unit=run.challenge.target.unit,

@@ -14,11 +14,13 @@ from ci.gate.chart import error_chart
 from ci.gate.statuses import Opponent, change_of, error_heading, title_of
 from ci.markdown import BODY_LIMIT, bullets, code, details, fence, length, link, table, text
 from forecasting.judging.contests import Contest
-from forecasting.judging.evaluation import Evaluation
+from forecasting.judging.evaluation import Evaluation, FoldErrors
 from forecasting.judging.verdict import Rule, Verdict
 from records.judgement import Data, Failure, Judgement, Links, Outcome
 from records.quality import Violation
 
+THIN = 2
+"""With fewer folds, the evidence is thin."""
 RESERVE = 512
 """Characters of a comment for the watermark that `ci.gate.comment` appends."""
 STABLE, SHIFTED = 0.1, 0.25
@@ -82,7 +84,8 @@ def _report(judgement: Judgement, rows: _Rows) -> str:
             *_horizons(verdict, rows),
             error_chart(verdict) if rows.slices else "",
             _series(verdict, rows),
-            _rules(verdict, judgement.policy_from),
+            _folds(verdict, evaluation, rows),
+            _rules(verdict, evaluation, judgement.policy_from),
         ]
     if judgement.data:
         parts += [_data(judgement.data, evaluation, rows)]
@@ -177,7 +180,28 @@ def _series(verdict: Verdict, rows: _Rows) -> str:
     return details(summary, *_slices("series", sorted(verdict.series, key=best_last), verdict, rows.slices))
 
 
-def _rules(verdict: Verdict, policy_from: str) -> str:
+def _folds(verdict: Verdict, evaluation: Evaluation | None, rows: _Rows) -> str:
+    """The error on each fold, oldest first; with one fold, a word that this is little."""
+    found = evaluation.folds if evaluation else ()
+    if not found or not rows.slices:
+        return ""
+    models = {"candidate": "candidate", "production": "production", "baseline": text(verdict.baseline, _NAME)}
+    shown = {model: name for model, name in models.items() if model in found[0].errors}
+    cells = [
+        [f"{wording.moment(fold.start)} to {wording.moment(fold.end)}", *(_error(fold, model) for model in shown)]
+        for fold in found[: rows.slices]
+    ]
+    thin = "A single fold is thin evidence: more history gives more." if len(found) < THIN else ""
+    summary = f"By fold: {wording.counted(len(found), 'fold')}, each predicted by models that have not seen it"
+    shortened = _cut(table(["origins", *shown.values()], cells, "l" + "r" * len(shown)), found, rows.slices)
+    return "\n\n".join(part for part in (thin, details(summary, *shortened)) if part)
+
+
+def _error(fold: FoldErrors, model: str) -> str:
+    return wording.number(fold.errors[model]) if model in fold.errors else "–"
+
+
+def _rules(verdict: Verdict, evaluation: Evaluation | None, policy_from: str) -> str:
     """Every rule of the policy with what was found, so that a reader can check the verdict."""
     policy, overall = verdict.policy, verdict.overall
     low, high = map(wording.percent, policy.coverage)
@@ -187,10 +211,16 @@ def _rules(verdict: Verdict, policy_from: str) -> str:
     unfair = sum(reason.rule == "evidence" for reason in verdict.reasons)
     baseline = wording.compared(change_of(overall, "baseline"))
     rows: list[tuple[Rule, str, str, str]] = [
-        ("evidence", "fair hold-out", "yes", f"{unfair:,} against it" if unfair else "yes"),
+        ("evidence", "fair comparison", "yes", f"{unfair:,} against it" if unfair else "yes"),
         ("baseline", f"against {text(verdict.baseline, _NAME)}", "better", baseline),
     ]
-    if verdict.opponent == "production":
+    if evaluation:
+        age = (evaluation.as_of - evaluation.candidate.train_end).total_seconds() / 3600
+        most = f"at most {policy.max_training_age_hours} h"
+        rows += [("freshness", "age of the newest target learnt from", most, f"{age:.0f} h")]
+    if evaluation and evaluation.same_code:
+        rows += [("regression", "against production", "the same commit", "not judged: there is no other recipe")]
+    elif verdict.opponent == "production":
         slices = [*verdict.horizons, *verdict.series]
         beyond = f"{sum(contest.worse for contest in slices):,} of {len(slices):,} beyond"
         by_chance = f"if p ≥ {policy.significance:g}"
