@@ -332,14 +332,10 @@ def _feature_inconsistencies(features: Features, source: Source) -> Iterator[tup
     directions: dict[str, str] = {}
     for place, vectors in enumerate(features.vectors):
         direction, key = vectors.direction, f"features.vectors[{place}].direction"
+        if (known := directions.setdefault(vectors.speed, direction)) != direction:
+            yield key, f"{known!r}, as for {vectors.speed} before (the features are named after it)", repr(direction)
         if (unit := source.variables[direction].unit) != "°":
             yield key, "a variable in degrees (unit '°')", f"{direction!r}, in {unit!r}"
-        if (known := directions.setdefault(vectors.speed, direction)) != direction:
-            yield (
-                key,
-                f"{known!r}, as in the group before: the features are named after {vectors.speed}",
-                repr(direction),
-            )
 
 
 def _gate_inconsistencies(gate: Gate, interval: float) -> Iterator[tuple[str, str, str]]:
