@@ -107,11 +107,15 @@ class Lags(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rolling(Struct, frozen=True, forbid_unknown_fields=True):
-    """Statistics of the variable over the last ``windows`` steps, the origin included."""
+    """Statistics of the variable over the last ``windows`` steps, the origin included.
+
+    relative: each statistic is given minus the variable at the origin.
+    """
 
     variable: Name
     windows: Annotated[tuple[Annotated[int, Meta(ge=2)], ...], Meta(min_length=1)]
     statistics: Annotated[tuple[Statistic, ...], Meta(min_length=1)]
+    relative: bool = False
 
 
 class Differences(Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,19 +125,33 @@ class Differences(Struct, frozen=True, forbid_unknown_fields=True):
     steps: Annotated[tuple[Positive, ...], Meta(min_length=1)]
 
 
+class Vectors(Struct, frozen=True, forbid_unknown_fields=True):
+    """A wind's components towards east (u) and north (v), that many steps before the origin.
+
+    speed, direction: the variables; the direction is where the wind comes from, in degrees clockwise from north.
+    """
+
+    speed: Name
+    direction: Name
+    steps: Annotated[tuple[NotNegative, ...], Meta(min_length=1)]
+
+
 class Features(Struct, frozen=True, forbid_unknown_fields=True):
     """The features of the past, and the calendar of the predicted hour."""
 
     lags: tuple[Lags, ...] = ()
     rolling: tuple[Rolling, ...] = ()
     differences: tuple[Differences, ...] = ()
+    vectors: tuple[Vectors, ...] = ()
     calendar: tuple[Cycle, ...] = ()
 
     @property
     def variables(self) -> tuple[str, ...]:
         """The variables that any feature reads, each once, in the order of first use."""
         groups: tuple[Lags | Rolling | Differences, ...] = (*self.lags, *self.rolling, *self.differences)
-        return tuple(dict.fromkeys(group.variable for group in groups))
+        read = [group.variable for group in groups]
+        read += [variable for group in self.vectors for variable in (group.speed, group.direction)]
+        return tuple(dict.fromkeys(read))
 
 
 class Learner(Struct, frozen=True, forbid_unknown_fields=True):
@@ -342,8 +360,7 @@ def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str
             yield f"quality.ranges.{column}", "[low, high] with low < high", repr([low, high])
     yield from _baseline_inconsistencies(challenge)
     yield from _gate_inconsistencies(challenge.gate, challenge.learner.interval)
-    if not features.variables and not features.calendar:
-        yield "features", "at least one feature", "none"
+    yield from _feature_inconsistencies(features, challenge.source)
     if challenge.folds.days >= challenge.source.history_days:
         expected = f"less than source.history_days ({challenge.source.history_days})"
         yield "folds.days", expected, str(challenge.folds.days)
@@ -363,6 +380,22 @@ def _baseline_inconsistencies(challenge: Challenge) -> Iterator[tuple[str, str, 
     kinds = [opponent.kind for opponent in target.opponents]
     if len(set(kinds)) != len(kinds):
         yield "target.opponents", "each kind once", repr(kinds)
+
+
+def _feature_inconsistencies(features: Features, source: Source) -> Iterator[tuple[str, str, str]]:
+    if not features.variables and not features.calendar:
+        yield "features", "at least one feature", "none"
+    for place, rolling in enumerate(features.rolling):
+        if rolling.relative and "std" in rolling.statistics:
+            expected = "mean, min or max, because relative = true (list std in a group of its own: it has no level)"
+            yield f"features.rolling[{place}].statistics", expected, repr(list(rolling.statistics))
+    directions: dict[str, str] = {}
+    for place, vectors in enumerate(features.vectors):
+        direction, key = vectors.direction, f"features.vectors[{place}].direction"
+        if (known := directions.setdefault(vectors.speed, direction)) != direction:
+            yield key, f"{known!r}, as for {vectors.speed} before (the features are named after it)", repr(direction)
+        if (unit := source.variables[direction].unit) != "°":
+            yield key, "a variable in degrees (unit '°')", f"{direction!r}, in {unit!r}"
 
 
 def _gate_inconsistencies(gate: Gate, interval: float) -> Iterator[tuple[str, str, str]]:
