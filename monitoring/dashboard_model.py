@@ -152,6 +152,7 @@ def _rows() -> Iterator[panels.Row]:
             height=10,
         ),
     )
+    fault = f"max by (unique_id, detector, variable) (rps_sensor_fault{{{SERVED}}})"
     age = f"(time() - rps_model_train_end_timestamp_seconds{{{SERVED}}})"
     yield panels.row(
         "Data",
@@ -164,6 +165,12 @@ def _rows() -> Iterator[panels.Row]:
             "Forecasts met by their truth",
             "Forecasts scored per hour. Without any, no truth arrives and the live figures do not change.",
             (f"sum by (horizon) (increase(rps_forecasts_scored_total{{{SERVED}}}[1h]))", "{{horizon}} steps"),
+        ),
+        panels.chart(
+            "Sensor faults",
+            "1 while a detector finds a sensor of a series faulty; SensorFault fires then.",
+            (fault, "{{unique_id}}: {{detector}}, {{variable}}"),
+            steps=panels.bad_from(1),
         ),
         panels.chart(
             "Age of the training data",

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import treelite
@@ -22,9 +23,10 @@ from forecasting.features.spec import FeatureSpec, feature_spec, target_column
 from forecasting.models.bundle import recent_windows, write_bundle
 from forecasting.models.intervals import Offsets, calibrate
 from forecasting.models.manifest import Description, SeriesWindow, VariableRange
-from pipelines.files import read_json
+from pipelines.files import read_json, read_table
 from pipelines.learner import FloatArray, as_trees, fit_change, new_model
 from pipelines.run import Run
+from pipelines.sensors import usual_before
 from pipelines.split import Split, newest_target, split_by_time
 from pipelines.tracked_run import TrackedRun, open_tracking
 from pipelines.transform import read_features, read_observations
@@ -52,7 +54,11 @@ def run(run: Run) -> None:
     tracking = open_tracking(run)
     _print_split(spec, split)
     fitted = _fit_all(run, spec, split)
-    description = describe(run, split, fitted, dataset, tracking.run_id)
+    observations = read_table(run.files.observations, made_by="ingest")
+    description = msgspec.structs.replace(
+        describe(run, split, fitted, dataset, tracking.run_id),
+        usual_differences=usual_before(observations, run.challenge, pd.Timestamp(run.identity.as_of)),
+    )
     _write(run, description, fitted)
     _log(run, description, tracking)
     print(f"bundle in {run.files.bundle}, logged to {tracking.run_url}", flush=True)
@@ -125,6 +131,7 @@ def describe(run: Run, split: Split, fitted: dict[int, Fitted], dataset: Dataset
         variables=variable_ranges(run.challenge, spec),
         loss=run.challenge.target.loss,
         drift=run.challenge.drift,
+        detectors=run.challenge.detectors,
         references=feature_references(
             spec.columns, training[list(spec.columns)].to_numpy(), run.challenge.drift.window_rows
         ),

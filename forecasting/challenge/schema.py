@@ -92,6 +92,61 @@ class Quality(Struct, frozen=True, forbid_unknown_fields=True):
     min_rows: Positive = 1000
 
 
+class Physics(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="physics"):
+    """Relative humidity (%) against what temperature and dew point (°C) say that it is."""
+
+    temperature: Name
+    dew_point: Name
+    humidity: Name
+    points: PositiveFloat = 3.0
+    """By how many percentage points it may be off."""
+    at_least: Positive = 4
+    """In how many of the last ``steps`` steps it must be off by more."""
+    steps: Positive = 6
+
+    @property
+    def variable(self) -> Name:
+        return self.humidity
+
+    @property
+    def reads(self) -> dict[str, Name]:
+        return {"temperature": self.temperature, "dew_point": self.dew_point, "humidity": self.humidity}
+
+
+class Neighbours(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="neighbours"):
+    """A series against the mean of the others at the same time: a two-sided CUSUM over the last ``steps`` steps."""
+
+    variable: Name
+    allowance: PositiveFloat = 2.5
+    """What each step takes off the sum, in standard deviations."""
+    winsor: PositiveFloat = 3.0
+    """The most that one step counts, in standard deviations."""
+    limit: PositiveFloat = 16.5
+    """Above this sum, it is a fault."""
+    steps: Positive = 48
+    days: Positive = 112
+    """From how many days the usual difference by hour is taken: it moves with the seasons."""
+
+    @property
+    def reads(self) -> dict[str, Name]:
+        return {"variable": self.variable}
+
+
+class Runs(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="runs"):
+    """The same value ``steps`` times in a row."""
+
+    variable: Name
+    steps: Annotated[int, Meta(ge=2)] = 12
+
+    @property
+    def reads(self) -> dict[str, Name]:
+        return {"variable": self.variable}
+
+
+Detector = Physics | Neighbours | Runs
+"""What finds the faults of a sensor. ``variable`` names what is blamed; ``reads``: by key, every variable needed."""
+
+
 class Lags(Struct, frozen=True, forbid_unknown_fields=True):
     """The variable itself, that many steps before the forecast's origin (0 is the origin)."""
 
@@ -127,6 +182,13 @@ class Features(Struct, frozen=True, forbid_unknown_fields=True):
         """The variables that any feature reads, each once, in the order of first use."""
         groups: tuple[Lags | Rolling | Differences, ...] = (*self.lags, *self.rolling, *self.differences)
         return tuple(dict.fromkeys(group.variable for group in groups))
+
+    @property
+    def lookback(self) -> int:
+        """How many steps before the origin the farthest-reaching feature looks."""
+        lags = [steps for group in self.lags for steps in group.steps]
+        windows = [window - 1 for group in self.rolling for window in group.windows]
+        return max(lags + windows + [steps for group in self.differences for steps in group.steps], default=0)
 
 
 class Learner(Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,6 +251,7 @@ class Challenge(Struct, frozen=True, forbid_unknown_fields=True):
     gate: Gate
     drift: Drift
     schedule: Schedule
+    detectors: tuple[Detector, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -249,7 +312,9 @@ def _located(value: Any, kind: object, message: str, prefix: str) -> str:  # noq
         else:
             value = value.get(part) if isinstance(value, dict) else None
     if "unknown field" in message:
-        message += f"; expected the keys {_keys(kind, parts)}"
+        message += f"; expected the keys {_keys(kind, parts, value)}"
+    elif message.startswith("Invalid value"):  # of the key that says which of several structs it is
+        message += f"; expected one of {', '.join(str(each.tag) for each in _type_at(kind, parts[:-1]).types)}"
     if isinstance(value, dict):
         found = f"; found the keys {', '.join(value) or 'nothing'}"
     else:
@@ -257,15 +322,23 @@ def _located(value: Any, kind: object, message: str, prefix: str) -> str:  # noq
     return f"{key}: {message[:1].lower()}{message[1:]}{found}"
 
 
-def _keys(kind: object, parts: list[str]) -> str:
-    """The keys of the struct that ``parts`` lead to."""
+def _keys(kind: object, parts: list[str], value: dict[str, Any]) -> str:
+    """The keys of the struct that ``parts`` lead to, where ``value`` is."""
+    info = _type_at(kind, parts)
+    if isinstance(info, msgspec.inspect.UnionType):
+        info = next(each for each in info.types if each.tag == value[each.tag_field])
+        return ", ".join((info.tag_field, *(field.name for field in info.fields)))
+    return ", ".join(field.name for field in info.fields)
+
+
+def _type_at(kind: object, parts: list[str]) -> Any:  # noqa: ANN401 - msgspec's own types of types
     info: Any = msgspec.inspect.type_info(kind)
     for part in parts:
         if isinstance(info, msgspec.inspect.StructType):
             info = next(field.type for field in info.fields if field.name == part)
         else:
             info = info.value_type if part == "[...]" else info.item_type
-    return ", ".join(field.name for field in info.fields)
+    return info
 
 
 def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str, str]]:
@@ -284,6 +357,11 @@ def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str
     used += [("quality.stuck_columns", column) for column in quality.stuck_columns]
     used += [(f"quality.ranges.{column}", column) for column in quality.ranges]
     used += [("features", variable) for variable in features.variables]
+    used += [
+        (f"detectors[{place}].{key}", variable)
+        for place, detector in enumerate(challenge.detectors)
+        for key, variable in detector.reads.items()
+    ]
     yield from ((key, known, repr(column)) for key, column in used if column not in columns)
     for name in columns:
         if name in _KEY_COLUMNS:
@@ -297,6 +375,7 @@ def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str
     yield from _gate_inconsistencies(challenge.gate, challenge.learner.interval)
     if not features.variables and not features.calendar:
         yield "features", "at least one feature", "none"
+    yield from _detector_inconsistencies(challenge)
     lookback_days = challenge.learner.holdout_days + challenge.learner.calibration_days
     if lookback_days >= challenge.source.history_days:
         expected = f"less than source.history_days ({challenge.source.history_days}) left for training"
@@ -316,3 +395,36 @@ def _gate_inconsistencies(gate: Gate, interval: float) -> Iterator[tuple[str, st
     elif not low < interval < high:
         expected = f"[low, high] around learner.interval ({interval:g}), or no model can pass"
         yield "gate.coverage", expected, repr([low, high])
+
+
+def _detector_inconsistencies(challenge: Challenge) -> Iterator[tuple[str, str, str]]:
+    features = challenge.features
+    kept = tuple(dict.fromkeys((challenge.target.variable, *features.variables)))
+    known: set[tuple[type[Detector], str]] = set()
+    for place, detector in enumerate(challenge.detectors):
+        where = f"detectors[{place}]"
+        for key, variable in detector.reads.items():
+            if variable not in kept:
+                expected = f"a variable that the service keeps, the target or one that features read ({', '.join(kept)})"
+                yield f"{where}.{key}", expected, repr(variable)
+        if detector.steps > features.lookback + 1:
+            expected = f"at most {features.lookback + 1}, the steps that the service keeps for the features"
+            yield f"{where}.steps", expected, str(detector.steps)
+        if (type(detector), detector.variable) in known:
+            yield where, "each kind once for a variable", f"a second one for {detector.variable!r}"
+        known.add((type(detector), detector.variable))
+        if isinstance(detector, Physics) and detector.at_least > detector.steps:
+            yield f"{where}.at_least", f"at most {where}.steps ({detector.steps})", str(detector.at_least)
+        if isinstance(detector, Neighbours):
+            yield from _neighbours_inconsistencies(where, detector, challenge)
+
+
+def _neighbours_inconsistencies(where: str, one: Neighbours, challenge: Challenge) -> Iterator[tuple[str, str, str]]:
+    if len(challenge.series_ids) < 2:
+        yield where, "at least two series to compare", f"only {challenge.series_ids[0]}"
+    largest = one.steps * (one.winsor - one.allowance)
+    if one.limit >= largest:
+        expected = f"less than steps · (winsor - allowance), the largest sum that there can be ({largest:g})"
+        yield f"{where}.limit", expected, f"{one.limit:g}"
+    if one.days > challenge.source.history_days:
+        yield f"{where}.days", f"at most source.history_days ({challenge.source.history_days})", str(one.days)
