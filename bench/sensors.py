@@ -107,7 +107,9 @@ def months(challenge: Challenge) -> list[Month]:
     return found
 
 
-def hours_to_find(challenge: Challenge, month: Month, station: int | None, fault: Callable[[Values], Values]) -> dict[str, float]:
+def hours_to_find(
+    challenge: Challenge, month: Month, station: int | None, fault: Callable[[Values], Values]
+) -> dict[str, float]:
     """By detector, after how many hours it finds the fault at that station (None: at all, any of them) where it finds
     nothing without; infinite when it does not."""
     hit = slice(None) if station is None else slice(station, station + 1)
@@ -137,7 +139,9 @@ def false_alarms(month: Month, kind: str) -> int:
 def report() -> Iterable[str]:
     challenge = load_challenge(CHALLENGE)
     every = months(challenge)
-    odd, even = (sorted((each for each in every if each.number % 2 == rest), key=lambda each: each.number) for rest in (1, 0))
+    odd, even = (
+        sorted((each for each in every if each.number % 2 == rest), key=lambda each: each.number) for rest in (1, 0)
+    )
     kinds = [kind_of(detector) for detector in challenge.detectors]
     goals_met = []
     rows = []

@@ -178,4 +178,5 @@ def _rows() -> Iterator[panels.Row]:
             (f"{age} * on (instance) group_left (challenge, version) rps_model_info", "{{challenge}} {{version}}"),
             unit="s",
         ),
+        width=12,
     )

@@ -9,7 +9,9 @@ from forecasting.challenge.schema import Challenge, Neighbours
 from forecasting.drift.sensor_faults import SensorGrid, UsualDifference, usual_differences
 
 
-def sensor_grid(observations: pd.DataFrame, challenge: Challenge, since: pd.Timestamp, until: pd.Timestamp) -> SensorGrid:
+def sensor_grid(
+    observations: pd.DataFrame, challenge: Challenge, since: pd.Timestamp, until: pd.Timestamp
+) -> SensorGrid:
     """The steps after ``since`` up to ``until`` (UTC) of every series of the challenge, on its grid.
 
     observations: `unique_id`, `ds` (UTC) and the columns that the detectors read, in any order; of a repeated time the

@@ -405,7 +405,9 @@ def _detector_inconsistencies(challenge: Challenge) -> Iterator[tuple[str, str, 
         where = f"detectors[{place}]"
         for key, variable in detector.reads.items():
             if variable not in kept:
-                expected = f"a variable that the service keeps, the target or one that features read ({', '.join(kept)})"
+                expected = (
+                    f"a variable that the service keeps, the target or one that features read ({', '.join(kept)})"
+                )
                 yield f"{where}.{key}", expected, repr(variable)
         if detector.steps > features.lookback + 1:
             expected = f"at most {features.lookback + 1}, the steps that the service keeps for the features"
@@ -426,5 +428,3 @@ def _neighbours_inconsistencies(where: str, one: Neighbours, challenge: Challeng
     if one.limit >= largest:
         expected = f"less than steps · (winsor - allowance), the largest sum that there can be ({largest:g})"
         yield f"{where}.limit", expected, f"{one.limit:g}"
-    if one.days > challenge.source.history_days:
-        yield f"{where}.days", f"at most source.history_days ({challenge.source.history_days})", str(one.days)

@@ -176,13 +176,17 @@ def _neighbours(detector: Neighbours, grid: SensorGrid, usual: Usual) -> BoolArr
 DETECTORS: dict[str, DetectorKind] = {
     "physics": DetectorKind(
         _physics,
-        lambda one: f"{one.humidity} is more than {one.points:g} points off what {one.temperature} and {one.dew_point} "
-        f"give, in at least {one.at_least} of {one.steps} steps",
+        lambda one: (
+            f"{one.humidity} is more than {one.points:g} points off what {one.temperature} and {one.dew_point} "
+            f"give, in at least {one.at_least} of {one.steps} steps"
+        ),
     ),
     "neighbours": DetectorKind(
         _neighbours,
-        lambda one: f"{one.variable} has moved away from the other series: the CUSUM of the difference is above "
-        f"{one.limit:g} within {one.steps} steps",
+        lambda one: (
+            f"{one.variable} has moved away from the other series: the CUSUM of the difference is above "
+            f"{one.limit:g} within {one.steps} steps"
+        ),
     ),
     "runs": DetectorKind(_runs, lambda one: f"{one.variable} has had the same value for {one.steps} steps or more"),
 }

@@ -159,7 +159,9 @@ def check_description(description: Description) -> None:
         if lacking or detector.steps > spec.lookback + 1:
             expected = f"{listed(spec.variables)}, and at most {spec.lookback + 1} steps"
             found = f"{listed(detector.reads.values())}, and {detector.steps} steps"
-            raise BundleError(f"{MANIFEST}: detectors: expected variables and steps that are kept ({expected}); {found}")
+            raise BundleError(
+                f"{MANIFEST}: detectors: expected variables and steps that are kept ({expected}); {found}"
+            )
 
 
 def decoded_observations(encoded: bytes, manifest: Manifest) -> dict[str, SeriesWindow]:
