@@ -9,7 +9,7 @@ on the even months, so the odd ones count; those of the other detectors were cho
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -23,6 +23,7 @@ from forecasting.drift.sensor_faults import (
     BoolArray,
     FloatArray,
     SensorGrid,
+    Usual,
     faults,
     kind_of,
     relative_humidity,
@@ -38,7 +39,7 @@ SEED = 6
 MOST_FALSE = 0.3
 """A month, of all detectors together."""
 GOALS = {"physics": 4, "neighbours": 58, "runs": 12}
-"""Hours until the fault is found; twice these are allowed."""
+"""Hours until a first version found the fault; twice these are allowed."""
 
 Values = dict[str, FloatArray]
 """By variable, of the hours that a fault hits."""
@@ -76,7 +77,7 @@ FAULTS: tuple[tuple[str, str, bool, Callable[[Values], Values]], ...] = (
     ("+5 °C, humidity adjusted to match", "neighbours", False, _warmer_and_drier),
     ("stuck wind gauge", "runs", False, _stuck),
 )
-"""What happens, the detector that is to find it, whether it happens at all stations, and what it makes of the values."""
+"""What happens, the detector that is to find it, whether at all stations, and what becomes of the values."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Month:
     grid: SensorGrid
     start: int
     fault: int
-    usual: dict[str, dict[str, object]]
+    usual: Usual
     sound: dict[str, BoolArray]
 
 
@@ -110,13 +111,15 @@ def months(challenge: Challenge) -> list[Month]:
 def hours_to_find(
     challenge: Challenge, month: Month, station: int | None, fault: Callable[[Values], Values]
 ) -> dict[str, float]:
-    """By detector, after how many hours it finds the fault at that station (None: at all, any of them) where it finds
-    nothing without; infinite when it does not."""
+    """By detector, after how many hours it finds the fault; infinite when it does not.
+
+    station: its place; None: all, any of which counts. An hour in which the detector finds something anyway does not.
+    """
     hit = slice(None) if station is None else slice(station, station + 1)
     hours = slice(month.fault, month.fault + FAULT_HOURS)
-    now = fault({name: values[hit, hours] for name, values in month.grid.values.items()})
-    spoilt = {name: values.copy() for name, values in month.grid.values.items()}
-    for name, values in now.items():
+    sound = month.grid.values  # noqa: PD011 - arrays by variable
+    spoilt = {name: values.copy() for name, values in sound.items()}
+    for name, values in fault({name: values[hit, hours] for name, values in sound.items()}).items():
         spoilt[name][hit, hours] = values
     grid = replace(month.grid, values=spoilt)
     found = {}
@@ -139,50 +142,43 @@ def false_alarms(month: Month, kind: str) -> int:
 def report() -> Iterable[str]:
     challenge = load_challenge(CHALLENGE)
     every = months(challenge)
-    odd, even = (
-        sorted((each for each in every if each.number % 2 == rest), key=lambda each: each.number) for rest in (1, 0)
-    )
+    odd = [month for month in every if month.number % 2]
+    even = [month for month in every if not month.number % 2]
+    yield from _delays(challenge, odd, even)
+    yield ""
+    yield from _alarms([kind_of(detector) for detector in challenge.detectors], odd, even)
+
+
+def _delays(challenge: Challenge, odd: list[Month], even: list[Month]) -> Iterator[str]:
     kinds = [kind_of(detector) for detector in challenge.detectors]
-    goals_met = []
     rows = []
     for name, finder, everywhere, fault in FAULTS:
-        stations: list[int | None] = [None] if everywhere else list(range(len(challenge.series_ids)))
-        trials = {
-            month.number: [hours_to_find(challenge, month, station, fault) for station in stations] for month in every
-        }
-        cells = [name]
-        for part in (odd, even):
-            hours = {kind: [trial[kind] for month in part for trial in trials[month.number]] for kind in kinds}
-            firsts = [min(trial.values()) for month in part for trial in trials[month.number]]
-            by_kind = [_found(hours[kind]) for kind in kinds]
-            cells += [*by_kind, _found(firsts)] if part is odd else [_found(firsts)]
-            if part is odd:
-                hit = hours[finder]
-                well = np.isfinite(hit).all() and float(np.median(hit)) <= 2 * GOALS[finder]
-                goals_met.append(bool(well))
-        cells.append(met(well=goals_met[-1]))
-        rows.append(cells)
-    heads = ["fault", *(f"`{kind}`" for kind in kinds), "any", "any, even months", "goal"]
-    yield from table("l" + "l" * (len(kinds) + 2) + "l", heads, rows)
+        stations = [None] if everywhere else list(range(len(challenge.series_ids)))
+        trials, others = (
+            [hours_to_find(challenge, month, station, fault) for month in part for station in stations]
+            for part in (odd, even)
+        )
+        hours = [trial[finder] for trial in trials]
+        well = max(hours) < np.inf and float(np.median(hours)) <= 2 * GOALS[finder]
+        cells = [_found([trial[kind] for trial in trials]) for kind in kinds]
+        rows.append([name, *cells, _found([trial[finder] for trial in others]), f"`{finder}`: {met(well=well)}"])
+    heads = ["fault", *(f"`{kind}`" for kind in kinds), "even months, whichever is to find it", "goal"]
+    yield from table("l" * len(heads), heads, rows)
+    goals = ", ".join(f"`{kind}` {2 * hours} h" for kind, hours in GOALS.items())
     yield ""
-    yield (
-        "Trials in which it was found (a month and a station each), and after how many hours at the median and at the "
-        f"latest; odd months unless said. The goal: all, and at the median within twice {GOALS['physics']} h by "
-        f"`physics`, {GOALS['neighbours']} h by `neighbours`, {GOALS['runs']} h by `runs`, whichever is to find it."
-    )
+    yield "In how many of the odd months, at each station, a detector found the fault, and after how many hours at the"
+    yield f"median and at the latest. Goal: always, and at the median within {goals}."
+
+
+def _alarms(kinds: list[str], odd: list[Month], even: list[Month]) -> Iterator[str]:
+    rows = []
+    for part, shown in ((odd, "odd"), (even, "even"), ([*odd, *even], "all")):
+        rates = [sum(false_alarms(month, kind) for month in part) / len(part) for kind in kinds]
+        rows.append([shown, *(f"{rate:.2f}" for rate in (*rates, sum(rates))), met(well=sum(rates) <= MOST_FALSE)])
+    heads = ["months without a fault", *(f"`{kind}`" for kind in kinds), "in all", f"goal: at most {MOST_FALSE}"]
+    yield from table("l" + "r" * (len(kinds) + 1) + "l", heads, rows)
     yield ""
-    totals = []
-    counted = []
-    for part, shown in ((odd, "odd"), (even, "even"), (every, "all")):
-        numbers = [sum(false_alarms(month, kind) for month in part) for kind in kinds]
-        rates = [number / len(part) for number in (*numbers, sum(numbers))]
-        totals.append(rates[-1])
-        counted.append([shown, *(f"{rate:.2f}" for rate in rates)])
-    heads = ["months without a fault", *(f"`{kind}`" for kind in kinds), f"in all (goal: ≤ {MOST_FALSE}, odd)"]
-    counted[0][-1] += f", {met(well=totals[0] <= MOST_FALSE)}"
-    yield from table("l" + "r" * (len(kinds) + 1), heads, counted)
-    yield ""
-    yield f"False alarms a month, over the three stations; those up to {APART_HOURS} h apart count once."
+    yield f"False alarms a month, at the three stations together; those up to {APART_HOURS} h apart count once."
 
 
 def _found(hours: list[float]) -> str:

@@ -27,8 +27,11 @@ MAGNUS = (17.62, 243.12)
 
 
 class UsualDifference(Struct, frozen=True, forbid_unknown_fields=True):
-    """How one series usually differs from the mean of the others: the mean by hour of the day (UTC), None where it is
-    not known, and the standard deviation around it."""
+    """How one series usually differs from the mean of the others.
+
+    by_hour: the mean at each hour of the day (UTC), None where it is not known; deviation: the standard deviation
+    around it.
+    """
 
     by_hour: Annotated[tuple[float | None, ...], Meta(min_length=DAY_HOURS, max_length=DAY_HOURS)]
     deviation: Annotated[float, Meta(gt=0.0)]
@@ -116,8 +119,7 @@ def difference_to_others(values: FloatArray) -> FloatArray:
 
 
 def usual_differences(grid: SensorGrid, variable: str) -> dict[str, UsualDifference]:
-    """How the series usually differ: over the grid's steps. A series that cannot be compared, or never varies, is left
-    out."""
+    """How the series differ over the grid's steps; one that cannot be compared, or never varies, is left out."""
     found = {}
     for unique_id, difference in zip(grid.unique_ids, difference_to_others(grid.values[variable]), strict=True):
         by_hour = np.full(DAY_HOURS, np.nan)
@@ -137,13 +139,11 @@ def usual_differences(grid: SensorGrid, variable: str) -> dict[str, UsualDiffere
 def standardised(detector: Neighbours, grid: SensorGrid, usual: Usual) -> FloatArray:
     """The difference to the others less the usual one, in standard deviations, winsorised: (n, T)."""
     known = usual.get(detector.variable, {})
-    scores = difference_to_others(grid.values[detector.variable])
-    for row, unique_id in zip(scores, grid.unique_ids, strict=True):
-        if unique_id in known:
-            row -= np.array(known[unique_id].by_hour, dtype=np.float64)[grid.hours]
-            row /= known[unique_id].deviation
-        else:
-            row[:] = np.nan
+    difference = difference_to_others(grid.values[detector.variable])
+    scores = np.full(difference.shape, np.nan)
+    for place, unique_id in enumerate(grid.unique_ids):
+        if one := known.get(unique_id):
+            scores[place] = (difference[place] - np.array(one.by_hour, dtype=np.float64)[grid.hours]) / one.deviation
     return np.clip(scores, -detector.winsor, detector.winsor)
 
 

@@ -57,7 +57,7 @@ MISTAKES = [
         "other names than unique_id, ds",
         "'ds'",
     ),
-    ('kind = "physics"', 'kind = "magic"', "detectors[0].kind", "one of neighbours, physics, runs", "'magic'"),
+    ('kind = "physics"', 'kind = "magic"', "detectors[0].kind", "one of physics, neighbours, runs", "'magic'"),
     ('kind = "physics"\n', "", "detectors[0]", "missing required field `kind`", "the keys temperature, dew_point"),
     ('kind = "physics"', 'kind = "physics"\nhours = 6', "detectors[0]", "kind, temperature, dew_point", "kind, hours"),
     ('kind = "physics"', 'kind = "physics"\npoints = 0.0', "detectors[0].points", "> 0.0", "0.0"),

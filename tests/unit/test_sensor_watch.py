@@ -14,8 +14,8 @@ from forecasting.drift.sensor_faults import SensorGrid, relative_humidity, usual
 from forecasting.models.bundle import Bundle, read_bundle
 from forecasting.models.manifest import BundleError, check_description
 from service.model.served import Model
-from service.state.series import SeriesState
-from service.state.stores import MemoryStore, StateUnreadable, StoreUnavailable
+from service.state.redis_store import RedisStore
+from service.state.stores import MemoryStore
 from service.state.stream import follow
 from service.watch import sensors
 from service.watch.exposition import Exposition
@@ -104,7 +104,7 @@ def test_each_detector_finds_its_fault_on_the_stream(model: Model) -> None:
     faulty["humidity"][0, -6:] += 10.0
     faulty["temperature"][1, -40:] += 8.0
     faulty["dew_point"][1, -40:] += 8.0
-    faulty["humidity"] = np.where(np.arange(3)[:, None] == 1, relative_humidity(faulty["temperature"], faulty["dew_point"]), faulty["humidity"])  # fmt: skip
+    faulty["humidity"][1] = relative_humidity(faulty["temperature"][1], faulty["dew_point"][1])
     faulty["wind_speed"][2, -12:] = 4.0
     assert seen(model, faulty) == {
         (series[0], "physics", "humidity"),
@@ -141,38 +141,14 @@ def test_it_looks_again_after_a_second(model: Model, monkeypatch: pytest.MonkeyP
     assert sum(shown(model, monitor).values()) == 3.0
 
 
-class Away(MemoryStore):
-    """A store that fails as Redis does."""
-
-    fault: Exception | None = None
-    of: str = ""
-
-    async def read(self, unique_id: str) -> SeriesState | None:
-        if self.fault is not None and self.of in ("", unique_id):
-            raise self.fault
-        return await super().read(unique_id)
-
-
-def test_while_the_store_is_away_nothing_is_claimed(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sensors, "KEPT_SECONDS", 0.0)
-    store, monitor = Away(model), monitor_of(model)
+def test_while_the_store_is_away_nothing_is_claimed(model: Model) -> None:
+    store, monitor = MemoryStore(model), monitor_of(model)
     send(model, store, weather())
-    watch = SensorWatch(model, store, monitor)
-    asyncio.run(watch.look())
-    assert len(shown(model, monitor)) == 9
-    store.fault = StoreUnavailable("away")
-    asyncio.run(watch.look())
-    assert shown(model, monitor) == {}
-
-
-def test_a_series_whose_state_cannot_be_read_does_not_hide_the_others(model: Model) -> None:
-    store, monitor = Away(model), monitor_of(model)
-    faulty = weather()
-    faulty["humidity"] += 10.0
-    send(model, store, faulty)
-    store.fault, store.of = StateUnreadable("broken"), model.bundle.manifest.series[0]
     asyncio.run(SensorWatch(model, store, monitor).look())
-    assert sum(shown(model, monitor).values()) == 2.0
+    assert len(shown(model, monitor)) == 9
+    nowhere = RedisStore(model, "redis://127.0.0.1:1/0")
+    asyncio.run(SensorWatch(model, nowhere, monitor).look())
+    assert shown(model, monitor) == {}
 
 
 def test_a_bundle_whose_detectors_need_what_is_not_kept_is_refused(model: Model) -> None:
