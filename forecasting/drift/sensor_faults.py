@@ -104,7 +104,7 @@ def _runs(detector: Runs, grid: SensorGrid, usual: Usual) -> BoolArray:  # noqa:
 
 def _lately(flags: BoolArray, steps: int) -> IntArray:
     """How many of the last ``steps`` flags are set, at each step: (n, T)."""
-    count = np.pad(np.cumsum(flags, axis=1, dtype=np.int64), ((0, 0), (steps, 0)))
+    count = np.concatenate([np.zeros((len(flags), steps), dtype=np.int64), np.cumsum(flags, axis=1)], axis=1)
     return count[:, steps:] - count[:, :-steps]
 
 
@@ -155,14 +155,13 @@ def cusum(scores: FloatArray, allowance: float, steps: int) -> FloatArray:
     Source: Page (1954), "Continuous inspection schemes", two-sided; limited to a window as in Lai (1995), "Sequential
     changepoint detection in quality control and dynamical systems", section 3.
     """
-    sums = []
-    for signed in (scores, -scores):
-        total = np.cumsum(np.where(np.isnan(signed), 0.0, signed - allowance), axis=1)
-        total = np.pad(total, ((0, 0), (1, 0)))
-        before = np.pad(total, ((0, 0), (steps, 0)), constant_values=np.inf)
-        lowest = np.lib.stride_tricks.sliding_window_view(before, steps + 1, axis=1).min(axis=-1)
-        sums.append((total - lowest)[:, 1:])
-    larger: FloatArray = np.maximum(*sums)
+    series = len(scores)
+    both = np.concatenate([scores, -scores])
+    total = np.cumsum(np.where(np.isnan(both), 0.0, both - allowance), axis=1)
+    before = [np.full((2 * series, steps), np.inf), np.zeros((2 * series, 1))]
+    lowest = np.lib.stride_tricks.sliding_window_view(np.concatenate([*before, total], axis=1), steps + 1, axis=1)
+    sums = total - lowest[:, 1:].min(axis=-1)
+    larger: FloatArray = np.maximum(sums[:series], sums[series:])
     return larger
 
 
