@@ -168,6 +168,16 @@ def _model_alerts(pace: float) -> tuple[Alert, ...]:
             summary=f"No new observation of {{{{ $labels.challenge }}}} has arrived for {OBSERVATIONS_HOURS} hours.",
         ),
         warning(
+            name="SensorFault",
+            # No `drift`: a model trained on the values of a broken sensor is no remedy.
+            expression="max by (challenge, unique_id, detector, variable) "
+            "(rps_sensor_fault * on (instance) group_left (challenge) rps_model_info) == 1",
+            lasting=timedelta(0),  # a detector looks at several hours as it is
+            when="one of the challenge's `[[detectors]]` finds a sensor of a series faulty",
+            summary="A sensor of {{ $labels.unique_id }} in {{ $labels.challenge }} looks faulty: "
+            "{{ $labels.detector }} blames {{ $labels.variable }}.",
+        ),
+        warning(
             name="InputsOutOfDistribution",
             # No `drift`: it would retrain in vain all through a spring (docs/how-to/drift-limits.md).
             # The counters continue across a change of model, but all rows must be this version's.

@@ -156,6 +156,7 @@ def _rows() -> Iterator[panels.Row]:
             height=10,
         ),
     )
+    fault = f"max by (unique_id, detector, variable) (rps_sensor_fault{{{SERVED}}})"
     age = f"(time() - rps_model_train_end_timestamp_seconds{{{SERVED}}})"
     yield panels.row(
         "Data",
@@ -170,9 +171,16 @@ def _rows() -> Iterator[panels.Row]:
             (f"sum by (horizon) (increase(rps_forecasts_scored_total{{{SERVED}}}[1h]))", "{{horizon}} steps"),
         ),
         panels.chart(
+            "Sensor faults",
+            "1 while a detector finds a sensor of a series faulty; SensorFault fires then.",
+            (fault, "{{unique_id}}: {{detector}}, {{variable}}"),
+            steps=panels.bad_from(1),
+        ),
+        panels.chart(
             "Age of the training data",
             "Time since the last observation used in training.",
             (f"{age} * on (instance) group_left (challenge, version) rps_model_info", "{{challenge}} {{version}}"),
             unit="s",
         ),
+        width=12,
     )

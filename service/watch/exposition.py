@@ -48,6 +48,7 @@ class Exposition(Collector):
         yield from self._drift()
         yield from self._live()
         yield from self._series()
+        yield self._sensors()
         yield from self._about()
 
     def describe(self) -> Iterable[Metric]:
@@ -127,6 +128,13 @@ class Exposition(Collector):
                 if not math.isnan(value):
                     forecast.add_metric((unique_id, str(horizon)), value)
         yield forecast
+
+    def _sensors(self) -> Metric:
+        text = "1 where the newest observations of a series show a faulty sensor, else 0."
+        fault = Gauge("rps_sensor_fault", text, labels=("unique_id", "detector", "variable"))
+        for sensor, found in self._monitor.sensor_faults.items():
+            fault.add_metric(sensor, float(found))
+        return fault
 
     def _about(self) -> Iterator[Metric]:
         manifest = self._model.bundle.manifest

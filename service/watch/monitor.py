@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -60,6 +60,14 @@ class Score(NamedTuple):
     forecast: float
     baseline: float
     covered: bool
+
+
+class Sensor(NamedTuple):
+    """Of which series, which kind of detector looks at which variable."""
+
+    unique_id: str
+    detector: str
+    variable: str
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,8 @@ class Monitor:
         self._latency_sum = self.own.latency_sum.data.cast("B").cast("d")
         self._row = int(self.own.predicted.sum())
         self._score = int(self.own.scored.sum())
+        self.sensor_faults: Mapping[Sensor, bool] = {}
+        """What `SensorWatch` has last found."""
         self._signals: Signals | None = None
         self._signals_at = -math.inf
 
