@@ -99,7 +99,7 @@ class Model:
     bundle: Bundle
     directory: Path
     rows: pd.DataFrame
-    """As a comparison has them: unique_id, ds, horizon, truth, persistence, candidate, candidate_lower, …"""
+    """As a comparison has them: unique_id, ds, horizon, truth, baseline, candidate, candidate_lower, …"""
     fitting: Fitting
 
 
@@ -116,7 +116,8 @@ def season(as_of: datetime, horizon: int | None = None) -> Season:
     observations, features = transformed(rows, challenge)
     learner = challenge.learner
     calibration_from = pd.Timestamp(as_of) - timedelta(days=learner.holdout_days + learner.calibration_days)
-    recent = recent_windows(feature_spec(challenge), observations)
+    spec = feature_spec(challenge)
+    recent = recent_windows(spec, observations, challenge.target.baseline.lookback(spec))
     return Season(as_of, challenge, features, observations, recent, calibration_from)
 
 

@@ -50,7 +50,7 @@ def _rows() -> Iterator[panels.Row]:
         panels.alerts_now("model"),
         panels.number(
             "Concept drift",
-            "Live error over the hold-out's, as a share of the challenge's limit. At 100 % it is concept drift.",
+            "Live error over the folds', as a share of the challenge's limit. At 100 % it is concept drift.",
             (f"max(rps_live_error_ratio{{{ALL}}} / on (instance) {limit})", "of the limit"),
             unit="percentunit",
             steps=((None, "green"), (0.8, "yellow"), (1, "red")),
@@ -100,7 +100,7 @@ def _rows() -> Iterator[panels.Row]:
             (f"rps_live_error{{{EACH}}} {SERVED_BY.format('measure')}", "{{measure}} {{horizon}} ({{instance}})"),
         ),
         panels.chart(
-            "Live error over the hold-out's",
+            "Live error over the folds'",
             "The signal of concept drift. The dashed line is the challenge's limit.",
             (f"rps_live_error_ratio{{{EACH}}}", "{{horizon}} ({{instance}})"),
             (f"max({limit})", panels.LIMIT),

@@ -112,7 +112,7 @@ class Exposition(Collector):
             ("rps_live_error", f"{label} of the last forecasts met by their truth.", "error"),
             ("rps_live_skill", f"1 minus the ratio of the live error to that of {baseline}.", "skill"),
             ("rps_live_interval_coverage", "Share of truths that lay in their interval.", "coverage"),
-            ("rps_live_error_ratio", "Live error over the hold-out's: the signal of concept drift.", "error_ratio"),
+            ("rps_live_error_ratio", "Live error over the folds': the signal of concept drift.", "error_ratio"),
         ):
             values = ((str(horizon), getattr(live, read)) for horizon, live in found if live is not None)
             yield _by("horizon", Gauge, name, text, values)

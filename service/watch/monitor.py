@@ -1,4 +1,4 @@
-"""Counts of what is served, and what follows from them: drift of the inputs, and the live error against the hold-out's.
+"""Counts of what is served, and what follows from them: drift of the inputs, and the live error against the folds'.
 
 Counting is cheap and happens with each request; everything else is computed on demand, at most once a second.
 """
@@ -74,7 +74,7 @@ class Sensor(NamedTuple):
 class LiveHorizon:
     """What the last forecasts of one horizon, or of all, turned out to be; ``error`` in the measure of the loss.
 
-    skill: 1 minus the ratio of the error to the baseline's; error_ratio: to the hold-out's, None when that is unknown.
+    skill: 1 minus the ratio of the error to the baseline's; error_ratio: to the folds', None when that is unknown.
     """
 
     scores: int

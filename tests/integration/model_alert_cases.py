@@ -193,7 +193,7 @@ FEATURE_DRIFT = [
     ),
 ]
 
-WORSE = Fires("The live error of weather is 1.6 times what version 3 had on its hold-out.", WEATHER)
+WORSE = Fires("The live error of weather is 1.6 times what version 3 had on its folds.", WEATHER)
 CONCEPT_DRIFT = [
     Case(
         "after an hour, until it is less",

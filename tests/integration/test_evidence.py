@@ -369,7 +369,13 @@ def with_first(value: float) -> Callable[[np.ndarray], np.ndarray]:
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("truth", math.nan), ("candidate", math.nan), ("persistence", math.inf), ("production", math.nan)],
+    [
+        ("truth", math.nan),
+        ("candidate", math.nan),
+        ("baseline", math.inf),
+        ("opponent.persistence", math.nan),
+        ("production", math.nan),
+    ],
 )
 def test_a_number_that_is_none_stops_everything(real, settings, client, name, column, value):
     _, parts = released(client, name, real)
@@ -377,7 +383,7 @@ def test_a_number_that_is_none_stops_everything(real, settings, client, name, co
     refused(settings, name, "losses.parquet cannot be judged on")
 
 
-@pytest.mark.parametrize("column", ["truth", "candidate", "persistence", "production"])
+@pytest.mark.parametrize("column", ["truth", "candidate", "baseline", "opponent.persistence", "production"])
 def test_predictions_that_give_another_error_than_reported_are_not_judged(real, settings, client, name, column):
     _, parts = released(client, name, real)
     leave(client, name, doctored(parts, column, lambda values: values * 1.001))
@@ -403,6 +409,8 @@ def test_a_row_less_is_not_the_window(real, settings, client, name):
         (lambda e: replace(e, window=replace(e.window, end=e.window.end.replace(tzinfo=None))), r"window\.end"),
         (lambda e: replace(e, window=replace(e.window, origins=1)), r"window\.origins"),
         (lambda e: replace(e, as_of=AS_OF + timedelta(days=1)), r"quality\.json: as_of"),
+        (lambda e: replace(e, baseline=replace(e.baseline, title="last")), r"baseline\.title: expected climatology"),
+        (lambda e: replace(e, opponents=()), "titles of the opponents"),
         (lambda e: replace(e, drift={"x": math.nan}), r"evaluation\.json cannot be judged on"),
     ],
 )
@@ -414,7 +422,7 @@ def test_an_evaluation_that_says_otherwise_than_the_rest_is_not_judged(real, set
 def test_metrics_that_were_edited_are_found(real, settings, client, name):
     parts = alone(real[1])
     left = leave(client, name, parts)
-    for metric in ("rmse", "mae", "r2", "coverage_90", "rmse_h5", "persistence.rmse"):
+    for metric in ("rmse", "r2", "coverage_90", "rmse_h5", "baseline.rmse", "opponent.persistence.rmse"):
         logged = dict(run_metrics(parts.evaluation))[metric]
         for step, edited in enumerate((logged * (1 - 1e-6), math.nan)):
             client.log_metric(left.mlflow_run, metric, edited, step=step)
@@ -554,13 +562,14 @@ def test_a_password_in_the_address_is_refused_and_not_repeated():
 
 
 def judgement(name: str, version: str, outcome: str, *, skill: float | None = 0.5) -> Judgement:
-    contest = Contest(slice="overall", rows=1, candidate=1.0, persistence=2.0)
+    contest = Contest(slice="overall", rows=1, candidate=1.0, baseline=2.0)
     verdict = Verdict(
         outcome="pass" if outcome == "pass" else "block",
         reasons=(),
         measure="RMSE",
         unit="°C",
-        opponent="persistence",
+        baseline="climatology (28 days)",
+        opponent="baseline",
         overall=contest,
         horizons=(),
         series=(),
@@ -576,7 +585,7 @@ def judgement(name: str, version: str, outcome: str, *, skill: float | None = 0.
         challenge=name,
         title="x",
         outcome=outcome,
-        summary="RMSE 1 °C, 50 % below persistence",
+        summary="RMSE 1 °C, 50 % below the baseline",
         git_sha=SHA,
         run_id=RUN,
         model_version=version,
@@ -603,7 +612,7 @@ def test_the_verdict_is_written_on_the_version_as_often_as_one_likes(real, setti
         tags = client.get_model_version(name, left.version).tags
         assert {key: tags[key] for key in ("gate", "gate_summary", "gate_policy", "gate_skill")} == {
             "gate": tag,
-            "gate_summary": "RMSE 1 °C, 50 % below persistence",
+            "gate_summary": "RMSE 1 °C, 50 % below the baseline",
             "gate_policy": "test at 1234567",
             "gate_skill": "0.5",
         }

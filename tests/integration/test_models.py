@@ -164,18 +164,20 @@ def test_observations_of_the_hold_out_do_not_reach_the_model(fitted, tmp_path, n
     assert manifests[0].references == manifests[1].references
 
 
-def test_without_production_the_candidate_meets_persistence(finished):
+def test_without_production_the_candidate_meets_the_baselines(finished):
     run, evaluation = finished.run, finished.evaluation
     assert evaluation.production is None
     assert evaluation.fair
-    assert evaluation.candidate.measured.overall.rmse < evaluation.persistence.overall.rmse
+    (persistence,) = (opponent.measured for opponent in evaluation.opponents)
+    assert evaluation.candidate.measured.overall.error < persistence.overall.error
+    assert evaluation.baseline.title == "climatology (28 days)"
     assert 0.8 < evaluation.candidate.measured.overall.coverage < 0.97
     assert evaluation.window.start > evaluation.candidate.train_end
     table = read_features(run.files.features, feature_spec(run.challenge))
     own = table[(table["ds"] >= evaluation.window.start) & table["target_h4"].notna()]
     change = (own["target_h4"] - own["y"]).to_numpy()
-    assert evaluation.persistence.horizons[4].rmse == pytest.approx(math.sqrt(np.mean(change**2)), rel=1e-12)
-    assert evaluation.persistence.horizons[4].rows == len(own)
+    assert persistence.horizons[4].error == pytest.approx(math.sqrt(np.mean(change**2)), rel=1e-12)
+    assert persistence.horizons[4].rows == len(own)
 
 
 def test_every_figure_is_logged_and_the_manifest_carries_the_hold_out(finished, tmp_path, client):
@@ -183,16 +185,16 @@ def test_every_figure_is_logged_and_the_manifest_carries_the_hold_out(finished, 
     tracked = tracked_run(client, run)
     metrics = tracked.data.metrics
     measured = evaluation.candidate.measured
-    assert metrics["rmse"] == measured.overall.rmse
+    assert metrics["rmse"] == measured.overall.error
     assert metrics["coverage_90_h5"] == measured.horizons[5].coverage
-    assert metrics["mae_JFK"] == measured.series["JFK"].mae
-    assert metrics["persistence.r2_h6"] == evaluation.persistence.horizons[6].r2
-    assert metrics["skill"] == pytest.approx(1 - measured.overall.loss / evaluation.persistence.overall.loss)
+    assert metrics["rmse_JFK"] == measured.series["JFK"].error
+    assert metrics["baseline.r2_h6"] == evaluation.baseline.measured.horizons[6].r2
+    assert metrics["skill"] == pytest.approx(1 - measured.overall.loss / evaluation.baseline.measured.overall.loss)
     assert metrics["bundle_bytes"] == sum(map(len, contents(run.files.bundle).values()))
     assert 0 < metrics["prediction_seconds_per_row"] < 1
     assert tracked.data.tags["rps.fair"] == "true"
     manifest = read_bundle(run.files.bundle).manifest
-    assert manifest.holdout[4]["rmse"] == measured.horizons[4].rmse
+    assert manifest.holdout[4]["error"] == measured.horizons[4].error
     assert contents(logged(client, run, "bundle", tmp_path / "fetched")) == contents(run.files.bundle)
     evaluation_file = logged(client, run, "evaluation/evaluation.json", tmp_path / "evaluation")
     assert evaluation_file.read_bytes() == run.files.evaluation.read_bytes()
@@ -324,7 +326,11 @@ def test_no_model_has_seen_the_window(tmp_path, released, client):
     assert evaluation.production.train_end > evaluation.candidate.train_end
     assert evaluation.window.start > evaluation.production.train_end
     assert evaluation.fair
-    assert evaluation.persistence.overall.rows == evaluation.window.rows == evaluation.candidate.measured.overall.rows
+    assert (
+        evaluation.baseline.measured.overall.rows
+        == evaluation.window.rows
+        == evaluation.candidate.measured.overall.rows
+    )
 
 
 def test_a_short_window_is_measured_and_called_unfair(tmp_path, released, client):
