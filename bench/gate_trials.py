@@ -117,7 +117,7 @@ def season(as_of: datetime, horizon: int | None = None) -> Season:
     learner = challenge.learner
     calibration_from = pd.Timestamp(as_of) - timedelta(days=learner.holdout_days + learner.calibration_days)
     spec = feature_spec(challenge)
-    recent = recent_windows(spec, observations, challenge.target.baseline.lookback(spec))
+    recent = recent_windows(spec, observations, challenge.target.baseline.lookback(spec.step_minutes))
     return Season(as_of, challenge, features, observations, recent, calibration_from)
 
 

@@ -117,7 +117,7 @@ def _make(home: Path) -> None:
         run,
         split,
         horizons,
-        recent_windows(spec, observations, run.challenge.target.baseline.lookback(spec)),
+        recent_windows(spec, observations, run.challenge.target.baseline.lookback(spec.step_minutes)),
     )
     _save_for_peers(home, fitted, known[columns].to_numpy()[:1])
 

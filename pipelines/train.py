@@ -193,7 +193,7 @@ def variable_ranges(challenge: Challenge, spec: FeatureSpec) -> dict[str, Variab
 
 def _write(run: Run, description: Description, fitted: dict[int, Fitted]) -> None:
     spec, observations = description.features, read_observations(run.files.observations, run.challenge)
-    recent = recent_windows(spec, observations, description.baseline.lookback(spec))
+    recent = recent_windows(spec, observations, description.baseline.lookback(spec.step_minutes))
     windows = {unique_id: recent.get(unique_id, SeriesWindow((), ())) for unique_id in description.series}
     with whole_directory(run.files.models) as directory:
         for horizon, one in fitted.items():

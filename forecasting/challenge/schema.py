@@ -492,8 +492,11 @@ def _detector_inconsistencies(challenge: Challenge) -> Iterator[tuple[str, str, 
                     f"a variable that the service keeps, the target or one that features read ({', '.join(kept)})"
                 )
                 yield f"{where}.{key}", expected, repr(variable)
-        if detector.steps > features.lookback + 1:
-            expected = f"at most {features.lookback + 1}, the steps that the service keeps for the features"
+        lookback = features.lookback
+        if set(detector.reads.values()) == {challenge.target.variable}:
+            lookback = max(lookback, challenge.target.baseline.lookback(challenge.target.step_minutes))
+        if detector.steps > lookback + 1:
+            expected = f"at most {lookback + 1}, the steps that the service keeps for features and baseline"
             yield f"{where}.steps", expected, str(detector.steps)
         if (type(detector), detector.variable) in known:
             yield where, "each kind once for a variable", f"a second one for {detector.variable!r}"

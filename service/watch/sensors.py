@@ -79,6 +79,7 @@ def _last(state: SeriesState | None, place: int, newest: int, steps: int) -> Flo
     found = np.full(steps, np.nan)
     if state is not None and state.buffer.newest_step is not None:
         behind = newest - state.buffer.newest_step
+        kept = state.buffer.columns[place][max(behind - steps, -len(state.buffer.columns[place])) :]
         if behind < steps:
-            found[: steps - behind] = state.buffer.columns[place][behind - steps :]
+            found[steps - behind - len(kept) : steps - behind] = kept
     return found
