@@ -104,6 +104,7 @@ def make_bundle(
         title=CHALLENGE.title,
         variables=variable_ranges(CHALLENGE, SPEC),
         drift=CHALLENGE.drift,
+        detectors=CHALLENGE.detectors,
         holdout=holdout,
     )
     write_bundle(directory, description, models, recent_windows(SPEC, table))

@@ -326,7 +326,8 @@ def _keys(kind: object, parts: list[str], value: dict[str, Any]) -> str:
     """The keys of the struct that ``parts`` lead to, where ``value`` is."""
     info = _type_at(kind, parts)
     if isinstance(info, msgspec.inspect.UnionType):
-        info = next(each for each in info.types if each.tag == value[each.tag_field])
+        structs: Any = info.types
+        info = next(each for each in structs if each.tag == value[each.tag_field])
         return ", ".join((info.tag_field, *(field.name for field in info.fields)))
     return ", ".join(field.name for field in info.fields)
 
