@@ -108,6 +108,7 @@ def make_bundle(
         baseline=baseline,
         drift=CHALLENGE.drift,
         errors=errors,
+        detectors=CHALLENGE.detectors,
     )
     write_bundle(directory, description, models, recent_windows(SPEC, table, baseline.lookback(SPEC.step_minutes)))
     return directory

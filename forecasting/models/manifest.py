@@ -166,11 +166,9 @@ def check_description(description: Description) -> None:
     for detector in description.detectors:
         lacking = set(detector.reads.values()) - set(spec.variables)
         if lacking or detector.steps > spec.lookback + 1:
-            expected = f"{listed(spec.variables)}, and at most {spec.lookback + 1} steps"
-            found = f"{listed(detector.reads.values())}, and {detector.steps} steps"
-            raise BundleError(
-                f"{MANIFEST}: detectors: expected variables and steps that are kept ({expected}); {found}"
-            )
+            kept = f"variables and steps that are kept ({listed(spec.variables)}; {spec.lookback + 1} steps)"
+            read = f"{listed(detector.reads.values())}; {detector.steps} steps"
+            raise BundleError(f"{MANIFEST}: detectors: expected {kept}; found {read}")
 
 
 def decoded_observations(encoded: bytes, manifest: Manifest) -> dict[str, SeriesWindow]:
