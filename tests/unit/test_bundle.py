@@ -163,6 +163,27 @@ def test_a_cold_start_knows_as_much_as_the_whole_history(trained: Trained, direc
     assert read_bundle(directory).buffer("BOS").newest is None
 
 
+def test_a_window_reaches_as_far_as_the_baseline_and_there_holds_the_target_alone(trained: Trained) -> None:
+    windows = recent_windows(SPEC, trained.table, target_lookback=100)
+    for unique_id, window in windows.items():
+        short = trained.windows[unique_id]
+        kept = len(short.ds)
+        assert (window.ds[-kept:], window.values[-kept:]) == (short.ds, short.values)
+        assert 100 <= (window.ds[-1] - window.ds[0]).total_seconds() / 3600 <= 100 + max(SPEC.horizons)
+        older = window.values[:-kept]
+        assert {pressure for _, pressure in older} == {None}
+        assert any(temperature is not None for temperature, _ in older)
+
+
+def test_the_worked_example_has_what_the_features_read_and_no_more(trained: Trained, tmp_path: Path) -> None:
+    longer = recent_windows(SPEC, trained.table, target_lookback=100)
+    write_bundle(tmp_path / "bundle", trained.description, trained.trees, longer)
+    bundle = read_bundle(tmp_path / "bundle")
+    bundle.check_example()
+    ds = bundle.manifest.example.observations.ds
+    assert (ds[-1] - ds[0]).total_seconds() / 3600 <= SPEC.lookback
+
+
 def test_the_same_inputs_give_the_same_bytes(trained: Trained, directory: Path, tmp_path: Path) -> None:
     backwards = dict(reversed(trained.windows.items()))
     trees = dict(reversed(trained.trees.items()))
@@ -172,15 +193,15 @@ def test_the_same_inputs_give_the_same_bytes(trained: Trained, directory: Path, 
 
 
 def test_errors_are_added_later(directory: Path) -> None:
-    record_errors(directory, {2: {"rmse": 1.5}, 4: {"rmse": 2.5}})
-    record_errors(directory, {2: {"rmse": 1.25}, 4: {"rmse": 2.25}})
+    record_errors(directory, {2: {"error": 1.5}, 4: {"error": 2.5}})
+    record_errors(directory, {2: {"error": 1.25}, 4: {"error": 2.25}})
     bundle = read_bundle(directory)
-    assert bundle.manifest.errors == {2: {"rmse": 1.25}, 4: {"rmse": 2.25}}
+    assert bundle.manifest.errors == {2: {"error": 1.25}, 4: {"error": 2.25}}
     bundle.check_example()
     assert names(directory.parent) == {"bundle"}
 
 
-@pytest.mark.parametrize("errors", [{2: {"rmse": 1.0}}, {2: {"rmse": float("nan")}, 4: {"rmse": 1.0}}])
+@pytest.mark.parametrize("errors", [{2: {"error": 1.0}}, {2: {"error": float("nan")}, 4: {"error": 1.0}}])
 def test_errors_that_do_not_fit_change_nothing(directory: Path, errors: dict[int, dict[str, float]]) -> None:
     before = (directory / "manifest.json").read_bytes()
     with pytest.raises(BundleError, match="errors"):
@@ -340,7 +361,7 @@ def test_a_bundle_of_an_earlier_release_is_read(trained: Trained, tmp_path: Path
     write_bundle(tmp_path / "bundle", trained.description, trained.trees, trained.windows)
     path = tmp_path / "bundle" / "manifest.json"
     plain = json.loads(path.read_text())
-    for key in ("title", "variables", "loss", "drift"):
+    for key in ("title", "variables", "loss", "baseline", "opponents", "drift"):
         del plain[key]
     del plain["checksums"]["manifest.json"]
     text = msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
@@ -348,7 +369,7 @@ def test_a_bundle_of_an_earlier_release_is_read(trained: Trained, tmp_path: Path
     path.write_text(json.dumps(plain))
     bundle = read_bundle(tmp_path / "bundle")
     bundle.check_example()
-    assert (bundle.manifest.title, bundle.manifest.variables) == ("", {})
+    assert (bundle.manifest.title, bundle.manifest.variables, bundle.manifest.baseline.kind) == ("", {}, "persistence")
 
 
 def test_a_busy_machine_does_not_make_a_model_slow(directory: Path) -> None:
