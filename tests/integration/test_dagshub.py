@@ -32,7 +32,7 @@ from tests.integration.conftest import ROOT, Pipeline
 from tests.integration.stages_here import PipelineHere, made_smaller
 from tests.replay_fixture import Replay
 
-METRICS = ("rmse", "mae", "r2", "coverage_90", "rmse_h4", "rmse_h5", "rmse_h6", "persistence.rmse", "skill")
+METRICS = ("rmse", "r2", "coverage_90", "rmse_h4", "rmse_h5", "rmse_h6", "rmse_fold", "baseline.rmse", "skill")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_the_whole_pipeline_ends_with_a_pending_version(clone: PipelineHere, tmp
     assert run.info.status == "FINISHED"
     assert run.data.tags["rps.run_id"] == clone.environment["RPS_RUN_ID"]
     assert set(METRICS) <= set(run.data.metrics)
-    assert run.data.metrics["rmse"] < run.data.metrics["persistence.rmse"]
+    assert run.data.metrics["rmse"] < run.data.metrics["baseline.rmse"]
     dataset = json.loads((clone.data / "dataset.json").read_text())
     assert (run.data.tags["rps.dataset_md5"], run.data.tags["rps.dataset_rev"]) == (dataset["md5"], dataset["rev"])
 

@@ -173,7 +173,8 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with conftest.running(conftest.service_named("mlflow", stack), home) as running:
         client = MlflowClient(running.address)
         run = client.create_run(client.create_experiment("weather"), tags={"rps.reason": "drift"})
-        for metric, value in (("rmse", 1.9), ("production.rmse", 2.1), ("persistence.rmse", 2.6)):
+        client.log_param(run.info.run_id, "target.loss", "squared_error")
+        for metric, value in (("rmse", 1.9), ("production.rmse", 2.1), ("baseline.rmse", 2.6)):
             client.log_metric(run.info.run_id, metric, value)
         report = home / "quality.json"
         warning = Violation(rule="spread", severity="warning", found=0.0, limit=1.0, count=1, message="little spread")

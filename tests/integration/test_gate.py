@@ -168,13 +168,13 @@ def first(airflow: AirflowServer, mlflow_server: str, tmp_path_factory: pytest.T
         yield First(one, version, alone, untold, reported, one.states(), one.comment())
 
 
-def test_without_a_production_model_a_candidate_passes_that_beats_persistence(first: First) -> None:
+def test_without_a_production_model_a_candidate_passes_that_beats_the_baseline(first: First) -> None:
     assert first.reported.returncode == 0, first.reported.out
     assert first.states == ["pending", "success"]
     assert "no production model yet" in first.comment
     assert first.team.verdict_tag(first.version) == "passed"
     shown = first.team.verdict()
-    assert (shown["outcome"], shown["git_sha"], shown["verdict"]["opponent"]) == ("pass", first.team.sha, "persistence")
+    assert (shown["outcome"], shown["git_sha"], shown["verdict"]["opponent"]) == ("pass", first.team.sha, "baseline")
 
 
 def test_a_commit_is_judged_without_github(first: First) -> None:

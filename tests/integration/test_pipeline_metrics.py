@@ -114,8 +114,9 @@ def leave(uri: str, challenge: str, directory: Path) -> Made:
         for name, seconds in starts.items()
     }
     for name, error in (("old", 9.0), ("first", 2.0), ("second", 1.5)):
+        client.log_param(made[name], "target.loss", "squared_error")
         client.log_metric(made[name], "rmse", error)
-        client.log_metric(made[name], "persistence.rmse", 3.0)
+        client.log_metric(made[name], "baseline.rmse", 3.0)
         client.set_terminated(made[name], "FINISHED", end_time=now - starts[name] * 1000 + 500_000)
     client.log_metric(made["second"], "production.rmse", 1.75)
     (directory / "quality.json").write_bytes(quality_report("error", "warning", "warning"))
@@ -132,7 +133,7 @@ def leave(uri: str, challenge: str, directory: Path) -> Made:
 
 LEFT = Records(
     retrainings={"schedule": 1, "drift": 1, "pull request": 1, "other": 1},
-    errors={"candidate": 1.5, "production": 1.75, "persistence": 3.0},
+    errors={"candidate": 1.5, "production": 1.75, "baseline": 3.0},
     violations={"error": 1, "warning": 2},
     verdicts={"passed": 2, "blocked": 1, "pending": 1},
     production=3,
@@ -388,7 +389,7 @@ def test_what_a_day_left_in_mlflow_is_reported_and_what_is_deleted_no_longer(
     made.client.set_model_version_tag(made.challenge, "4", "gate", "blocked")
     assert watched.look()[made.challenge] == Records(
         retrainings={"schedule": 1, "drift": 0, "pull request": 0, "other": 1},
-        errors={"candidate": 2.0, "persistence": 3.0},
+        errors={"candidate": 2.0, "baseline": 3.0},
         violations={},
         verdicts={"passed": 1, "blocked": 2, "pending": 0},
         production=None,
