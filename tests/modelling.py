@@ -29,6 +29,7 @@ def featured_run(
     run_id: str = "manual__1",
     *,
     as_of: datetime = AS_OF,
+    git_sha: str = "a" * 40,
     edits: Mapping[str, str] = NO_EDITS,
     observations: pd.DataFrame | None = None,
 ) -> Run:
@@ -43,7 +44,7 @@ def featured_run(
     path = root / "challenges" / f"{name}.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(re.sub(r"max_iter = \d+", "max_iter = 20", text), encoding="utf-8")
-    identity = RunIdentity(run_id=run_id, git_sha="a" * 40, as_of=as_of, reason="test", pull_request="7")
+    identity = RunIdentity(run_id=run_id, git_sha=git_sha, as_of=as_of, reason="test", pull_request="7")
     run = Run(load_challenge(path), path, RunFiles(root / "data" / name), identity)
     table = made_up_weather() if observations is None else observations
     write_json(run.files.run, identity)
