@@ -219,7 +219,7 @@ def _play(scene: Scene, end: datetime) -> None:
         if f"{now:%d %B}" != day:
             day = f"{now:%d %B}"
             found = ratio(scene.service)
-            error = "not known yet" if found is None else f"{found:.2f} of the hold-out's"
+            error = "not known yet" if found is None else f"{found:.2f} times the folds'"
             alerts = ", ".join(sorted(drifting(scene.watch.prometheus))) or "none"
             scene.console.print(f"  {day}: live error {error}; alerts of drift: {alerts}", highlight=False)
         if scene.episode.of(SERVING) and not drifting(scene.watch.prometheus):
@@ -249,7 +249,7 @@ def _show_signals(scene: Scene) -> None:
     table = Table("signal", "value", "limit", box=None)
     for name, key, signal in (
         ("out of distribution, share of the window", "rps_out_of_distribution_ratio", "out_of_distribution_ratio"),
-        ("live error over the hold-out's", 'rps_live_error_ratio{horizon="all"}', "live_error_ratio"),
+        ("live error over the folds'", 'rps_live_error_ratio{horizon="all"}', "live_error_ratio"),
     ):
         value = f"{found[key]:.2f}" if key in found else "not known yet"
         limit = found[f'rps_drift_threshold{{signal="{signal}"}}']
@@ -284,7 +284,7 @@ def dispatches(here: Team, event_type: str) -> list[dict[str, Any]]:
 
 
 def ratio(service: str) -> float | None:
-    """Live error over the hold-out's; None when too few forecasts were met by their truth."""
+    """Live error over the folds'; None when too few forecasts were met by their truth."""
     return _metrics(service).get('rps_live_error_ratio{horizon="all"}')
 
 
@@ -317,7 +317,7 @@ def _show_timeline(console: Console, episode: Episode, report: Report) -> None:
     console.print(table)
     console.print(
         f"From the alert to the new model: {report.alert_to_serving_seconds:.0f} s. The live error was "
-        f"{report.error_ratio_before:.2f} times the hold-out's; it is {report.error_ratio_after:.2f} times.",
+        f"{report.error_ratio_before:.2f} times the folds'; it is {report.error_ratio_after:.2f} times.",
         highlight=False,
     )
 

@@ -1,6 +1,6 @@
 """A season like the training data leaves the drift signals alone, and one that the model never saw drives them up.
 
-The model is fitted on four of every six days of January to March; the fifth tells its hold-out error, the sixth is for
+The model is fitted on four of every six days of January to March; the fifth tells its error out of sample, the sixth is for
 the replay alone. Two replays of that winter go through HTTP: the whole of it, a third of which was never fitted, and
 the sixth days on their own, of which the model has seen nothing.
 
