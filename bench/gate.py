@@ -127,7 +127,7 @@ def make_trial(as_of: datetime, number: int, cache: Path) -> None:
         evaluations["twin, exchanged"] = evaluated(year, production, models["twin"])
         if "noise" in models:
             evaluations["better"] = evaluated(year, production, models["noise"])
-    rows = production.rows[["unique_id", "ds", "horizon", "truth", "persistence"]]
+    rows = production.rows[["unique_id", "ds", "horizon", "truth", "baseline"]]
     predictions = rows.assign(**{name: model.rows["candidate"] for name, model in models.items()})
     fittings = {name: model.fitting for name, model in models.items()}
     path = _path(as_of, number, cache)
@@ -188,7 +188,7 @@ def judge_trial(path: Path, month_before: float) -> list[Judged]:
 
 
 def _panel(table: pd.DataFrame, trial: Trial, candidate: str, production: str) -> Panel:
-    columns = {name: table[name].to_numpy() for name in ("unique_id", "horizon", "truth", "persistence")}
+    columns = {name: table[name].to_numpy() for name in ("unique_id", "horizon", "truth", "baseline")}
     columns["ds"] = table["ds"].dt.tz_localize(None).to_numpy()
     columns["compared"] = np.ones(len(table), dtype=bool)
     for role, name in (("candidate", candidate), ("production", production)):

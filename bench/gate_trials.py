@@ -41,7 +41,7 @@ MONTH_ENDS = tuple(
     for month, day in enumerate((31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 30), start=1)
 )
 """When the trials' hold-outs end; the recording ends on the 30th of December."""
-NEWEST_LAG, LAG_BEFORE = "temperature_lag_0", "temperature_lag_1"
+NEWEST_LAG, LATEST_CHANGE = "temperature_lag_0", "temperature_difference_1"
 
 STALE_WEEKS = (2, 4, 8, 12, 16, 20, 24, 28)
 """How much older stale data may be. Still older ones leave less than three months to learn from."""
@@ -99,7 +99,7 @@ class Model:
     bundle: Bundle
     directory: Path
     rows: pd.DataFrame
-    """As a comparison has them: unique_id, ds, horizon, truth, persistence, candidate, candidate_lower, …"""
+    """As a comparison has them: unique_id, ds, horizon, truth, baseline, candidate, candidate_lower, …"""
     fitting: Fitting
 
 
@@ -116,7 +116,8 @@ def season(as_of: datetime, horizon: int | None = None) -> Season:
     observations, features = transformed(rows, challenge)
     learner = challenge.learner
     calibration_from = pd.Timestamp(as_of) - timedelta(days=learner.holdout_days + learner.calibration_days)
-    recent = recent_windows(feature_spec(challenge), observations)
+    spec = feature_spec(challenge)
+    recent = recent_windows(spec, observations, challenge.target.baseline.lookback(spec.step_minutes))
     return Season(as_of, challenge, features, observations, recent, calibration_from)
 
 
@@ -184,7 +185,7 @@ def sizes_for(season: Season, scratch: Path) -> dict[str, float]:
 
     wanted = float(np.mean(sound**2)) * ((1.0 + WORSE) ** 2 - 1.0)
     holdout = split_by_time(season.features, season.challenge, season.as_of).holdout
-    step = float(np.mean((holdout[NEWEST_LAG] - holdout[LAG_BEFORE]) ** 2))
+    step = float(np.mean(holdout[LATEST_CHANGE] ** 2))
     sizes = {}
     for kind, added, power in (("noise", 1.0, 0.5), ("lag", step, 1.0)):
         tried = Damage(kind, (wanted / added) ** power)  # type: ignore[arg-type]  # the literals, as text
@@ -211,7 +212,7 @@ def _damaged(season: Season, damage: Damage, random: np.random.Generator) -> pd.
     if damage.kind == "noise":
         changed = newest + random.normal(0.0, damage.size, len(features))
     else:
-        before = features[LAG_BEFORE].to_numpy()
+        before = newest - features[LATEST_CHANGE].to_numpy()
         lost = (random.random(len(features)) < damage.size) & np.isfinite(before)
         changed = np.where(lost, before, newest)
     return features.assign(**{NEWEST_LAG: np.where(hit, changed, newest)})

@@ -71,7 +71,7 @@ def served(bundle: Bundle, hours: Hours, steps: Iterable[int], live_window: int)
         made += service.take(hours.get(step, []))
         firing.append(watch.look(hour, service.fresh_monitor()))
     board = service.monitor.own
-    holdout = float(np.sqrt(np.mean([one["rmse"] ** 2 for one in bundle.manifest.holdout.values()])))
+    holdout = float(np.sqrt(np.mean([one["error"] ** 2 for one in bundle.manifest.holdout.values()])))
     origins, errors = scored(made, hours)
     return Served(
         steps,

@@ -120,12 +120,11 @@ def trained(past: History, as_of: datetime) -> Path:
         observations = past.observations_at(as_of)
         run.files.root.mkdir(parents=True, exist_ok=True)
         with whole_directory(run.files.bundle) as directory:
-            write_models(directory, run, split, fitted, recent_windows(spec, observations))
+            reach = past.challenge.target.baseline.lookback(spec.step_minutes)
+            write_models(directory, run, split, fitted, recent_windows(spec, observations, reach))
             panel = compare(past.challenge, as_of, features, observations, (read_bundle(directory), None))
             measured = panel.errors(past.challenge.target.loss)["candidate"].horizons
-            record_holdout(
-                directory, {horizon: {"rmse": one.rmse, "mae": one.mae} for horizon, one in measured.items()}
-            )
+            record_holdout(directory, {horizon: {"error": one.error} for horizon, one in measured.items()})
     return run.files.bundle
 
 

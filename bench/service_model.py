@@ -112,7 +112,13 @@ def _make(home: Path) -> None:
         for place, (horizon, one) in enumerate(zip(spec.horizons, fitted.estimators_, strict=True))
     }
     run = bench_run(challenge, as_of, home)
-    write_models(home / "bundle", run, split, horizons, recent_windows(spec, observations))
+    write_models(
+        home / "bundle",
+        run,
+        split,
+        horizons,
+        recent_windows(spec, observations, run.challenge.target.baseline.lookback(spec.step_minutes)),
+    )
     _save_for_peers(home, fitted, known[columns].to_numpy()[:1])
 
     origins = _origins(observations, split.holdout[["unique_id", "ds", *columns]], spec.variables, spec.lookback)

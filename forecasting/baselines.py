@@ -73,7 +73,7 @@ class _Kind(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
         """The features that it reads."""
         return ()
 
-    def lookback(self, grid: Grid) -> int:  # noqa: ARG002 - most read the origin alone
+    def lookback(self, step_minutes: int) -> int:  # noqa: ARG002 - most read the origin alone
         """How many steps before the origin it reads the target."""
         return 0
 
@@ -100,7 +100,7 @@ class Persistence(_Ready, frozen=True, tag="persistence"):
 
     def at_moment(self, grid: Grid, columns: Sequence[Sequence[float]], row: Sequence[float]) -> list[float]:  # noqa: ARG002
         """One value per horizon. columns: by ``grid.variables``, the last values, oldest first, the origin at -1, the
-        target at least ``lookback(grid) + 1`` of them; row: the features, by ``grid.columns``. NaN when missing.
+        target at least ``lookback`` + 1 of them; row: the features, by ``grid.columns``. NaN when missing.
         """
         return [columns[0][-1]] * len(grid.horizons)
 
@@ -118,8 +118,8 @@ class Climatology(_Ready, frozen=True, tag="climatology"):
     def title(self) -> str:
         return f"{self.kind} ({self.days} days)"
 
-    def lookback(self, grid: Grid) -> int:
-        return self.days * (MINUTES_PER_DAY // grid.step_minutes)
+    def lookback(self, step_minutes: int) -> int:
+        return self.days * (MINUTES_PER_DAY // step_minutes)
 
     def mistakes(self, step_minutes: int, horizons: Sequence[int], alike: Sequence[str]) -> Iterator[Mistake]:  # noqa: ARG002
         if MINUTES_PER_DAY % step_minutes:

@@ -24,7 +24,7 @@ FEWEST_ROWS = 30
 """With fewer rows a share is noise; the service reports none, either."""
 FEWEST_SCORES = 1500
 """Forecasts that have met their truth: a week of three hourly series at three horizons. The errors of a day are alike:
-about every tenth quiet day has an error of 1.5 times the hold-out's, and far fewer weeks."""
+about every tenth quiet day has an error of 1.5 times the folds', and far fewer weeks."""
 COVERAGE = (0.85, 0.95)
 RUN_HOURS = 24
 """Four times the default schedule's six hours."""
@@ -168,6 +168,16 @@ def _model_alerts(pace: float) -> tuple[Alert, ...]:
             summary=f"No new observation of {{{{ $labels.challenge }}}} has arrived for {OBSERVATIONS_HOURS} hours.",
         ),
         warning(
+            name="SensorFault",
+            # No `drift`: a model trained on the values of a broken sensor is no remedy.
+            expression="max by (challenge, unique_id, detector, variable) "
+            "(rps_sensor_fault * on (instance) group_left (challenge) rps_model_info) == 1",
+            lasting=timedelta(0),  # a detector looks at several hours as it is
+            when="one of the challenge's `[[detectors]]` finds a sensor of a series faulty",
+            summary="A sensor of {{ $labels.unique_id }} in {{ $labels.challenge }} looks faulty: "
+            "{{ $labels.detector }} blames {{ $labels.variable }}.",
+        ),
+        warning(
             name="InputsOutOfDistribution",
             # No `drift`: it would retrain in vain all through a spring (docs/how-to/drift-limits.md).
             # The counters continue across a change of model, but all rows must be this version's.
@@ -202,10 +212,10 @@ def _model_alerts(pace: float) -> tuple[Alert, ...]:
                 f'rps_drift_threshold{{signal="live_error_ratio"}} {_ENOUGH_SCORES})'
             ),
             lasting=hour,
-            when="the ratio of live error to hold-out error is above the challenge's `max_live_error_ratio`, "
+            when="the ratio of live error to the folds' error is above the challenge's `max_live_error_ratio`, "
             f"from {FEWEST_SCORES:,} scored forecasts on",
             summary="The live error of {{ $labels.challenge }} is {{ $value | humanize }} times what version "
-            "{{ $labels.version }} had on its hold-out.",
+            "{{ $labels.version }} had on its folds.",
         ),
         warning(
             name="IntervalCoverage",

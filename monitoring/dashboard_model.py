@@ -50,7 +50,7 @@ def _rows() -> Iterator[panels.Row]:
         panels.alerts_now("model"),
         panels.number(
             "Concept drift",
-            "Live error over the hold-out's, as a share of the challenge's limit. At 100 % it is concept drift.",
+            "Live error over the folds', as a share of the challenge's limit. At 100 % it is concept drift.",
             (f"max(rps_live_error_ratio{{{ALL}}} / on (instance) {limit})", "of the limit"),
             unit="percentunit",
             steps=((None, "green"), (0.8, "yellow"), (1, "red")),
@@ -100,7 +100,7 @@ def _rows() -> Iterator[panels.Row]:
             (f"rps_live_error{{{EACH}}} {SERVED_BY.format('measure')}", "{{measure}} {{horizon}} ({{instance}})"),
         ),
         panels.chart(
-            "Live error over the hold-out's",
+            "Live error over the folds'",
             "The signal of concept drift. The dashed line is the challenge's limit.",
             (f"rps_live_error_ratio{{{EACH}}}", "{{horizon}} ({{instance}})"),
             (f"max({limit})", panels.LIMIT),
@@ -156,6 +156,7 @@ def _rows() -> Iterator[panels.Row]:
             height=10,
         ),
     )
+    fault = f"max by (unique_id, detector, variable) (rps_sensor_fault{{{SERVED}}})"
     age = f"(time() - rps_model_train_end_timestamp_seconds{{{SERVED}}})"
     yield panels.row(
         "Data",
@@ -170,9 +171,16 @@ def _rows() -> Iterator[panels.Row]:
             (f"sum by (horizon) (increase(rps_forecasts_scored_total{{{SERVED}}}[1h]))", "{{horizon}} steps"),
         ),
         panels.chart(
+            "Sensor faults",
+            "1 while a detector finds a sensor of a series faulty; SensorFault fires then.",
+            (fault, "{{unique_id}}: {{detector}}, {{variable}}"),
+            steps=panels.bad_from(1),
+        ),
+        panels.chart(
             "Age of the training data",
             "Time since the last observation used in training.",
             (f"{age} * on (instance) group_left (challenge, version) rps_model_info", "{{challenge}} {{version}}"),
             unit="s",
         ),
+        width=12,
     )

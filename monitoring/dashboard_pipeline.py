@@ -110,7 +110,7 @@ def _rows() -> Iterator[panels.Row]:
         ),
         panels.chart(
             "Candidate against production",
-            "Error on the hold-out of the newest finished run, in the measure of the challenge's loss: the candidate, "
+            "Error on the folds of the newest finished run, in the measure of the challenge's loss: the candidate, "
             "the production model and the baseline on the same rows.",
             (f"rps_candidate_error{{{OF}}}", "{{challenge}} {{model}}"),
         ),

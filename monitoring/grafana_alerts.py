@@ -41,7 +41,7 @@ SHOWN_BY = {
     "NoObservations": "New observations",
     "InputsOutOfDistribution": "Out of distribution",
     "FeatureDrift": "The features that drift most",
-    "ConceptDrift": "Live error over the hold-out's",
+    "ConceptDrift": "Live error over the folds'",
     "IntervalCoverage": "Interval coverage by horizon",
     "RunFailed": "How the last run ended",
     "NoRun": "Since the last good run",

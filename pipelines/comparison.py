@@ -17,7 +17,7 @@ from forecasting.features.spec import feature_spec
 from forecasting.features.table import Table, table_baseline
 from forecasting.judging.evaluation import FoldErrors, ModelErrors, Window, errors_of
 from forecasting.judging.losses import Unmeasurable
-from forecasting.judging.panel import MIN_HOLDOUT, OPPONENT, Panel, PanelError, read_panel
+from forecasting.judging.panel import MIN_JUDGED, OPPONENT, Panel, PanelError, read_panel
 from forecasting.models.bundle import Bundle
 from pipelines.production import Production
 
@@ -189,7 +189,7 @@ def _with_opponent(rows: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
 def _too_short(rows: pd.DataFrame, challenge: Challenge) -> list[str]:
     origins = rows.loc[rows["compared"], "ds"].nunique()
     covered = origins * challenge.target.step
-    if covered >= MIN_HOLDOUT:
+    if covered >= MIN_JUDGED:
         return []
     found = f"the folds that are compared have {covered / timedelta(days=1):.1f} days ({origins} origins)"
-    return [f"{found}; at least {MIN_HOLDOUT.days} days are needed"]
+    return [f"{found}; at least {MIN_JUDGED.days} days are needed"]

@@ -2,7 +2,7 @@
 
 pandera finds the cells that break a rule. This module judges how many are too many, per series, over the whole table
 and over the recent window, so that a burst in the newest hours cannot hide in a long history. Then come the rules about
-whole series: present, long enough, without gaps, fresh, not stuck, in one unit.
+whole series: present, long enough, without gaps, fresh, not stuck, in one unit, with sensors that work.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from forecasting.challenge.schema import Challenge
+from forecasting.drift.sensor_faults import explain, faults, kind_of
+from pipelines.sensors import sensor_grid, usual_before
 from records.quality import QualityReport, Severity, Violation
 
 JUMP_SCALE = 3.5
@@ -59,7 +61,10 @@ def judge(
     if keyed:
         violations += _cell_violations(table, broken, challenge, as_of)
         mistyped = {one.column for one in violations if one.rule in _SHAPE}
-        violations += _series_violations(table.dropna(subset=_KEY), challenge, as_of, without=mistyped)
+        known = table.dropna(subset=_KEY)
+        violations += _series_violations(known, challenge, as_of, without=mistyped)
+        if not mistyped:
+            violations += _sensor_faults(known, challenge, as_of)
     violations.sort(key=lambda one: (one.severity, one.rule, one.series, one.column))
     rows = table["unique_id"].value_counts() if keyed else pd.Series(dtype="int64")
     times = table["ds"].dropna() if keyed else pd.Series(dtype="datetime64[ns, UTC]")
@@ -288,6 +293,27 @@ def _unit_change(unique_id: str, values: pd.Series, challenge: Challenge, now: p
     severity: Severity = "error" if recent else "warning"
     where = (unique_id, str(values.name))
     yield _violation("unit_change", where, times, found=largest, limit=limit, message=message, severity=severity)
+
+
+def _sensor_faults(table: pd.DataFrame, challenge: Challenge, as_of: datetime) -> Iterator[Violation]:
+    """What the challenge's detectors find in the recent window; what is usual comes from the days before it.
+
+    A warning: a detector is wrong about every fourth month, and then a person must decide, not a retraining fail.
+    """
+    now, step = pd.Timestamp(as_of), pd.Timedelta(challenge.target.step)
+    since = now - pd.Timedelta(hours=challenge.quality.recent_hours)
+    usual = usual_before(table, challenge, since)
+    for detector in challenge.detectors:
+        before = (detector.steps - 1) * step  # so that the window's first step is judged in full
+        grid = sensor_grid(table, challenge, since - before, now)
+        steps = pd.date_range(end=now.floor(step), periods=len(grid.hours), freq=step)
+        recent = steps > since
+        for unique_id, found in zip(grid.unique_ids, faults(detector, grid, usual), strict=True):
+            when = steps[found & recent]
+            if len(when):
+                where, message = (unique_id, detector.variable), explain(detector)
+                rule, found_in = kind_of(detector), len(when)
+                yield _violation(rule, where, when, found=found_in, limit=0, message=message, severity="warning")
 
 
 def _violation(

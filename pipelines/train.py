@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import treelite
@@ -25,10 +26,11 @@ from forecasting.drift.distances import feature_references
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
 from forecasting.models.bundle import recent_windows, write_bundle
 from forecasting.models.manifest import Description, SeriesWindow, VariableRange
-from pipelines.files import read_json, write_table
+from pipelines.files import read_json, read_table, write_table
 from pipelines.learner import FloatArray, as_trees, fit_change, new_model
 from pipelines.out_of_sample import Fit, Predict, known_rows, newest_target, offsets_of, out_of_sample, rows_by_week
 from pipelines.run import Run
+from pipelines.sensors import usual_before
 from pipelines.tracked_run import TrackedRun, open_tracking
 from pipelines.transform import read_features, read_observations
 from pipelines.version import Dataset
@@ -61,7 +63,11 @@ def run(run: Run) -> None:
     _print_known(spec, known)
     judged = out_of_sample(known, run.challenge, fold_fit(run, spec), lambda line: print(line, flush=True))
     fitted = _fit_all(run, spec, known)
-    description = describe(run, known, judged, dataset, tracking.run_id)
+    observations = read_table(run.files.observations, made_by="ingest")
+    description = msgspec.structs.replace(
+        describe(run, known, judged, dataset, tracking.run_id),
+        usual_differences=usual_before(observations, run.challenge, pd.Timestamp(run.identity.as_of)),
+    )
     _print_intervals(description)
     write_table(run.files.out_of_sample, judged)
     _write(run, description, fitted)
@@ -169,6 +175,7 @@ def describe(run: Run, known: pd.DataFrame, judged: pd.DataFrame, dataset: Datas
         baseline=_fitted_baseline(run.challenge.target.baseline, spec, known),
         opponents=tuple(_fitted_baseline(each, spec, known) for each in run.challenge.target.opponents),
         drift=run.challenge.drift,
+        detectors=run.challenge.detectors,
         references=feature_references(
             spec.columns, known[list(spec.columns)].to_numpy(), run.challenge.drift.window_rows
         ),
@@ -186,7 +193,7 @@ def variable_ranges(challenge: Challenge, spec: FeatureSpec) -> dict[str, Variab
 
 def _write(run: Run, description: Description, fitted: dict[int, Fitted]) -> None:
     spec, observations = description.features, read_observations(run.files.observations, run.challenge)
-    recent = recent_windows(spec, observations, description.baseline.lookback(spec))
+    recent = recent_windows(spec, observations, description.baseline.lookback(spec.step_minutes))
     windows = {unique_id: recent.get(unique_id, SeriesWindow((), ())) for unique_id in description.series}
     with whole_directory(run.files.models) as directory:
         for horizon, one in fitted.items():

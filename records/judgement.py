@@ -16,7 +16,7 @@ Outcome = Literal["pass", "block", "error"]
 
 
 class Data(Struct, frozen=True, kw_only=True):
-    """The dataset that the candidate was trained on, and how its hold-out differs from production's training."""
+    """The dataset that the candidate was trained on, and how its newest fold differs from production's training."""
 
     rows: int
     first: datetime
@@ -28,7 +28,7 @@ class Data(Struct, frozen=True, kw_only=True):
     warnings: int
     """Violations of the quality rules; errors stop a run before there is a model."""
     drift: dict[str, float]
-    """Population stability index of each feature on the hold-out, against what ``drift_from`` saw in training."""
+    """Population stability index of each feature in the newest fold, against what ``drift_from`` saw in training."""
     drift_from: Literal["production", "candidate"]
 
 

@@ -65,9 +65,9 @@ WORSE = Proposal(
     changes={
         CHALLENGE_FILE: {
             'calendar = ["hour_of_day", "day_of_year"]': 'calendar = ["day_of_year"]',
-            "steps = [0, 1, 2, 3, 6, 12, 18, 19, 20, 21, 24, 42, 43, 44, 48]": "steps = [48]",
-            "windows = [3, 6, 12, 24]": "windows = [24]",
-            "steps = [1, 3, 6, 24]": "steps = [24]",
+            'variable = "temperature"\nsteps = [0]': 'variable = "temperature"\nsteps = [48]',
+            'statistics = ["mean", "min", "max"]\nrelative = true': 'statistics = ["mean"]',
+            "steps = [1, 2, 3, 6, 19, 20, 24]": "steps = [24]",
         }
     },
     expected="failure",

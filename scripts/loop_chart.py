@@ -126,7 +126,7 @@ def draw(path: Path, episode: Episode, lines: Sequence[Line], shown: Sequence[st
             panel.grid(axis="y", linewidth=0.4, alpha=0.5)
             panel.legend(loc="lower right", frameon=False)
         panels[0][0].set_ylim(bottom=0.0, top=1.3 * panels[0][0].get_ylim()[1])  # room for the marks
-        panels[0][0].set_ylabel(f"live error, RMSE in {unit}")
+        panels[0][0].set_ylabel(f"live error, {unit}")
         figure.supxlabel("time of the data (2013)", fontsize=9)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})

@@ -40,6 +40,7 @@ from service.state.stores import MemoryStore, SeriesStore, StateUnreadable
 from service.state.stream import warm
 from service.watch.exposition import Exposition
 from service.watch.monitor import Monitor
+from service.watch.sensors import SensorWatch
 from service.watch.worker_counts import MOST_SERIES, AllCounts, Layout
 
 _LOGGER = logging.getLogger("service")
@@ -59,6 +60,7 @@ def create_app() -> RequestLimits:
         "forecasts": forecasts,
         "inference": inference,
         "health": Health(model, store, limits),
+        "sensors": SensorWatch(model, store, monitor),
         "exposition": Exposition(model, monitor, one_worker=settings.workers == 1),
         "page": Page(model, store, monitor, forecasts, limits),
     }

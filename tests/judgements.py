@@ -27,7 +27,7 @@ def contest(name: str, change: float, production: float, baseline: float, **chan
         rows=2016,
         candidate=production * (1 + change),
         baseline=baseline,
-        opponents={"persistence": 2 * baseline},
+        opponents={"persistence": 1.25 * baseline},
         production=production,
         change=change,
         low=change - 0.013,

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from forecasting.challenge.schema import Challenge, load_challenge
+from forecasting.drift.sensor_faults import relative_humidity
 from pipelines.files import write_json
 from pipelines.run import Run, RunIdentity
 from records.stages import RunFiles
@@ -49,10 +50,11 @@ def made_up_weather(*, hours: int = 24 * 100, newest: datetime = AS_OF, seed: in
         for hour in range(1, hours):
             slow[hour] = 0.98 * slow[hour - 1] + steps[hour]
         temperature = 12 + 9 * np.sin(ds.dayofyear * 2 * np.pi / 365) + 4 * np.sin(ds.hour * 2 * np.pi / 24) + slow
+        dew_point = temperature - random.uniform(2, 9, hours)
         values = {
             "temperature": temperature,
-            "dew_point": temperature - random.uniform(2, 9, hours),
-            "humidity": random.uniform(30, 95, hours),
+            "dew_point": dew_point,
+            "humidity": relative_humidity(temperature, dew_point),
             "wind_speed": random.uniform(0, 12, hours),
             "wind_direction": random.uniform(0, 360, hours),
             "precipitation": random.uniform(0, 1, hours),

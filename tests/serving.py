@@ -109,7 +109,7 @@ def make_bundle(
         drift=CHALLENGE.drift,
         errors=errors,
     )
-    write_bundle(directory, description, models, recent_windows(SPEC, table, baseline.lookback(SPEC)))
+    write_bundle(directory, description, models, recent_windows(SPEC, table, baseline.lookback(SPEC.step_minutes)))
     return directory
 
 

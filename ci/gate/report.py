@@ -142,7 +142,7 @@ def _models(verdict: Verdict, evaluation: Evaluation | None) -> str:
     rows += [[text(verdict.baseline, _NAME), *_cells(overall, "baseline"), "–"]]
     for kind, error in overall.opponents.items():
         change = overall.candidate / error - 1 if error else None
-        shown = f"{text(verdict.opponents.get(kind, kind), _NAME)}, decides nothing"
+        shown = f"{text(verdict.opponents.get(kind, kind), _NAME)}, for comparison"
         rows += [[shown, wording.number(error), wording.compared(change), "–"]]
     headers = ["model", text(error_heading(verdict), _NAME), "candidate is", "covered"]
     note = f"Covered: share of truths inside the {verdict.interval * 100:g} % interval."

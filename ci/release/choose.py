@@ -1,7 +1,7 @@
 """Which model version is released: the best that passed the gate and whose commit is in the history of `master`.
 
 Versions are ranked by their relative skill against today's production model: 1 - e/p, with e the error of the version
-and p that of production, in the measure of the challenge's loss, on the same hold-out. A version that was compared with
+and p that of production, in the measure of the challenge's loss, on the same folds. A version that was compared with
 an earlier production model is linked through the versions between: the ratios of errors are multiplied.
 """
 

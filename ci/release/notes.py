@@ -113,7 +113,7 @@ def _model(released: Released) -> str:
     ]
     if not rows:
         return markdown.bullets(facts)
-    table = markdown.table(["on its hold-out", *(label for _, label in columns)], rows, "l" + "r" * len(columns))
+    table = markdown.table(["on its folds", *(label for _, label in columns)], rows, "l" + "r" * len(columns))
     return f"{table}\n\n{markdown.bullets(facts)}"
 
 

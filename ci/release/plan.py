@@ -52,7 +52,7 @@ class ModelVersion:
     withdrawn: str = ""
     """Why it is not chosen again: production was rolled back from it."""
     metrics: Mapping[str, float]
-    """Of the MLflow run, as its tags: the measure of the loss, `production.` with it, … on its own hold-out."""
+    """Of the MLflow run, as its tags: the measure of the loss, `production.` with it, … on its own folds."""
     tags: Mapping[str, str]
 
     @property

@@ -38,7 +38,7 @@ _SENTENCE, _REASONS, _VIOLATIONS = 500, 10, 20
 _DRIFTED: Mapping[DriftKind | None, str] = {
     "inputs": "the inputs: rows with features outside what the model was trained on",
     "features": "the features: they are distributed otherwise than in training",
-    "concept": "the concept: the live error is above what the hold-out promised",
+    "concept": "the concept: the live error is above what the folds promised",
     None: "unknown",
 }
 _HEADINGS: Mapping[Outcome | None, str] = {

@@ -99,6 +99,61 @@ class Quality(Struct, frozen=True, forbid_unknown_fields=True):
     min_rows: Positive = 1000
 
 
+class Physics(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="physics"):
+    """Relative humidity (%) against what temperature and dew point (°C) say that it is."""
+
+    temperature: Name
+    dew_point: Name
+    humidity: Name
+    points: PositiveFloat = 3.0
+    """By how many percentage points it may be off."""
+    at_least: Positive = 4
+    """In how many of the last ``steps`` steps it must be off by more."""
+    steps: Positive = 6
+
+    @property
+    def variable(self) -> Name:
+        return self.humidity
+
+    @property
+    def reads(self) -> dict[str, Name]:
+        return {"temperature": self.temperature, "dew_point": self.dew_point, "humidity": self.humidity}
+
+
+class Neighbours(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="neighbours"):
+    """A series against the mean of the others at the same time: a two-sided CUSUM over the last ``steps`` steps."""
+
+    variable: Name
+    allowance: PositiveFloat = 2.5
+    """What each step takes off the sum, in standard deviations."""
+    winsor: PositiveFloat = 3.0
+    """The most that one step counts, in standard deviations."""
+    limit: PositiveFloat = 16.5
+    """Above this sum, it is a fault."""
+    steps: Positive = 48
+    days: Positive = 112
+    """From how many days the usual difference by hour is taken: it moves with the seasons."""
+
+    @property
+    def reads(self) -> dict[str, Name]:
+        return {"variable": self.variable}
+
+
+class Runs(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="runs"):
+    """The same value ``steps`` times in a row."""
+
+    variable: Name
+    steps: Annotated[int, Meta(ge=2)] = 12
+
+    @property
+    def reads(self) -> dict[str, Name]:
+        return {"variable": self.variable}
+
+
+Detector = Physics | Neighbours | Runs
+"""What finds the faults of a sensor. ``variable`` names what is blamed; ``reads``: by key, every variable needed."""
+
+
 class Lags(Struct, frozen=True, forbid_unknown_fields=True):
     """The variable itself, that many steps before the forecast's origin (0 is the origin)."""
 
@@ -107,11 +162,15 @@ class Lags(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rolling(Struct, frozen=True, forbid_unknown_fields=True):
-    """Statistics of the variable over the last ``windows`` steps, the origin included."""
+    """Statistics of the variable over the last ``windows`` steps, the origin included.
+
+    relative: each statistic is given minus the variable at the origin.
+    """
 
     variable: Name
     windows: Annotated[tuple[Annotated[int, Meta(ge=2)], ...], Meta(min_length=1)]
     statistics: Annotated[tuple[Statistic, ...], Meta(min_length=1)]
+    relative: bool = False
 
 
 class Differences(Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,19 +180,40 @@ class Differences(Struct, frozen=True, forbid_unknown_fields=True):
     steps: Annotated[tuple[Positive, ...], Meta(min_length=1)]
 
 
+class Vectors(Struct, frozen=True, forbid_unknown_fields=True):
+    """A wind's components towards east (u) and north (v), that many steps before the origin.
+
+    speed, direction: the variables; the direction is where the wind comes from, in degrees clockwise from north.
+    """
+
+    speed: Name
+    direction: Name
+    steps: Annotated[tuple[NotNegative, ...], Meta(min_length=1)]
+
+
 class Features(Struct, frozen=True, forbid_unknown_fields=True):
     """The features of the past, and the calendar of the predicted hour."""
 
     lags: tuple[Lags, ...] = ()
     rolling: tuple[Rolling, ...] = ()
     differences: tuple[Differences, ...] = ()
+    vectors: tuple[Vectors, ...] = ()
     calendar: tuple[Cycle, ...] = ()
 
     @property
     def variables(self) -> tuple[str, ...]:
         """The variables that any feature reads, each once, in the order of first use."""
         groups: tuple[Lags | Rolling | Differences, ...] = (*self.lags, *self.rolling, *self.differences)
-        return tuple(dict.fromkeys(group.variable for group in groups))
+        read = [group.variable for group in groups]
+        read += [variable for group in self.vectors for variable in (group.speed, group.direction)]
+        return tuple(dict.fromkeys(read))
+
+    @property
+    def lookback(self) -> int:
+        """How many steps before the origin the farthest-reaching feature looks."""
+        lags = [steps for group in self.lags for steps in group.steps]
+        windows = [window - 1 for group in self.rolling for window in group.windows]
+        return max(lags + windows + [steps for group in self.differences for steps in group.steps], default=0)
 
 
 class Learner(Struct, frozen=True, forbid_unknown_fields=True):
@@ -205,6 +285,7 @@ class Challenge(Struct, frozen=True, forbid_unknown_fields=True):
     drift: Drift
     schedule: Schedule
     folds: Folds = Folds()
+    detectors: tuple[Detector, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -330,6 +411,11 @@ def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str
     used += [("quality.stuck_columns", column) for column in quality.stuck_columns]
     used += [(f"quality.ranges.{column}", column) for column in quality.ranges]
     used += [("features", variable) for variable in features.variables]
+    used += [
+        (f"detectors[{place}].{key}", variable)
+        for place, detector in enumerate(challenge.detectors)
+        for key, variable in detector.reads.items()
+    ]
     yield from ((key, known, repr(column)) for key, column in used if column not in columns)
     for name in columns:
         if name in _KEY_COLUMNS:
@@ -342,8 +428,8 @@ def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str
             yield f"quality.ranges.{column}", "[low, high] with low < high", repr([low, high])
     yield from _baseline_inconsistencies(challenge)
     yield from _gate_inconsistencies(challenge.gate, challenge.learner.interval)
-    if not features.variables and not features.calendar:
-        yield "features", "at least one feature", "none"
+    yield from _feature_inconsistencies(features, challenge.source)
+    yield from _detector_inconsistencies(challenge)
     if challenge.folds.days >= challenge.source.history_days:
         expected = f"less than source.history_days ({challenge.source.history_days})"
         yield "folds.days", expected, str(challenge.folds.days)
@@ -365,6 +451,22 @@ def _baseline_inconsistencies(challenge: Challenge) -> Iterator[tuple[str, str, 
         yield "target.opponents", "each kind once", repr(kinds)
 
 
+def _feature_inconsistencies(features: Features, source: Source) -> Iterator[tuple[str, str, str]]:
+    if not features.variables and not features.calendar:
+        yield "features", "at least one feature", "none"
+    for place, rolling in enumerate(features.rolling):
+        if rolling.relative and "std" in rolling.statistics:
+            expected = "mean, min or max, because relative = true (list std in a group of its own: it has no level)"
+            yield f"features.rolling[{place}].statistics", expected, repr(list(rolling.statistics))
+    directions: dict[str, str] = {}
+    for place, vectors in enumerate(features.vectors):
+        direction, key = vectors.direction, f"features.vectors[{place}].direction"
+        if (known := directions.setdefault(vectors.speed, direction)) != direction:
+            yield key, f"{known!r}, as for {vectors.speed} before (the features are named after it)", repr(direction)
+        if (unit := source.variables[direction].unit) != "°":
+            yield key, "a variable in degrees (unit '°')", f"{direction!r}, in {unit!r}"
+
+
 def _gate_inconsistencies(gate: Gate, interval: float) -> Iterator[tuple[str, str, str]]:
     for key in ("max_regression", "max_slice_regression"):
         if getattr(gate, key) < gate.negligible_regression:
@@ -376,3 +478,39 @@ def _gate_inconsistencies(gate: Gate, interval: float) -> Iterator[tuple[str, st
     elif not low < interval < high:
         expected = f"[low, high] around learner.interval ({interval:g}), or no model can pass"
         yield "gate.coverage", expected, repr([low, high])
+
+
+def _detector_inconsistencies(challenge: Challenge) -> Iterator[tuple[str, str, str]]:
+    features = challenge.features
+    kept = tuple(dict.fromkeys((challenge.target.variable, *features.variables)))
+    known: set[tuple[type[Detector], str]] = set()
+    for place, detector in enumerate(challenge.detectors):
+        where = f"detectors[{place}]"
+        for key, variable in detector.reads.items():
+            if variable not in kept:
+                expected = (
+                    f"a variable that the service keeps, the target or one that features read ({', '.join(kept)})"
+                )
+                yield f"{where}.{key}", expected, repr(variable)
+        lookback = features.lookback
+        if set(detector.reads.values()) == {challenge.target.variable}:
+            lookback = max(lookback, challenge.target.baseline.lookback(challenge.target.step_minutes))
+        if detector.steps > lookback + 1:
+            expected = f"at most {lookback + 1}, the steps that the service keeps for features and baseline"
+            yield f"{where}.steps", expected, str(detector.steps)
+        if (type(detector), detector.variable) in known:
+            yield where, "each kind once for a variable", f"a second one for {detector.variable!r}"
+        known.add((type(detector), detector.variable))
+        if isinstance(detector, Physics) and detector.at_least > detector.steps:
+            yield f"{where}.at_least", f"at most {where}.steps ({detector.steps})", str(detector.at_least)
+        if isinstance(detector, Neighbours):
+            yield from _neighbours_inconsistencies(where, detector, challenge)
+
+
+def _neighbours_inconsistencies(where: str, one: Neighbours, challenge: Challenge) -> Iterator[tuple[str, str, str]]:
+    if len(challenge.series_ids) < 2:
+        yield where, "at least two series to compare", f"only {challenge.series_ids[0]}"
+    largest = one.steps * (one.winsor - one.allowance)
+    if one.limit >= largest:
+        expected = f"less than steps · (winsor - allowance), the largest sum that there can be ({largest:g})"
+        yield f"{where}.limit", expected, f"{one.limit:g}"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from forecasting.challenge.schema import Cycle, Statistic
 from forecasting.features.cycles import Part, cycle_values
+from forecasting.features.vectors import Component, component_values
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -57,22 +58,25 @@ class RollingStatistic:
     """A statistic of the variable's last ``window`` steps, the origin included, over the values that are present.
 
     NaN when fewer than half of them are; ``std`` is of the population (divisor n, not n - 1).
+    relative: the statistic minus the variable at the origin; NaN when either is missing.
     """
 
     variable: str
     window: int
     statistic: Statistic
+    relative: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.variable}_rolling_{self.statistic}_{self.window}"
+        return f"{self.variable}_rolling_{self.statistic}_{self.window}{'_relative' if self.relative else ''}"
 
     @property
     def lookback(self) -> int:
         return self.window - 1
 
     def batch(self, cells: Cells) -> FloatArray:
-        return cells.rolling_at_origins(self.variable, self.window, self.statistic)
+        values = cells.rolling_at_origins(self.variable, self.window, self.statistic)
+        return values - cells.at_origins(self.variable, 0) if self.relative else values
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,28 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class VectorComponent:
+    """One component of the wind ``steps`` before the origin: u towards east, v towards north."""
+
+    speed: str
+    direction: str
+    component: Component
+    steps: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.speed}_{self.component}_{self.steps}"
+
+    @property
+    def lookback(self) -> int:
+        return self.steps
+
+    def batch(self, cells: Cells) -> FloatArray:
+        speed, direction = (cells.at_origins(variable, self.steps) for variable in (self.speed, self.direction))
+        return component_values(self.component, speed, direction)
+
+
+@dataclass(frozen=True)
 class Calendar:
     """Where the predicted moment, ``horizon`` steps after the origin, stands in a cycle."""
 
@@ -115,7 +141,7 @@ class Calendar:
         return cycle_values(self.cycle, self.part, cells.minutes_after_origins(self.horizon))
 
 
-PastFeature = Lag | RollingStatistic | Difference
+PastFeature = Lag | RollingStatistic | Difference | VectorComponent
 Feature = PastFeature | Calendar
 
 

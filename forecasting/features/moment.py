@@ -2,8 +2,8 @@
 
 The reader is compiled from text that is written once per specification, as `dataclasses` writes its methods: straight
 arithmetic on local names costs a fifth of loops over the same plan. Of a specification it holds numbers only.
-The operations are those of `forecasting.features.rolling`, in the same order, so the features equal the table form's
-to the bit.
+The operations are those of `forecasting.features.rolling` and `forecasting.features.vectors`, in the same order, so the
+features equal the table form's to the bit.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from forecasting.features.definitions import Difference, Lag, PastFeature, RollingStatistic
+from forecasting.features.definitions import Difference, Lag, PastFeature, RollingStatistic, VectorComponent
 from forecasting.features.rolling import Summary, leaf, merge_plan, merged, statistic_of
+from forecasting.features.vectors import COMPONENTS
 
 Floats = Sequence[float]
 Reader = Callable[[Sequence[Floats]], tuple[float, ...]]
@@ -23,32 +24,42 @@ def origin_reader(variables: Sequence[str], past: Sequence[PastFeature]) -> Read
 
     Its argument: by ``variables``, one value per step, oldest first, the origin at -1, NaN when missing.
     """
-    lines, rolled = ["def read(columns):"], {}
-    names: dict[PastFeature, str] = {}
+    lines, scope = ["def read(columns):"], {"sqrt": math.sqrt, "radians": math.radians, **COMPONENTS}
+    longest = dict.fromkeys(variables, 0)
     for index, variable in enumerate(variables):
-        own = [feature for feature in past if feature.variable == variable]
-        rolling = [feature for feature in own if isinstance(feature, RollingStatistic)]
         lines.append(f"    c{index} = columns[{index}]")
-        longest = max((feature.window for feature in rolling), default=0)
-        value = {age: f"v{index}_{age}" if age < longest else f"c{index}[-{age + 1}]" for age in range(_reach(own) + 1)}
+        rolling = _rolling_of(variable, past)
         if rolling:
-            rolled[f"some{index}"] = _of_some(rolling)
-            lines += [f"    {line}" for line in _rolling_lines(index, rolling, longest)]
-        for feature in own:
-            if isinstance(feature, Lag):
-                names[feature] = value[feature.steps]
-            elif isinstance(feature, Difference):
-                names[feature] = f"{value[0]} - {value[feature.steps]}"
-            else:
-                names[feature] = _name(index, feature)
-    lines.append(f"    return ({', '.join(names[feature] for feature in past)},)")
-    scope: dict[str, object] = {"sqrt": math.sqrt, **rolled}
+            longest[variable] = max(feature.window for feature in rolling)
+            scope[f"some{index}"] = _of_some(rolling)
+            lines += [f"    {line}" for line in _rolling_lines(index, rolling, longest[variable])]
+
+    def value(variable: str, age: int) -> str:
+        index = variables.index(variable)
+        return f"v{index}_{age}" if age < longest[variable] else f"c{index}[-{age + 1}]"
+
+    def text(feature: PastFeature) -> str:
+        match feature:
+            case Lag():
+                return value(feature.variable, feature.steps)
+            case Difference():
+                return f"{value(feature.variable, 0)} - {value(feature.variable, feature.steps)}"
+            case VectorComponent():
+                speed, direction = (value(each, feature.steps) for each in (feature.speed, feature.direction))
+                return f"0.0 if {speed} == 0.0 else -{speed} * {feature.component}(radians({direction}))"
+            case RollingStatistic():
+                statistic = _name(variables.index(feature.variable), feature)
+                return f"{statistic} - {value(feature.variable, 0)}" if feature.relative else statistic
+
+    lines.append(f"    return ({', '.join(map(text, past))},)")
     exec(compile("\n".join(lines), "<origin_reader>", "exec"), scope)  # noqa: S102 - our own text: numbers and fixed names
     return scope["read"]  # type: ignore[return-value]
 
 
-def _reach(features: Sequence[PastFeature]) -> int:
-    return max((feature.lookback for feature in features), default=0)
+def _rolling_of(variable: str, past: Sequence[PastFeature]) -> list[RollingStatistic]:
+    """The statistics of a variable, each once, however it is given."""
+    rolling = (feature for feature in past if isinstance(feature, RollingStatistic) and feature.variable == variable)
+    return list({(feature.window, feature.statistic): feature for feature in rolling}.values())
 
 
 def _name(index: int, feature: RollingStatistic) -> str:

@@ -23,8 +23,10 @@ from forecasting.features.definitions import (
     Lag,
     PastFeature,
     RollingStatistic,
+    VectorComponent,
 )
 from forecasting.features.moment import Reader, origin_reader
+from forecasting.features.vectors import COMPONENTS
 
 
 class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
@@ -42,7 +44,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
 
     @cached_property
     def past(self) -> tuple[PastFeature, ...]:
-        """The features that every horizon shares: lags, rolling statistics, differences.
+        """The features that every horizon shares: lags, rolling statistics, differences, vectors.
 
         The target at the origin is always one of them (added in front when the challenge does not list it), because
         models predict the change from it.
@@ -52,12 +54,18 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
         origin = Lag(self.target, 0)
         past: list[PastFeature] = [*lags] if origin in lags else [origin, *lags]
         past += [
-            RollingStatistic(group.variable, window, statistic)
+            RollingStatistic(group.variable, window, statistic, group.relative)
             for group in features.rolling
             for window in group.windows
             for statistic in group.statistics
         ]
         past += [Difference(group.variable, steps) for group in features.differences for steps in group.steps]
+        past += [
+            VectorComponent(group.speed, group.direction, component, steps)
+            for group in features.vectors
+            for steps in group.steps
+            for component in COMPONENTS
+        ]
         return tuple(dict.fromkeys(past))
 
     @cached_property

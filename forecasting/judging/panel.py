@@ -1,4 +1,4 @@
-"""The predictions of every model on one hold-out, as arrays: what a comparison of models is computed from."""
+"""The predictions of every model on the same folds, as arrays: what a comparison of models is computed from."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-MIN_HOLDOUT = timedelta(days=7)
-"""A shorter hold-out says more about that week than about the models."""
+MIN_JUDGED = timedelta(days=7)
+"""Fewer days of folds say more about those days than about the models."""
 
 COLUMNS = (
     "unique_id", "ds", "horizon", "truth", "baseline", "candidate", "candidate_lower", "candidate_upper",

@@ -23,7 +23,7 @@ from forecasting.judging.contests import (
 from forecasting.judging.equal_accuracy import MIN_PERIODS
 from forecasting.judging.evaluation import Evaluation, ModelErrors, errors_of
 from forecasting.judging.losses import LOSSES, skill
-from forecasting.judging.panel import MIN_HOLDOUT, Panel
+from forecasting.judging.panel import MIN_JUDGED, Panel
 
 __all__ = ["Contest", "Reason", "Rule", "Verdict", "judge"]
 
@@ -165,9 +165,9 @@ def _evidence(panel: Panel, by_origin: LossesByOrigin, evaluation: Evaluation) -
 def _too_short(by_origin: LossesByOrigin) -> Iterator[str]:
     origins = len(by_origin.origins)
     span = timedelta(seconds=origins * by_origin.step_seconds)
-    if span < MIN_HOLDOUT:
+    if span < MIN_JUDGED:
         days = span / timedelta(days=1)
-        yield f"the folds have {days:.1f} days ({origins} origins); at least {MIN_HOLDOUT.days} days are needed"
+        yield f"the folds have {days:.1f} days ({origins} origins); at least {MIN_JUDGED.days} days are needed"
     if origins < MIN_PERIODS:
         yield f"the folds have {origins} origins; at least {MIN_PERIODS} are needed"
 

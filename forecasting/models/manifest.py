@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from forecasting.baselines import DEFAULT, Fitted
-from forecasting.challenge.schema import Drift, LossName, Name, Positive, SeriesId
+from forecasting.challenge.schema import Detector, Drift, LossName, Name, Positive, SeriesId
 from forecasting.drift.distances import FeatureReference, Share
+from forecasting.drift.sensor_faults import UsualDifference
 from forecasting.features.spec import FeatureSpec
 from forecasting.models.intervals import Offsets
 
@@ -96,6 +97,10 @@ class Description(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """Further baselines, measured and shown, which decide nothing."""
     drift: Drift = Drift()
     """From where on the live signals count as drift."""
+    detectors: tuple[Detector, ...] = ()
+    """What looks for faulty sensors on the stream."""
+    usual_differences: dict[Name, dict[SeriesId, UsualDifference]] = {}
+    """By variable that a detector compares between series."""
     errors: dict[int, dict[str, float]] = {}
     """By horizon, what the folds say: the recipe's error, the baseline's, …; empty until they are measured."""
 
@@ -158,6 +163,14 @@ def check_description(description: Description) -> None:
         ("references", set(spec.columns), set(description.references)),
     ):
         _check_same(key, expected, found)
+    for detector in description.detectors:
+        lacking = set(detector.reads.values()) - set(spec.variables)
+        if lacking or detector.steps > spec.lookback + 1:
+            expected = f"{listed(spec.variables)}, and at most {spec.lookback + 1} steps"
+            found = f"{listed(detector.reads.values())}, and {detector.steps} steps"
+            raise BundleError(
+                f"{MANIFEST}: detectors: expected variables and steps that are kept ({expected}); {found}"
+            )
 
 
 def decoded_observations(encoded: bytes, manifest: Manifest) -> dict[str, SeriesWindow]:

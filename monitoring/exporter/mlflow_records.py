@@ -43,7 +43,7 @@ class Records:
     retrainings: Mapping[str, int]
     """Runs started in the last 24 hours, by reason."""
     errors: Mapping[str, float]
-    """Of the newest run that finished: the hold-out error in the challenge's measure, by model."""
+    """Of the newest run that finished: the error on the folds in the challenge's measure, by model."""
     violations: Mapping[str, int]
     """Of the newest run that has a quality report: how many, by severity."""
     verdicts: Mapping[str, int]

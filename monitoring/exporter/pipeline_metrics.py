@@ -31,7 +31,7 @@ METRICS = (
     ("rps_gate_verdicts", "Model versions, by what the gate said of them.", ("challenge", "verdict")),
     (
         "rps_candidate_error",
-        "Hold-out error of the newest finished run, and of what it was compared with.",
+        "Error on the folds of the newest finished run, and of what it was compared with.",
         ("challenge", "model"),
     ),
     ("rps_production_version", "The version behind the alias production.", ("challenge",)),

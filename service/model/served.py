@@ -81,7 +81,7 @@ class Model:
         self.horizons = spec.horizons
         self.reach = _reach(bundle)
         self.baseline = bundle.manifest.baseline
-        self.target_lookback = max(spec.lookback, self.baseline.lookback(spec))
+        self.target_lookback = max(spec.lookback, self.baseline.lookback(spec.step_minutes))
         shared, cycles = len(spec.past), len(spec.features.calendar) * 2
         self._inputs = np.array(
             [

@@ -17,6 +17,7 @@ from service.protocols.problems import Problem, problem_responses
 from service.protocols.request_limits import RequestLimits
 from service.state.stores import SeriesStore, StoreUnavailable
 from service.watch.exposition import Exposition
+from service.watch.sensors import SensorWatch
 
 CHECK_SECONDS = 1.0
 
@@ -83,7 +84,11 @@ class HealthController(Controller):
 
     @get("/metrics", summary="Prometheus", media_type=MediaType.TEXT, responses=problem_responses())
     async def show_metrics(
-        self, request: Request[Any, Any, Any], exposition: NamedDependency[Exposition]
+        self,
+        request: Request[Any, Any, Any],
+        exposition: NamedDependency[Exposition],
+        sensors: NamedDependency[SensorWatch],
     ) -> Response[bytes]:
+        await sensors.look()
         text, content_type = await asyncio.to_thread(exposition.text, request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})

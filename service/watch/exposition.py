@@ -48,6 +48,7 @@ class Exposition(Collector):
         yield from self._drift()
         yield from self._live()
         yield from self._series()
+        yield self._sensors()
         yield from self._about()
 
     def describe(self) -> Iterable[Metric]:
@@ -111,7 +112,7 @@ class Exposition(Collector):
             ("rps_live_error", f"{label} of the last forecasts met by their truth.", "error"),
             ("rps_live_skill", f"1 minus the ratio of the live error to that of {baseline}.", "skill"),
             ("rps_live_interval_coverage", "Share of truths that lay in their interval.", "coverage"),
-            ("rps_live_error_ratio", "Live error over the hold-out's: the signal of concept drift.", "error_ratio"),
+            ("rps_live_error_ratio", "Live error over the folds': the signal of concept drift.", "error_ratio"),
         ):
             values = ((str(horizon), getattr(live, read)) for horizon, live in found if live is not None)
             yield _by("horizon", Gauge, name, text, values)
@@ -127,6 +128,13 @@ class Exposition(Collector):
                 if not math.isnan(value):
                     forecast.add_metric((unique_id, str(horizon)), value)
         yield forecast
+
+    def _sensors(self) -> Metric:
+        text = "1 where the newest observations of a series show a faulty sensor, else 0."
+        fault = Gauge("rps_sensor_fault", text, labels=("unique_id", "detector", "variable"))
+        for sensor, found in self._monitor.sensor_faults.items():
+            fault.add_metric(sensor, float(found))
+        return fault
 
     def _about(self) -> Iterator[Metric]:
         manifest = self._model.bundle.manifest

@@ -1,4 +1,4 @@
-"""Counts of what is served, and what follows from them: drift of the inputs, and the live error against the hold-out's.
+"""Counts of what is served, and what follows from them: drift of the inputs, and the live error against the folds'.
 
 Counting is cheap and happens with each request; everything else is computed on demand, at most once a second.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -62,11 +62,19 @@ class Score(NamedTuple):
     covered: bool
 
 
+class Sensor(NamedTuple):
+    """Of which series, which kind of detector looks at which variable."""
+
+    unique_id: str
+    detector: str
+    variable: str
+
+
 @dataclass(frozen=True)
 class LiveHorizon:
     """What the last forecasts of one horizon, or of all, turned out to be; ``error`` in the measure of the loss.
 
-    skill: 1 minus the ratio of the error to the baseline's; error_ratio: to the hold-out's, None when that is unknown.
+    skill: 1 minus the ratio of the error to the baseline's; error_ratio: to the folds', None when that is unknown.
     """
 
     scores: int
@@ -114,6 +122,8 @@ class Monitor:
         self._latency_sum = self.own.latency_sum.data.cast("B").cast("d")
         self._row = int(self.own.predicted.sum())
         self._score = int(self.own.scored.sum())
+        self.sensor_faults: Mapping[Sensor, bool] = {}
+        """What `SensorWatch` has last found."""
         self._signals: Signals | None = None
         self._signals_at = -math.inf
 

@@ -31,8 +31,8 @@ LATENCY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 PREDICTED_BY = ("stream", "window", "open_inference", "mlflow")
 ARRIVALS = ("newest", "late", "repeated", "corrected", "too_old", "rejected")
 SCORE = ("horizon", "truth", "forecast", "baseline", "covered")
-"""A forecast that was met by its truth: which horizon, the truth, the forecast, the baseline's, and whether the interval
-held the truth."""
+"""A forecast that was met by its truth: which horizon, the truth, the forecast, the baseline's, and whether the
+interval held the truth."""
 NEWEST = ("step", "written", "truth")
 """Of a series: the step of the grid, when it was written (seconds), the truth; then the forecast of each horizon."""
 MOST_SERIES = 20

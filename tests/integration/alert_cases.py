@@ -16,6 +16,7 @@ from tests.integration.model_alert_cases import (
     INPUTS_OUT_OF_DISTRIBUTION,
     INTERVAL_COVERAGE,
     NO_OBSERVATIONS,
+    SENSOR_FAULT,
 )
 
 DOWN = Fires("The service at a:8000 does not answer Prometheus.", {"job": "service", "instance": "a:8000"})
@@ -257,6 +258,7 @@ CASES: Mapping[str, Sequence[Case]] = {
     "SlowRequests": SLOW_REQUESTS,
     "FailingRequests": FAILING_REQUESTS,
     "NoObservations": NO_OBSERVATIONS,
+    "SensorFault": SENSOR_FAULT,
     "InputsOutOfDistribution": INPUTS_OUT_OF_DISTRIBUTION,
     "FeatureDrift": FEATURE_DRIFT,
     "ConceptDrift": CONCEPT_DRIFT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.integration.alert_series import (
     DAY,
     HOUR,
+    A,
     B,
     Case,
     Fires,
@@ -63,6 +64,41 @@ NO_OBSERVATIONS = [
         {info(): gone(gauge((100, 1))), **arrived(gone(gauge((100, 0))))},
         {"8h15m": [NONE], "8h20m": []},
     ),
+]
+
+
+def sensor(values: str, unique_id: str = "JFK", where: str = A) -> dict[str, str]:
+    labels = f'{where},unique_id="{unique_id}",detector="physics",variable="humidity"'
+    return {f"rps_sensor_fault{{{labels}}}": values}
+
+
+def faulty(unique_id: str) -> Fires:
+    labels = {"challenge": "weather", "unique_id": unique_id, "detector": "physics", "variable": "humidity"}
+    return Fires(f"A sensor of {unique_id} in weather looks faulty: physics blames humidity.", labels)
+
+
+SENSOR_FAULT = [
+    Case(
+        "of one series, from the first look on until it is repaired",
+        {
+            info(): gauge((60, 1)),
+            **sensor(gauge((20, 0), (10, 1), (30, 0))),
+            **sensor(gauge((60, 0)), unique_id="EWR"),
+        },
+        {"15m": [], "20m": [faulty("JFK")], "29m": [faulty("JFK")], "30m": []},
+    ),
+    Case(
+        "two replicas give one alert, each series its own",
+        {
+            info(): gauge((60, 1)),
+            info(B): gauge((60, 1)),
+            **sensor(gauge((60, 1))),
+            **sensor(gauge((60, 1)), where=B),
+            **sensor(gauge((60, 1)), unique_id="EWR", where=B),
+        },
+        {"30m": [faulty("EWR"), faulty("JFK")]},
+    ),
+    Case("the service is gone", {info(): gone(gauge((20, 1))), **sensor(gone(gauge((20, 1))))}, {"30m": []}),
 ]
 
 
@@ -157,7 +193,7 @@ FEATURE_DRIFT = [
     ),
 ]
 
-WORSE = Fires("The live error of weather is 1.6 times what version 3 had on its hold-out.", WEATHER)
+WORSE = Fires("The live error of weather is 1.6 times what version 3 had on its folds.", WEATHER)
 CONCEPT_DRIFT = [
     Case(
         "after an hour, until it is less",

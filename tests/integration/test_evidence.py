@@ -405,7 +405,13 @@ def with_first(value: float) -> Callable[[np.ndarray], np.ndarray]:
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("truth", math.nan), ("candidate", math.nan), ("baseline", math.inf), ("production", math.nan)],
+    [
+        ("truth", math.nan),
+        ("candidate", math.nan),
+        ("baseline", math.inf),
+        ("opponent.persistence", math.nan),
+        ("production", math.nan),
+    ],
 )
 def test_a_number_that_is_none_stops_everything(real, settings, client, name, column, value):
     _, parts = released(client, name, real)
@@ -441,8 +447,6 @@ def flattered(fold: FoldErrors) -> FoldErrors:
         (lambda e: replace(e, candidate=replace(e.candidate, dataset_md5="1" * 32)), "candidate: dataset"),
         (lambda e: replace(e, candidate=replace(e.candidate, train_end=datetime(2013, 1, 1, tzinfo=UTC))), "train_end"),
         (lambda e: replace(e, candidate=replace(e.candidate, rows_by_week={})), r"candidate\.rows_by_week"),
-        (lambda e: replace(e, baseline=replace(e.baseline, title="a guess")), r"baseline\.title"),
-        (lambda e: replace(e, opponents=()), "titles of the opponents"),
         (lambda e: replace(e, same_code=True), "same_code: expected False; found True"),
         (lambda e: replace(e, folds=e.folds[1:]), "rows of all folds"),
         (lambda e: replace(e, folds=(flattered(e.folds[0]), *e.folds[1:])), "candidate, mean loss of all folds"),
@@ -450,6 +454,8 @@ def flattered(fold: FoldErrors) -> FoldErrors:
         (lambda e: replace(e, window=replace(e.window, end=e.window.end.replace(tzinfo=None))), r"window\.end"),
         (lambda e: replace(e, window=replace(e.window, origins=1)), r"window\.origins"),
         (lambda e: replace(e, as_of=AS_OF + timedelta(days=1)), r"quality\.json: as_of"),
+        (lambda e: replace(e, baseline=replace(e.baseline, title="last")), r"baseline\.title: expected climatology"),
+        (lambda e: replace(e, opponents=()), "titles of the opponents"),
         (lambda e: replace(e, drift={"x": math.nan}), r"evaluation\.json cannot be judged on"),
     ],
 )

@@ -15,17 +15,22 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
 from doubles.connection import answering
+from forecasting.challenge.schema import Runs
 from forecasting.features.ring_buffer import moment_of
-from forecasting.models.bundle import read_bundle
+from forecasting.models.bundle import Bundle, read_bundle
 from service.model.served import Model
 from service.state.redis_store import RedisStore
 from service.state.series import SeriesState
 from service.state.stores import MemoryStore, SeriesStore, StateUnreadable, StoreUnavailable
 from service.state.stream import Followed, follow
+from service.watch.monitor import Monitor, Sensor
+from service.watch.sensors import SensorWatch
+from service.watch.worker_counts import AllCounts, Layout
 from tests.conftest import wait_while
 from tests.integration.redis_server import RedisServer, running_redis
 from tests.serving import Running, refused, running
@@ -288,6 +293,31 @@ def test_what_is_no_state_is_reported_with_its_key_and_leaves_other_series_alone
             assert (await store.change("rubbish", taking(model, START, 1.0))).arrivals == {"newest": 1}
 
         within(work, RedisStore(model, redis.url))
+
+
+def test_replicas_find_the_same_faulty_sensors_and_a_state_that_is_none_hides_no_other(
+    model: Model, redis: RedisServer
+) -> None:
+    detectors = (Runs(variable="wind_speed"),)
+    manifest = msgspec.structs.replace(model.bundle.manifest, detectors=detectors)
+    watched = Model(Bundle(manifest, model.bundle.observations, model.bundle.models), "1")
+    layout = Layout(len(model.columns), len(model.horizons), 10, 10, series=len(manifest.series))
+    monitors = [Monitor(watched, AllCounts(layout, None)) for _ in range(2)]
+    with redis.client() as client:
+        client.flushall()
+
+        async def work(*stores: RedisStore) -> None:
+            for unique_id in manifest.series:
+                for hour in range(12):  # `row` has the same wind each time
+                    await stores[0].change(unique_id, taking(watched, START + hour, float(hour)))
+            (broken,) = client.keys(f"*:series:{manifest.series[0]}")
+            client.hset(broken, "state", "no state")
+            for store, monitor in zip(stores, monitors, strict=True):
+                await SensorWatch(watched, store, monitor).look()
+
+        within(work, RedisStore(watched, redis.url), RedisStore(watched, redis.url))
+    found = {Sensor(each, "runs", "wind_speed"): each != manifest.series[0] for each in manifest.series}
+    assert [monitor.sensor_faults for monitor in monitors] == [found, found]
 
 
 def shown_by(model: Model, address: str) -> str:

@@ -33,7 +33,7 @@ SECONDS = 180
 RELEASE = "on: workflow_dispatch\njobs: {}\n"
 DRIFT = (
     "--reason=drift", "--drift=concept", "--alert=ConceptDrift", "--model-version=6", "--started=2026-11-23T04:00:00Z",
-    "--summary=The live error is 1.7 times the hold-out's.",
+    "--summary=The live error is 1.7 times the folds'.",
 )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def test_a_model_that_passes_is_offered_for_release_once_however_often_the_event
     assert (issue["title"], issue["state"]) == (f"Model drift: {drifting.challenge}", "closed")
     assert [label["name"] for label in issue["labels"]] == ["model-drift"]
     assert "✅ Retrained, and passed" in issue["body"]
-    assert "The live error is 1.7 times the hold-out's." in issue["body"]
+    assert "The live error is 1.7 times the folds'." in issue["body"]
     assert drifting.version_tags(version)["gate"] == "passed"
     assert json.loads((drifting.root / "out" / "verdict.json").read_text())["outcome"] == "pass"
     assert drifting.double.statuses(drifting.sha) == []

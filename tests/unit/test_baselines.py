@@ -60,7 +60,7 @@ def table_of(level: list[float], other: list[float] | None = None, steps: list[i
 
 def by_moment(baseline: Fitted, spec: FeatureSpec, table: Table) -> np.ndarray:
     """The forecasts as the service makes them: each observation of one series in turn."""
-    buffer = RingBuffer(spec, baseline.lookback(spec))
+    buffer = RingBuffer(spec, baseline.lookback(spec.step_minutes))
     forecasts = []
     values = np.stack([table.variables[name] for name in spec.variables], axis=1)
     for ds, row in zip(table.ds.astype("datetime64[s]").astype(int).tolist(), values, strict=True):
@@ -214,7 +214,7 @@ def test_nothing_after_the_origin_is_read(baseline: Fitted, drawn, later: list[f
 @settings(max_examples=40, deadline=None)
 def test_nothing_before_the_lookback_is_read(baseline: Fitted, drawn) -> None:
     level, other, steps = drawn
-    kept = [step >= steps[-1] - max(baseline.lookback(SPEC), SPEC.lookback) for step in steps]
+    kept = [step >= steps[-1] - max(baseline.lookback(SPEC.step_minutes), SPEC.lookback) for step in steps]
     cut = table_of(*([value for value, each in zip(column, kept, strict=True) if each] for column in drawn))
     expected = table_baseline(SPEC, baseline, table_of(level, other, steps))[-1]
     np.testing.assert_array_equal(table_baseline(SPEC, baseline, cut)[-1], expected)

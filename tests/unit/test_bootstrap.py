@@ -102,7 +102,7 @@ def test_a_mostly_empty_column_does_not_break_its_neighbours() -> None:
         (672, 24, 6, 24),  # a day of hours
         (672, 1, 6, 9),  # daily data: the cube root
         (672, 1, 12, 12),  # a long horizon
-        (60, 24, 6, 12),  # a short hold-out: a fifth
+        (60, 24, 6, 12),  # few origins: a fifth
         (3, 24, 6, 1),
     ],
 )

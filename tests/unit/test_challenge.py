@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from forecasting.challenge.schema import ChallengeError, load_challenge
+from forecasting.features.spec import feature_spec
 
 CHALLENGES = Path(__file__).resolve().parents[2] / "challenges"
 WEATHER = (CHALLENGES / "weather.toml").read_text(encoding="utf-8")
@@ -38,6 +39,31 @@ MISTAKES = [
     ("temperature = [-60.0, 60.0]", "temperature = [60.0, -60.0]", "quality.ranges.temperature", "low < high", "60.0"),
     ("temperature = [-60.0, 60.0]", "mood = [0.0, 1.0]", "quality.ranges.mood", "source.variables", "'mood'"),
     ('statistics = ["mean"', 'statistics = ["median"', "features.rolling[0].statistics[0]", "", "'median'"),
+    (
+        'statistics = ["mean", "min", "max"]',
+        'statistics = ["mean", "std"]',
+        "features.rolling[0].statistics",
+        "mean, min or max, because relative = true",
+        "['mean', 'std']",
+    ),
+    ('speed = "wind_speed"', 'speed = "gust"', "features", "source.variables", "'gust'"),
+    (
+        'direction = "wind_d',
+        'direction = "humidity" # ',
+        "features.vectors[0].direction",
+        "(unit '°')",
+        "'humidity', in '%'",
+    ),
+    (
+        "[[features.vectors]]",
+        (
+            '[[features.vectors]]\nspeed = "wind_speed"\ndirection = "wind_direction"\nsteps = [1]\n'
+            '[[features.vectors]]\nspeed = "wind_speed"\ndirection = "pressure"\nsteps = [0]\n[[features.vectors]]'
+        ),
+        "features.vectors[1].direction",
+        "'wind_direction', as for wind_speed before",
+        "'pressure'",
+    ),
     ('cron = "17 */6 * * *"', 'cron = "daily"', "schedule.cron", "five fields", "'daily'"),
     ("coverage = [0.85, 0.95]", "coverage = [0.95, 0.85]", "gate.coverage", "low < high", "0.95"),
     ("\nmax_regression = ", "\nmax_regression = 0.0  # ", "gate.max_regression", "gate.negligible_regression", "0.0"),
@@ -55,6 +81,35 @@ MISTAKES = [
         "source.variables",
         "other names than unique_id, ds",
         "'ds'",
+    ),
+    ('kind = "physics"', 'kind = "magic"', "detectors[0].kind", "one of physics, neighbours, runs", "'magic'"),
+    ('kind = "physics"\n', "", "detectors[0]", "missing required field `kind`", "the keys temperature, dew_point"),
+    ('kind = "physics"', 'kind = "physics"\nhours = 6', "detectors[0]", "kind, temperature, dew_point", "kind, hours"),
+    ('kind = "physics"', 'kind = "physics"\npoints = 0.0', "detectors[0].points", "> 0.0", "0.0"),
+    ('kind = "physics"', 'kind = "physics"\nat_least = 7', "detectors[0].at_least", "detectors[0].steps (6)", "7"),
+    ('humidity = "humidity"', 'humidity = "rain"', "detectors[0].humidity", "one of source.variables", "'rain'"),
+    (
+        'humidity = "humidity"',
+        'humidity = "precipitation"',
+        "detectors[0].humidity",
+        "features read",
+        "'precipitation'",
+    ),
+    ('kind = "neighbours"', 'kind = "neighbours"\nsteps = 50', "detectors[1].steps", "at most 49", "50"),
+    (
+        'kind = "neighbours"',
+        'kind = "neighbours"\nlimit = 24.0',
+        "detectors[1].limit",
+        "sum that there can be (24)",
+        "24",
+    ),
+    ('kind = "runs"', 'kind = "runs"\nsteps = 1', "detectors[2].steps", ">= 2", "1"),
+    (
+        '[[detectors]]\nkind = "runs"',
+        '[[detectors]]\nkind = "runs"\nvariable = "wind_speed"\n\n[[detectors]]\nkind = "runs"',
+        "detectors[3]",
+        "each kind once for a variable",
+        "'wind_speed'",
     ),
     ("[target]", "[target", "not valid TOML", "line", ""),
 ]
@@ -89,3 +144,19 @@ def test_a_file_that_is_not_text_is_reported(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ChallengeError, match="UTF-8"):
         load_challenge(path)
+
+
+def test_neighbours_need_a_second_series(tmp_path: Path) -> None:
+    start, end = WEATHER.index("[[source.series]]"), WEATHER.index("[quality]")
+    alone = WEATHER[start:end].split("\n\n")[0] + "\n\n"
+    path = tmp_path / "weather.toml"
+    path.write_text(WEATHER[:start] + alone + WEATHER[end:], encoding="utf-8")
+    with pytest.raises(
+        ChallengeError, match=r"detectors\[1\]: expected at least two series to compare; found only EWR"
+    ):
+        load_challenge(path)
+
+
+def test_what_the_features_look_back_on_is_what_the_service_keeps() -> None:
+    challenge = load_challenge(CHALLENGES / "weather.toml")
+    assert challenge.features.lookback == feature_spec(challenge).lookback

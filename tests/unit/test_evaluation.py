@@ -51,10 +51,11 @@ def evaluation(measured: ModelErrors, **changes: object) -> Evaluation:
         version="", mlflow_run="r", git_sha="s", dataset_md5="m", train_end=NOW, bundle_bytes=7,
         prediction_seconds_per_row=0.5, measured=measured,
     )  # fmt: skip
+    baseline = BaselineEvaluation(kind="last", title="last", measured=measured)
     made = Evaluation(
         challenge="weather", run_id="manual__1", as_of=NOW, unit="°C", loss="squared_error", interval=0.9,
         window=Window(start=NOW, end=NOW, origins=1, rows=4), fair=True, reasons=(), candidate=candidate,
-        production=None, production_version="", baseline=BaselineEvaluation(kind="last", title="last", measured=measured),
+        production=None, production_version="", baseline=baseline,
     )  # fmt: skip
     return msgspec.structs.replace(made, **changes)
 

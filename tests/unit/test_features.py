@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecasting.challenge.schema import Differences, Features, Lags, Rolling
+from forecasting.challenge.schema import Differences, Features, Lags, Rolling, Vectors
 from forecasting.features import table as table_features_module
 from forecasting.features.definitions import FeatureError
 from forecasting.features.ring_buffer import Arrival, RingBuffer
@@ -30,8 +30,11 @@ SPEC = FeatureSpec(
         rolling=(
             Rolling("temperature", (2, 3, 7), ("mean", "std", "min", "max")),
             Rolling("pressure", (4, 6), ("std", "mean")),
+            Rolling("temperature", (3, 5), ("mean", "min"), relative=True),
+            Rolling("pressure", (4,), ("max",), relative=True),
         ),
         differences=(Differences("temperature", (1, 6)), Differences("pressure", (2,))),
+        vectors=(Vectors(speed="temperature", direction="pressure", steps=(0, 5)),),  # any two variables show it
         calendar=("hour_of_day", "day_of_week", "day_of_year"),
     ),
 )
@@ -44,15 +47,15 @@ def moment(hour: int) -> datetime:
     return EPOCH + timedelta(hours=hour)
 
 
-def table_of(all_series: Sequence[Series], unit: str = "us") -> Table:
+def table_of(all_series: Sequence[Series], unit: str = "us", spec: FeatureSpec = SPEC) -> Table:
     hours = np.array([hour for series in all_series for hour, _ in series], dtype=np.int64)
     rows = np.array([values for series in all_series for _, values in series], dtype=float)
-    rows = rows.reshape(len(hours), len(SPEC.variables))
+    rows = rows.reshape(len(hours), len(spec.variables))
     return Table(
         unique_ids=[f"series{number}" for number in range(len(all_series))],
         codes=np.repeat(np.arange(len(all_series)), [len(series) for series in all_series]),
         ds=(hours * 3600).astype("datetime64[s]").astype(f"datetime64[{unit}]"),
-        variables={name: rows[:, place] for place, name in enumerate(SPEC.variables)},
+        variables={name: rows[:, place] for place, name in enumerate(spec.variables)},
     )
 
 
@@ -83,7 +86,12 @@ def reference(series: Series, name: str, hour: int) -> float:
             "year": (predicted.timetuple().tm_yday - 1) / 365.25,
         }[parts[2] if parts[0] == "day" else "hour"]
         return (math.sin if "sin" in parts else math.cos)(2 * math.pi * phase)
+    if name.endswith("_relative"):
+        return reference(series, name.removesuffix("_relative"), hour) - value(parts[0], 0)
     variable, kind, last = parts[0], parts[1], int(parts[-1])
+    if kind in {"u", "v"}:
+        speed, degrees = value(variable, last), value("pressure", last)
+        return 0.0 if speed == 0 else -speed * (math.sin if kind == "u" else math.cos)(math.radians(degrees))
     if kind == "lag":
         return value(variable, last)
     if kind == "difference":
@@ -214,6 +222,40 @@ def test_deviation_is_stable_far_from_zero_and_zero_for_equal_values() -> None:
     assert table_features(SPEC, table_of([far]))[-1, column] == pytest.approx(math.sqrt(12 / 49), rel=1e-10)
     equal = [(START + hour, (0.1 + 0.2, 0.0)) for hour in range(20)]
     assert table_features(SPEC, table_of([equal]))[-1, column] == 0.0
+
+
+def test_a_relative_statistic_is_given_from_the_value_at_the_origin() -> None:
+    features = Features(rolling=(Rolling("temperature", (3,), ("mean", "min", "max"), relative=True),))
+    spec = FeatureSpec("temperature", 60, (2,), features)
+    assert spec.columns == (
+        "temperature_lag_0",
+        *(f"temperature_rolling_{each}_3_relative" for each in ("mean", "min", "max")),
+    )
+    series = [(START + hour, (value,)) for hour, value in enumerate([1.0, 2.0, 6.0, math.nan])]
+    rows = streamed(series, spec)
+    np.testing.assert_array_equal(rows, table_features(spec, table_of([series], spec=spec)))
+    np.testing.assert_array_equal(rows[2:, 1:], [(-3.0, -5.0, 0.0), (math.nan, math.nan, math.nan)])
+
+
+def test_a_wind_is_split_into_what_blows_to_the_east_and_to_the_north() -> None:
+    half = 10 / math.sqrt(2)
+    winds = {
+        "from the west": ((10.0, 270.0), (10.0, 0.0)),
+        "from the north": ((10.0, 360.0), (0.0, -10.0)),
+        "from the north, as zero": ((10.0, 0.0), (0.0, -10.0)),
+        "from the south-east": ((10.0, 135.0), (-half, half)),
+        "calm": ((0.0, 90.0), (0.0, 0.0)),
+        "calm without a direction": ((0.0, math.nan), (0.0, 0.0)),
+        "without a direction": ((10.0, math.nan), (math.nan, math.nan)),
+        "without a speed": ((math.nan, 90.0), (math.nan, math.nan)),
+    }
+    spec = FeatureSpec("speed", 60, (2,), Features(vectors=(Vectors("speed", "direction", (0, 2)),)))
+    assert spec.columns == ("speed_lag_0", "speed_u_0", "speed_v_0", "speed_u_2", "speed_v_2")
+    series = [(START + hour, wind) for hour, (wind, _) in enumerate(winds.values())]
+    rows, expected = streamed(series, spec), [components for _, components in winds.values()]
+    np.testing.assert_array_equal(rows, table_features(spec, table_of([series], spec=spec)))
+    np.testing.assert_allclose(rows[:, 1:3], expected, atol=1e-14)
+    np.testing.assert_allclose(rows[2:, 3:], expected[:-2], atol=1e-14)
 
 
 def test_memory_follows_the_rows_and_not_the_time_between_them() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import msgspec
@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 
 from doubles.replay.recording import COLUMNS, RECORDING
+from forecasting.drift.sensor_faults import DETECTORS, relative_humidity
 from pipelines.data_rules import judge
 from pipelines.validate import as_markdown
 from records.quality import QualityReport, Violation
 from tests.runs import AS_OF, made_up_weather, weather
 
 CHALLENGE = weather()
+NOVEMBER = datetime(2013, 11, 20, 12, tzinfo=UTC)
 GOOD = made_up_weather(hours=24 * 100)
 Damage = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -249,3 +251,57 @@ def test_a_time_that_nanoseconds_cannot_hold_is_reported_and_not_a_crash() -> No
     table = GOOD.assign(ds=GOOD["ds"].astype("datetime64[s, UTC]"))
     table.loc[5, "ds"] = pd.Timestamp("3000-01-01", tz="UTC").as_unit("s")
     assert rules(judged(table)) == {("types", "", "ds")}
+
+
+def with_fault(degrees: float, *, matching: bool, hours: int = 72) -> pd.DataFrame:
+    """The recorded year up to November, the temperature of JFK off in its last hours."""
+    table = recorded_year()
+    table = table[table["ds"] <= NOVEMBER].copy()
+    now = in_hours(table, "JFK", 0, hours)
+    table.loc[now, "temperature"] += degrees
+    if matching:
+        table.loc[now, "humidity"] = relative_humidity(
+            table.loc[now, "temperature"].to_numpy(), table.loc[now, "dew_point"].to_numpy()
+        )
+    return table
+
+
+def found_by_detectors(table: pd.DataFrame) -> list[Violation]:
+    report = judge(table, CHALLENGE, NOVEMBER)
+    return [one for one in report.violations if one.rule in DETECTORS]
+
+
+def test_the_recorded_year_shows_no_faulty_sensor_in_november() -> None:
+    assert found_by_detectors(with_fault(0.0, matching=False)) == []
+
+
+def test_a_temperature_that_humidity_contradicts_is_a_warning_with_series_column_first_and_last() -> None:
+    (found,) = found_by_detectors(with_fault(1.0, matching=False, hours=12))
+    assert (found.rule, found.series, found.column, found.severity) == ("physics", "JFK", "humidity", "warning")
+    assert found.first is not None
+    assert NOVEMBER - timedelta(hours=8) <= found.first <= NOVEMBER - timedelta(hours=6)
+    assert found.last == NOVEMBER
+    assert "3 points off what temperature and dew_point give" in found.message
+
+
+def test_a_series_that_leaves_its_neighbours_is_a_warning_although_its_humidity_matches() -> None:
+    (found,) = found_by_detectors(with_fault(5.0, matching=True))
+    assert (found.rule, found.series, found.column, found.severity) == ("neighbours", "JFK", "temperature", "warning")
+
+
+def test_a_stuck_wind_gauge_is_a_warning() -> None:
+    report = judged(changed("wind_speed", 3.0, "LGA", 40, 54)(GOOD.copy()))
+    found = only(report, "runs")
+    assert (found.series, found.column, found.severity, found.count) == ("LGA", "wind_speed", "warning", 3)
+    assert report.passed
+
+
+def test_a_fault_before_the_recent_window_is_past() -> None:
+    hours = CHALLENGE.quality.recent_hours
+    report = judged(changed("wind_speed", 3.0, "LGA", hours + 10, hours + 40)(GOOD.copy()))
+    assert not rules(report, "warning")
+
+
+def test_a_value_out_of_range_or_infinite_is_left_to_the_rules_for_it() -> None:
+    damaged = changed("humidity", 120.0, "JFK", 0, 3)(changed("humidity", np.inf, "JFK", 3, 6)(GOOD.copy()))
+    assert not {rule for rule, *_ in rules(judged(damaged), "warning")} & DETECTORS.keys()

@@ -13,7 +13,7 @@ PARTS = {"a" * 40, "b" * 40}
 
 
 def version(number: int, rmse: float | None = None, against: int | None = None, **other) -> ModelVersion:
-    """against: the version that was production; its error, and the baseline's, are 1.0 on this version's hold-out."""
+    """against: the version that was production; its error, and the baseline's, are 1.0 on this version's folds."""
     metrics = {"baseline.rmse": 1.0} | ({"rmse": rmse} if rmse is not None else {})
     if against is not None:
         metrics["production.rmse"] = 1.0

@@ -46,7 +46,7 @@ def released(bundle: Path) -> Released:
 
 def test_the_model_is_shown_beside_the_one_before_and_the_baseline(released: Released) -> None:
     notes = render(released)
-    assert "| on its hold-out | version 2 | production then (1) | climatology (28 days) |" in notes
+    assert "| on its folds | version 2 | production then (1) | climatology (28 days) |" in notes
     assert "| RMSE, °C | 1.95 | 2.09 | 2.52 |" in notes
     assert "| coverage of the 90 % interval | 91.5 % | – | – |" in notes
     assert "| RMSE, 4 steps ahead | 1.68 | 1.80 | – |" in notes
@@ -102,5 +102,5 @@ def test_a_subject_cannot_call_anybody_or_end_the_list(released: Released) -> No
 def test_a_run_without_metrics_is_reported_without_a_table(released: Released) -> None:
     bare = replace(released.plan, model=replace(released.plan.model, metrics={}))
     notes = render(replace(released, plan=bare))
-    assert "| on its hold-out" not in notes
+    assert "| on its folds" not in notes
     assert f"{released.manifest.train_end:%Y-%m-%d}" in notes

@@ -194,7 +194,7 @@ def test_the_table_has_candidate_production_baseline_and_further_opponents():
         ["candidate", "1.93", "", "90.2 %"],
         ["production 7", "1.97", "2.1 % better<br>−3.4 % to −0.8 %", "89.7 %"],
         ["climatology (28 days)", "2.64", "26.9 % better", "–"],
-        ["persistence, decides nothing", "5.28", "63.5 % better", "–"],
+        ["persistence, for comparison", "3.30", "41.6 % better", "–"],
     ]
 
 
@@ -218,7 +218,7 @@ def test_without_production_the_baseline_is_the_only_opponent():
     report = render(first_model())
     title = "climatology (28 days)"
     assert f"26.9 % better than {title}**; no production model yet: {title} is the only opponent." in report
-    assert [row[0] for row in rows_of(report, "model")] == ["candidate", title, "persistence, decides nothing"]
+    assert [row[0] for row in rows_of(report, "model")] == ["candidate", title, "persistence, for comparison"]
     assert rows_of(report, "horizon")[0] == ["4", "1.67", "2.21", "24.2 % better"]
     assert "None" not in report
 
@@ -322,7 +322,7 @@ def test_a_long_report_keeps_verdict_reasons_main_table_and_links():
     require_sound(report)
     assert report.startswith("## ❌ Blocked: ")
     assert re.search(r"^- long words.*\n\n… and 9\d0 more, in `verdict.json`\.$", report, re.MULTILINE)
-    assert len(rows_of(report, "model")) == 3
+    assert len(rows_of(report, "model")) == 4
     assert "[workflow run](https://github.com/team/rps/actions/runs/1)" in report
 
 

@@ -59,7 +59,7 @@ def test_values_out_of_range_count_as_missing_and_are_reported(
     assert "humidity: 1 values outside 0 to 100 count as missing" in shown
     assert f"features: {len(SPEC.columns)} in 299 rows" in shown
     assert features.drop(columns=["unique_id", "ds"]).max().max() < 2000
-    assert features["temperature_rolling_max_24"].max() < 60
+    assert features["temperature_rolling_max_24_relative"].max() < 60
     assert features["humidity_lag_0"].isna().sum() == 1
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from forecasting.challenge.schema import Gate
 from forecasting.judging.equal_accuracy import diebold_mariano
-from forecasting.judging.evaluation import Errors, Evaluation, ModelErrors, ModelEvaluation, Window
+from forecasting.judging.evaluation import BaselineEvaluation, Errors, Evaluation, ModelErrors, ModelEvaluation, Window
 from forecasting.judging.panel import Panel
 from forecasting.judging.verdict import Verdict, judge
 
@@ -29,6 +29,7 @@ POLICY = Gate(
     max_prediction_time_ratio=2.0,
 )
 UNUSED = ModelErrors(overall=Errors(rows=1, loss=0.0, error=0.0, r2=1.0), horizons={}, series={})
+BASELINE = BaselineEvaluation(kind="last", title="last week's", measured=UNUSED)
 
 
 def panel(*, days: int = 21, series: int = 4, horizons: tuple[int, ...] = (4, 5, 6), seed: int = 0) -> Panel:
@@ -72,7 +73,7 @@ def without_production(made: Panel) -> Panel:
 def rows(made: Panel, wanted: np.ndarray) -> Panel:
     return dataclasses.replace(
         made,
-        **{field.name: getattr(made, field.name)[wanted] for field in dataclasses.fields(made)},
+        **{name: values[wanted] for name, values in vars(made).items() if isinstance(values, np.ndarray)},
     )
 
 
@@ -96,7 +97,7 @@ def evaluation(made: Panel, **changes: object) -> Evaluation:
             rows=len(made.truth),
         ),
         fair=True, reasons=(), candidate=compared(), production=compared(version="3") if known else None,
-        production_version="3" if known else "", baseline=BaselineEvaluation(kind="last", title="last", measured=UNUSED),
+        production_version="3" if known else "", baseline=BASELINE,
     )  # fmt: skip
     return msgspec.structs.replace(shown, **changes)
 
@@ -299,9 +300,27 @@ def test_a_model_that_does_not_beat_the_baseline_is_blocked() -> None:
     assert blocked_by(verdict(dataclasses.replace(made, baseline=made.candidate))) == ["baseline"]
     found = verdict(dataclasses.replace(made, baseline=made.truth))
     assert blocked_by(found) == ["baseline"]
+    assert found.reasons[0].message == "RMSE 1.023 °C does not beat the 0 °C of last week's"
     assert found.skill is None
     slightly = made.truth + 1.001 * (made.candidate - made.truth)
     assert blocked_by(verdict(dataclasses.replace(made, baseline=slightly))) == []
+
+
+def test_a_further_opponent_is_shown_and_decides_nothing() -> None:
+    made = panel()
+    shown = dataclasses.replace(made, opponents={"opponent.perfect": made.truth})
+    found = verdict(shown)
+    assert (found.outcome, found.overall.opponents) == ("pass", {"perfect": 0.0})
+    assert all(contest.opponents == {"perfect": 0.0} for contest in (*found.horizons, *found.series))
+
+
+def test_the_loss_says_what_the_errors_are_called_and_whether_they_have_a_unit() -> None:
+    made = panel()
+    positive = {name: np.abs(getattr(made, name)) + 1.0 for name in ("truth", "candidate", "production", "baseline")}
+    found = verdict(dataclasses.replace(made, **positive), loss="qlike")
+    assert (found.measure, found.unit) == ("QLIKE", "")
+    ratio = positive["truth"] / positive["candidate"]
+    assert found.overall.candidate == pytest.approx(np.mean(ratio - np.log(ratio) - 1.0))
 
 
 def test_without_a_production_model_the_baseline_is_the_only_opponent() -> None:
@@ -468,9 +487,9 @@ def test_the_unit_does_not_matter(factor: float, power: int, bad: float) -> None
     made = with_candidate(made, np.where(made.unique_id == "S1", bad * factor, factor))
     times = 2.0**power
     numbers = {
-        field.name: getattr(made, field.name) * times
-        for field in dataclasses.fields(made)
-        if getattr(made, field.name).dtype == np.float64
+        name: values * times
+        for name, values in vars(made).items()
+        if isinstance(values, np.ndarray) and values.dtype == np.float64
     }
     one, other = verdict(made), verdict(dataclasses.replace(made, **numbers))
     assert blocked_by(other) == blocked_by(one)

@@ -268,8 +268,8 @@ function showLive(model, { live, live_by_horizon: byHorizon, limits, fewest_rows
   }
   const limit = number(limits.max_live_error_ratio, 2);
   const compared = told
-    ? `The error is ${number(live.error_ratio, 2)} times that of the hold-out; the limit is ${limit}.`
-    : "The hold-out's error is not known.";
+    ? `The error is ${number(live.error_ratio, 2)} times that of the folds; the limit is ${limit}.`
+    : "The folds' error is not known.";
   const forecasts = `Of the last ${number(live.scores, 0)} forecasts, of all series, that met their truth.`;
   write(byId("live-words"), `${compared} ${forecasts}`);
   const errors = Object.values(byHorizon).map((each) => each.error);
@@ -287,7 +287,7 @@ function showLive(model, { live, live_by_horizon: byHorizon, limits, fewest_rows
     .map((horizon) => row(span(horizon * model.step_minutes), byHorizon[horizon], model.errors[horizon]?.error));
   rows.push(row("all", live, told ? live.error / live.error_ratio : undefined));
   const level = percent(model.interval);
-  const heads = ["Ahead", model.error_unit ? `${model.measure}, ${model.error_unit}` : model.measure, "Hold-out", "Ratio", "Skill", "Inside"];
+  const heads = ["Ahead", model.error_unit ? `${model.measure}, ${model.error_unit}` : model.measure, "Folds", "Ratio", "Skill", "Inside"];
   const skill = `Skill: error saved against ${model.baseline}.`;
   fill(byId("live"), heads, rows, `${skill} Inside: truths within the ${level} interval.`);
 }
