@@ -123,9 +123,8 @@ def _drift(known: Bundle, panel: PanelFrame, features: pd.DataFrame) -> dict[str
 
     Without the calendar: a month is always another season than the year before it, which says nothing of the data.
     """
-    compared = panel.rows[panel.rows["compared"]]
-    compared = compared.loc[compared["fold"] == compared["fold"].max(), ["unique_id", "ds"]].drop_duplicates()
-    seen = compared.merge(features, how="left", on=["unique_id", "ds"])
+    newest = panel.rows.loc[panel.rows["fold"] == panel.rows["fold"].max(), ["unique_id", "ds"]].drop_duplicates()
+    seen = newest.merge(features, how="left", on=["unique_id", "ds"])
     return {
         name: population_stability_index(known.manifest.references[name], seen[name].to_numpy(dtype="float64"))
         for name in known.spec.shared_columns

@@ -35,9 +35,9 @@ from scripts.stack import down, up
 CHALLENGE = "weather"
 CHALLENGE_FILE = f"challenges/{CHALLENGE}.toml"
 RUN_SECONDS = 900.0
-WEAK_START = {CHALLENGE_FILE: {"max_iter = 100": "max_iter = 30"}}
+WEAK_START = {CHALLENGE_FILE: {"max_iter = 100": "max_iter = 30", "count = 12": "count = 4"}}
 """What production starts from: so few trees that there is something to gain, and not so few that the gate finds the
-better model's predictions too slow."""
+better model's predictions too slow. Four folds tell the three proposals apart, in a third of the time of twelve."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ WORSE = Proposal(
     changes={
         CHALLENGE_FILE: {
             'calendar = ["hour_of_day", "day_of_year"]': 'calendar = ["day_of_year"]',
-            "steps = [0, 1, 2, 3, 6, 12, 18, 19, 20, 21, 24, 42, 43, 44, 48]": "steps = [48]",
-            "windows = [3, 6, 12, 24]": "windows = [24]",
-            "steps = [1, 3, 6, 24]": "steps = [24]",
+            'variable = "temperature"\nsteps = [0]': 'variable = "temperature"\nsteps = [48]',
+            'statistics = ["mean", "min", "max"]\nrelative = true': 'statistics = ["mean"]',
+            "steps = [1, 2, 3, 6, 19, 20, 24]": "steps = [24]",
         }
     },
     expected="failure",

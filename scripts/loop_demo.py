@@ -219,7 +219,7 @@ def _play(scene: Scene, end: datetime) -> None:
         if f"{now:%d %B}" != day:
             day = f"{now:%d %B}"
             found = ratio(scene.service)
-            error = "not known yet" if found is None else f"{found:.2f} of the folds'"
+            error = "not known yet" if found is None else f"{found:.2f} times the folds'"
             alerts = ", ".join(sorted(drifting(scene.watch.prometheus))) or "none"
             scene.console.print(f"  {day}: live error {error}; alerts of drift: {alerts}", highlight=False)
         if scene.episode.of(SERVING) and not drifting(scene.watch.prometheus):

@@ -29,6 +29,7 @@ def featured_run(
     run_id: str = "manual__1",
     *,
     as_of: datetime = AS_OF,
+    git_sha: str = "a" * 40,
     edits: Mapping[str, str] = NO_EDITS,
     observations: pd.DataFrame | None = None,
 ) -> Run:
@@ -37,13 +38,13 @@ def featured_run(
     name: of the challenge, one's own, so that tests that share an MLflow do not meet; edits: of the challenge's text.
     """
     text = (ROOT / "challenges" / "weather.toml").read_text(encoding="utf-8")
-    for old, new in {'name = "weather"': f'name = "{name}"', **edits}.items():
+    for old, new in {'name = "weather"': f'name = "{name}"', "count = 12": "count = 3", **edits}.items():
         assert old in text, f"the challenge has no {old!r} to change"
         text = text.replace(old, new, 1)
     path = root / "challenges" / f"{name}.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(re.sub(r"max_iter = \d+", "max_iter = 20", text), encoding="utf-8")
-    identity = RunIdentity(run_id=run_id, git_sha="a" * 40, as_of=as_of, reason="test", pull_request="7")
+    identity = RunIdentity(run_id=run_id, git_sha=git_sha, as_of=as_of, reason="test", pull_request="7")
     run = Run(load_challenge(path), path, RunFiles(root / "data" / name), identity)
     table = made_up_weather() if observations is None else observations
     write_json(run.files.run, identity)

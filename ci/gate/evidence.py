@@ -84,6 +84,7 @@ def fetch_evidence(
     _check_window(require, panel, evaluation)
     errors = _measured(panel, evaluation)
     _check_errors(require, errors, evaluation, run)
+    _check_folds(require, errors, evaluation)
     _check_production(require, tracking, challenge, evaluation)
     run_url = f"{tracking.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     return Evidence(
@@ -227,7 +228,8 @@ def _check_candidate(require: Require, manifest: Manifest, evaluation: Evaluatio
         require(f"{name}: MLflow run", run.info.run_id, of.mlflow_run)
         require(f"{name}: commit", git_sha, of.git_sha)
         require(f"{name}: dataset", tags.get(RunTag.DATASET_MD5), of.dataset_md5)
-    require("evaluation.json: candidate.train_end", manifest.train_end, candidate.train_end)
+    for name in ("train_end", "rows_by_week"):
+        require(f"evaluation.json: candidate.{name}", getattr(manifest, name), getattr(candidate, name))
     require("evaluation.json: baseline.title", manifest.baseline.title, evaluation.baseline.title)
     titles = [opponent.title for opponent in manifest.opponents]
     require("evaluation.json: titles of the opponents", titles, [each.title for each in evaluation.opponents])
@@ -263,6 +265,16 @@ def _check_errors(require: Require, own: Mapping[str, ModelErrors], evaluation: 
             require(f"its metric {name}", value, run.data.metrics.get(name, "none"))
 
 
+def _check_folds(require: Require, own: Mapping[str, ModelErrors], evaluation: Evaluation) -> None:
+    """That the folds together give what all predictions give: as many rows, and each model the same mean loss."""
+    loss, folds = LOSSES[evaluation.loss], evaluation.folds
+    rows = sum(fold.rows for fold in folds)
+    require("evaluation.json: rows of all folds", evaluation.window.rows, rows)
+    for model, measured in own.items():
+        total = sum(fold.rows * loss.mean_loss(fold.errors.get(model, math.nan)) for fold in folds)
+        require(f"evaluation.json: {model}, mean loss of all folds", measured.overall.loss, total / rows)
+
+
 def _check_production(require: Require, tracking: Tracking, challenge: str, evaluation: Evaluation) -> None:
     """That the candidate met the model that is released now, and that what is said of that model is so."""
     now, met = tracking.production(challenge), evaluation.production_version
@@ -270,6 +282,8 @@ def _check_production(require: Require, tracking: Tracking, challenge: str, eval
         moved = f"the production model of {challenge} was {met or 'none'} when the candidate was measured, and is"
         raise ProductionMoved(f"{moved} {now or 'none'} now. Run the pipeline again.")
     production = evaluation.production
+    same_code = production is not None and production.git_sha == evaluation.candidate.git_sha
+    require("evaluation.json: same_code", same_code, evaluation.same_code)
     if production is None:
         if now and not evaluation.reasons:
             require(f"evaluation.json: version {now}, which is in production", "measured, or why not", "neither")
@@ -280,7 +294,7 @@ def _check_production(require: Require, tracking: Tracking, challenge: str, eval
         uri = tracking.ask("find the bundle", partial(tracking.client.get_model_version_download_uri, challenge, now))
         raise artifacts_gone(challenge, now, f"{uri}/{MANIFEST}") from error
     require("evaluation.json: production.version", now, production.version)
-    for name in ("train_end", "dataset_md5", "git_sha", "mlflow_run"):
+    for name in ("train_end", "rows_by_week", "dataset_md5", "git_sha", "mlflow_run"):
         require(f"evaluation.json: production.{name}", getattr(manifest, name), getattr(production, name))
 
 

@@ -32,7 +32,7 @@ from tests.integration.conftest import ROOT, Pipeline
 from tests.integration.stages_here import PipelineHere, made_smaller
 from tests.replay_fixture import Replay
 
-METRICS = ("rmse", "r2", "coverage_90", "rmse_h4", "rmse_h5", "rmse_h6", "baseline.rmse", "skill")
+METRICS = ("rmse", "r2", "coverage_90", "rmse_h4", "rmse_h5", "rmse_h6", "rmse_fold", "baseline.rmse", "skill")
 
 
 @pytest.fixture(scope="module")

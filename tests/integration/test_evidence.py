@@ -34,8 +34,9 @@ from clients.tracking import connect
 from doubles.airflow_faults import AirflowFaults, airflow_behind_faults
 from doubles.connection import answering
 from forecasting.challenge.schema import Gate
-from forecasting.judging.evaluation import Evaluation
-from forecasting.judging.verdict import Contest, Verdict
+from forecasting.judging.contests import Contest
+from forecasting.judging.evaluation import Evaluation, FoldErrors
+from forecasting.judging.verdict import Verdict
 from forecasting.models.manifest import Manifest, decoded_manifest, encoded_manifest
 from pipelines.data_rules import judge
 from pipelines.evaluate import run_metrics
@@ -183,8 +184,19 @@ def register(client: MlflowClient, name: str, mlflow_run: str, run_id: str) -> s
 
 def alone(parts: Parts) -> Parts:
     """The candidate, as it would have been measured without a production model."""
+    folds = tuple(
+        replace(fold, errors={model: error for model, error in fold.errors.items() if model != "production"})
+        for fold in parts.evaluation.folds
+    )
     evaluation = replace(
-        parts.evaluation, production=None, production_version="", drift_from="candidate", reasons=(), fair=True
+        parts.evaluation,
+        production=None,
+        production_version="",
+        same_code=False,
+        folds=folds,
+        drift_from="candidate",
+        reasons=(),
+        fair=True,
     )
     nothing = pa.array(np.full(parts.losses.num_rows, np.nan))
     losses = parts.losses
@@ -274,11 +286,35 @@ def test_a_first_release_during_the_run_is_distinguished(real, settings, client,
         fetched(settings, name)
 
 
-def test_a_production_model_that_saw_the_hold_out_is_found_in_its_own_manifest(real, settings, client, name):
+def test_a_production_model_that_learnt_from_other_data_than_is_said_is_found_in_its_manifest(
+    real, settings, client, name
+):
     seen = real[1].evaluation.window.end
     _, parts = released(client, name, real, manifest=lambda own: replace(own, train_end=seen))
     leave(client, name, parts)
     refused(settings, name, rf"production\.train_end: expected {seen:%Y-%m-%d %H}")
+
+
+def test_weeks_that_production_learnt_from_and_nobody_tells_of_are_found_in_its_manifest(real, settings, client, name):
+    weeks = {**real[0].manifest.rows_by_week, "2012-W01": 500}
+    _, parts = released(client, name, real, manifest=lambda own: replace(own, rows_by_week=weeks))
+    leave(client, name, parts)
+    refused(settings, name, r"production\.rows_by_week: expected .*2012-W01")
+
+
+def test_another_recipe_that_is_passed_off_as_productions_own_is_found_by_the_commits(real, settings, client, name):
+    other = "c" * 40
+    production = leave(client, name, real[0], run_id="gate__0", manifest=lambda own: replace(own, git_sha=other))
+    client.set_registered_model_alias(name, "production", production.version)
+    met = {"version": production.version, "mlflow_run": production.mlflow_run, "git_sha": other}
+    shown = replace(
+        real[1].evaluation,
+        production=replace(real[1].evaluation.production, **met),
+        production_version=production.version,
+    )
+    assert shown.same_code
+    leave(client, name, replace_parts(real[1], evaluation=shown))
+    refused(settings, name, "same_code: expected False; found True")
 
 
 def test_a_released_model_that_was_left_out_without_a_word_is_missed(real, settings, client, name):
@@ -396,6 +432,11 @@ def test_a_row_less_is_not_the_window(real, settings, client, name):
     refused(settings, name, r"window\.rows: expected 60")
 
 
+def flattered(fold: FoldErrors) -> FoldErrors:
+    """With an error of the candidate that is a millionth smaller."""
+    return replace(fold, errors={**fold.errors, "candidate": fold.errors["candidate"] * (1 - 1e-6)})
+
+
 @pytest.mark.parametrize(
     ("change", "shown"),
     [
@@ -405,6 +446,10 @@ def test_a_row_less_is_not_the_window(real, settings, client, name):
         (lambda e: replace(e, candidate=replace(e.candidate, mlflow_run="x")), "candidate: MLflow run"),
         (lambda e: replace(e, candidate=replace(e.candidate, dataset_md5="1" * 32)), "candidate: dataset"),
         (lambda e: replace(e, candidate=replace(e.candidate, train_end=datetime(2013, 1, 1, tzinfo=UTC))), "train_end"),
+        (lambda e: replace(e, candidate=replace(e.candidate, rows_by_week={})), r"candidate\.rows_by_week"),
+        (lambda e: replace(e, same_code=True), "same_code: expected False; found True"),
+        (lambda e: replace(e, folds=e.folds[1:]), "rows of all folds"),
+        (lambda e: replace(e, folds=(flattered(e.folds[0]), *e.folds[1:])), "candidate, mean loss of all folds"),
         (lambda e: replace(e, window=replace(e.window, start=e.window.start - timedelta(hours=1))), r"window\.start"),
         (lambda e: replace(e, window=replace(e.window, end=e.window.end.replace(tzinfo=None))), r"window\.end"),
         (lambda e: replace(e, window=replace(e.window, origins=1)), r"window\.origins"),
@@ -585,7 +630,7 @@ def judgement(name: str, version: str, outcome: str, *, skill: float | None = 0.
         challenge=name,
         title="x",
         outcome=outcome,
-        summary="RMSE 1 °C, 50 % below the baseline",
+        summary="RMSE 1 °C, 50 % below climatology",
         git_sha=SHA,
         run_id=RUN,
         model_version=version,
@@ -612,7 +657,7 @@ def test_the_verdict_is_written_on_the_version_as_often_as_one_likes(real, setti
         tags = client.get_model_version(name, left.version).tags
         assert {key: tags[key] for key in ("gate", "gate_summary", "gate_policy", "gate_skill")} == {
             "gate": tag,
-            "gate_summary": "RMSE 1 °C, 50 % below the baseline",
+            "gate_summary": "RMSE 1 °C, 50 % below climatology",
             "gate_policy": "test at 1234567",
             "gate_skill": "0.5",
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +29,11 @@ from pipelines.run import Run
 from pipelines.transform import read_features
 from tests.modelling import NO_EDITS, copied, evaluated, featured_run, measured, registered, trained, with_learner
 from tests.runs import AS_OF, made_up_weather
+
+OTHER_SHA = "b" * 40
+LAST_WEEKS = {"count = 12": "count = 1"}
+"""An edit of the challenge: one fold, which ends with the newest origin."""
+LOSSES = "evaluation/losses.parquet"
 
 
 @pytest.fixture
@@ -84,12 +90,11 @@ def candidate(root: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def released(root: Path, mlflow_server: str) -> str:
-    """A challenge whose production model was made as of AS_OF."""
-    name = "models_released"
-    made = registered(featured_run(root / "released", name))
-    promote(MlflowClient(mlflow_server, registry_uri=mlflow_server), name, made.version)
-    return name
+def released(root: Path, mlflow_server: str) -> Run:
+    """The run of a production model that was made as of AS_OF and judged on its last four weeks."""
+    run = featured_run(root / "released", "models_released", edits=LAST_WEEKS)
+    promote(MlflowClient(mlflow_server, registry_uri=mlflow_server), run.challenge.name, registered(run).version)
+    return run
 
 
 def logged(client: MlflowClient, run: Run, path: str, to: Path) -> Path:
@@ -141,46 +146,68 @@ def test_training_logs_parameters_and_the_challenge(fitted, tmp_path, client):
     assert tracked.info.status == "RUNNING"
 
 
-def test_the_bundle_says_what_it_has_seen_and_no_more(fitted):
+def test_the_model_has_learnt_until_the_last_hour_and_the_bundle_says_so(fitted):
     run = fitted
     manifest = read_bundle(run.files.bundle).manifest
-    newest_allowed = AS_OF - timedelta(days=run.challenge.learner.holdout_days)
-    assert newest_allowed - timedelta(hours=2) < manifest.train_end < newest_allowed
+    newest = AS_OF.replace(minute=0)
+    assert manifest.train_end == newest
+    assert manifest.newest_row == newest - timedelta(hours=4)
+    assert sum(manifest.rows_by_week.values()) == manifest.rows["train"]
     assert manifest.dataset_md5 == "0" * 32 + ".dir"
     assert manifest.git_sha == "a" * 40
     assert set(manifest.offsets) == {4, 5, 6}
     assert all(offsets.lower < 0 < offsets.upper for offsets in manifest.offsets.values())
 
 
-def test_observations_of_the_hold_out_do_not_reach_the_model(fitted, tmp_path, name, client):
-    run, weather = fitted, made_up_weather()
-    models = {key: value for key, value in contents(run.files.bundle).items() if key.endswith(".treelite")}
-    later = weather["ds"] >= pd.Timestamp(AS_OF) - timedelta(days=28)
-    weather.loc[later, "temperature"] += 10.0
-    other = trained(featured_run(tmp_path, name, "manual__2", observations=weather))
-    assert {key: contents(other.files.bundle)[key] for key in models} == models
-    manifests = [read_bundle(one.files.bundle).manifest for one in (run, other)]
-    assert manifests[0].offsets == manifests[1].offsets
-    assert manifests[0].references == manifests[1].references
+def test_observations_of_a_fold_and_of_the_purge_after_it_do_not_reach_the_models_that_predict_it(
+    fitted, tmp_path, name, client
+):
+    before, weather = pd.read_parquet(fitted.files.out_of_sample), made_up_weather()
+    in_fold = before["fold"] == 2
+    first, last = before.loc[in_fold, "ds"].agg(["min", "max"])
+    middle = first + (last - first) / 2
+    farthest = max(fitted.challenge.target.horizons) * fitted.challenge.target.step
+    weather.loc[weather["ds"].between(middle, last + farthest), "temperature"] += 10.0
+    after = pd.read_parquet(
+        trained(featured_run(tmp_path, name, "manual__2", observations=weather)).files.out_of_sample
+    )
+    keys = ["unique_id", "ds", "horizon", "fold"]
+    pd.testing.assert_frame_equal(before[keys], after[keys])
+    same = before["candidate"] == after["candidate"]
+    earlier = in_fold & (before["ds"] < middle)
+    assert earlier.sum() == 3 * 3 * 14 * 24
+    assert same[earlier].all()
+    assert same[~in_fold].mean() < 0.1  # those of the other folds have learnt from it
 
 
-def test_without_production_the_candidate_meets_the_baselines(finished):
+def test_without_production_the_candidate_meets_the_challenges_baseline(finished):
     run, evaluation = finished.run, finished.evaluation
     assert evaluation.production is None
+    assert not evaluation.same_code
     assert evaluation.fair
-    (persistence,) = (opponent.measured for opponent in evaluation.opponents)
-    assert evaluation.candidate.measured.overall.error < persistence.overall.error
     assert evaluation.baseline.title == "climatology (28 days)"
+    assert evaluation.candidate.measured.overall.error < evaluation.baseline.measured.overall.error
     assert 0.8 < evaluation.candidate.measured.overall.coverage < 0.97
-    assert evaluation.window.start > evaluation.candidate.train_end
+    judged = pd.read_parquet(run.files.losses).query("horizon == 4")
     table = read_features(run.files.features, feature_spec(run.challenge))
-    own = table[(table["ds"] >= evaluation.window.start) & table["target_h4"].notna()]
+    own = judged.merge(table, on=["unique_id", "ds"])
     change = (own["target_h4"] - own["y"]).to_numpy()
-    assert persistence.horizons[4].error == pytest.approx(math.sqrt(np.mean(change**2)), rel=1e-12)
-    assert persistence.horizons[4].rows == len(own)
+    (persistence,) = evaluation.opponents
+    assert persistence.title == "persistence"
+    assert persistence.measured.horizons[4].error == pytest.approx(math.sqrt(np.mean(change**2)), rel=1e-12)
+    assert persistence.measured.horizons[4].rows == len(own) == len(judged)
 
 
-def test_every_figure_is_logged_and_the_manifest_carries_the_hold_out(finished, tmp_path, client):
+def test_the_baseline_is_computed_from_the_observations_before_each_origin(finished):
+    rows = pd.read_parquet(finished.run.files.losses).query("horizon == 4 and unique_id == 'JFK' and fold == 3")
+    temperature = made_up_weather().query("unique_id == 'JFK'").set_index("ds")["temperature"]
+    for row in rows.iloc[::100].itertuples():
+        days = [timedelta(days=day) for day in range(1, 29)]
+        changes = [temperature[row.ds + timedelta(hours=4) - day] - temperature[row.ds - day] for day in days]
+        assert row.baseline == pytest.approx(temperature[row.ds] + np.mean(changes), rel=1e-9)
+
+
+def test_every_figure_is_logged_and_the_manifest_carries_the_errors(finished, tmp_path, client):
     run, evaluation = finished.run, finished.evaluation
     tracked = tracked_run(client, run)
     metrics = tracked.data.metrics
@@ -188,13 +215,16 @@ def test_every_figure_is_logged_and_the_manifest_carries_the_hold_out(finished, 
     assert metrics["rmse"] == measured.overall.error
     assert metrics["coverage_90_h5"] == measured.horizons[5].coverage
     assert metrics["rmse_JFK"] == measured.series["JFK"].error
-    assert metrics["baseline.r2_h6"] == evaluation.baseline.measured.horizons[6].r2
-    assert metrics["skill"] == pytest.approx(1 - measured.overall.loss / evaluation.baseline.measured.overall.loss)
+    baseline, (persistence,) = evaluation.baseline.measured, evaluation.opponents
+    assert metrics["baseline.r2_h6"] == baseline.horizons[6].r2
+    assert metrics["opponent.persistence.rmse_EWR"] == persistence.measured.series["EWR"].error
+    assert metrics["skill"] == pytest.approx(1 - measured.overall.loss / baseline.overall.loss)
     assert metrics["bundle_bytes"] == sum(map(len, contents(run.files.bundle).values()))
     assert 0 < metrics["prediction_seconds_per_row"] < 1
     assert tracked.data.tags["rps.fair"] == "true"
     manifest = read_bundle(run.files.bundle).manifest
-    assert manifest.holdout[4]["error"] == measured.horizons[4].error
+    assert manifest.errors[4]["error"] == measured.horizons[4].error
+    assert manifest.errors[4]["baseline_error"] == baseline.horizons[4].error
     assert contents(logged(client, run, "bundle", tmp_path / "fetched")) == contents(run.files.bundle)
     evaluation_file = logged(client, run, "evaluation/evaluation.json", tmp_path / "evaluation")
     assert evaluation_file.read_bytes() == run.files.evaluation.read_bytes()
@@ -206,9 +236,25 @@ def test_every_prediction_is_kept_and_gives_the_reported_error(finished):
     assert len(rows) == evaluation.window.rows
     assert not rows.duplicated(["unique_id", "ds", "horizon"]).any()
     error = rows["candidate"] - rows["truth"]
-    assert math.sqrt((error**2).mean()) == pytest.approx(evaluation.candidate.measured.overall.rmse)
+    assert math.sqrt((error**2).mean()) == pytest.approx(evaluation.candidate.measured.overall.error)
     assert rows["production"].isna().all()
     assert (rows["candidate_lower"] < rows["candidate_upper"]).all()
+
+
+def test_each_folds_error_is_reported_and_logged_with_its_number(finished, client):
+    run, evaluation = finished.run, finished.evaluation
+    rows = pd.read_parquet(run.files.losses)
+    assert [fold.rows for fold in evaluation.folds] == rows.groupby("fold").size().tolist()
+    for (_, own), fold in zip(rows.groupby("fold"), evaluation.folds, strict=True):
+        assert (own["ds"].min(), own["ds"].max()) == (fold.start, fold.end)
+        assert fold.end - fold.start < timedelta(days=28)
+        for model in ("candidate", "baseline", "opponent.persistence"):
+            expected = math.sqrt(((own[model] - own["truth"]) ** 2).mean())
+            assert fold.errors[model] == pytest.approx(expected)
+    history = client.get_metric_history(tracked_run(client, run).info.run_id, "rmse_fold")
+    logged = {each.step: each.value for each in history}
+    assert logged == {number: fold.errors["candidate"] for number, fold in enumerate(evaluation.folds, 1)}
+    assert len(logged) == 3
 
 
 def test_all_three_stages_again_change_nothing(tmp_path, name, client):
@@ -234,14 +280,25 @@ def test_a_version_is_pending_without_alias_and_holds_the_bundle(finished, tmp_p
 
 
 def met(
-    candidate: Run, root: Path, client: MlflowClient, run_id: str, edits=NO_EDITS, *, damage=NO_EDITS
+    candidate: Run,
+    root: Path,
+    client: MlflowClient,
+    run_id: str,
+    edits=NO_EDITS,
+    *,
+    damage=NO_EDITS,
+    without="",
+    git_sha=OTHER_SHA,
 ) -> tuple[Evaluation, Run]:
     """The candidate's evaluation against a production model of a challenge with ``edits``, and that one's run.
 
-    damage: texts to log in the place of that model's artifacts.
+    damage: texts to log in the place of that model's artifacts; without: one to delete; git_sha: its commit.
     """
-    before = featured_run(root / "before", candidate.challenge.name, run_id, edits=edits)
+    before = featured_run(root / "before", candidate.challenge.name, run_id, git_sha=git_sha, edits=edits)
     made = registered(before)
+    if without:
+        artifacts = client.get_run(made.mlflow_run_id).info.artifact_uri
+        get_artifact_repository(artifacts, tracking_uri=client.tracking_uri).delete_artifacts(without)
     for path, text in damage.items():
         client.log_text(made.mlflow_run_id, text, path)
     promote(client, candidate.challenge.name, made.version)
@@ -262,17 +319,18 @@ def test_a_production_model_of_other_features_is_measured_on_its_own(candidate, 
     assert (version, evaluation.production.version) == (expected.version, expected.version)
     assert evaluation.production.measured == alone.candidate.measured
     assert evaluation.candidate.measured != alone.candidate.measured
+    assert not evaluation.same_code
     tracked = client.get_run(evaluation.candidate.mlflow_run)
-    assert tracked.data.metrics["production.rmse_h4"] == alone.candidate.measured.horizons[4].rmse
+    assert tracked.data.metrics["production.rmse_h4"] == alone.candidate.measured.horizons[4].error
 
 
 def expected_drift(run: Run, evaluation: Evaluation, bundle: Path) -> dict[str, float]:
-    """The indices of all but the calendar's features at the compared origins, against its bundle's training."""
+    """The indices of all but the calendar's features in the newest fold, against its bundle's training."""
     table = read_features(run.files.features, feature_spec(run.challenge))
     rows = pd.read_parquet(run.files.losses)
-    keys = pd.MultiIndex.from_frame(rows.loc[rows["compared"], ["unique_id", "ds"]])
+    keys = pd.MultiIndex.from_frame(rows.loc[rows["fold"] == 3, ["unique_id", "ds"]])
     seen = table[pd.MultiIndex.from_frame(table[["unique_id", "ds"]]).isin(keys)]
-    assert seen["ds"].nunique() == evaluation.window.origins
+    assert seen["ds"].max() == evaluation.as_of.replace(minute=0) - timedelta(hours=4)
     references = read_bundle(bundle).manifest.references
     return {
         name: population_stability_index(known, seen[name].to_numpy())
@@ -304,9 +362,9 @@ def test_drift_is_against_productions_training_when_it_knows_these_features(tmp_
     assert evaluation.drift["wind_speed_lag_0"] > 0.25 > evaluation.drift["humidity_lag_0"]
 
 
-def evaluated_after_production(root: Path, name: str, as_of: datetime) -> Evaluation:
-    """A candidate as of ``as_of`` against a production model as of AS_OF."""
-    return evaluated(featured_run(root, name, f"as of {as_of:%d}", as_of=as_of))
+def run_after_production(root: Path, released: Run, as_of: datetime) -> Run:
+    """A candidate as of ``as_of``, judged on the four weeks before, that is to meet a production model as of AS_OF."""
+    return featured_run(root, released.challenge.name, f"as of {as_of:%d}", as_of=as_of, edits=LAST_WEEKS)
 
 
 def test_a_production_model_that_has_lost_its_artifacts_stops_the_run_with_what_to_do(candidate, tmp_path, client):
@@ -320,36 +378,63 @@ def test_a_production_model_that_has_lost_its_artifacts_stops_the_run_with_what_
         client.delete_registered_model_alias(candidate.challenge.name, "production")
 
 
-def test_no_model_has_seen_the_window(tmp_path, released, client):
-    evaluation = evaluated_after_production(tmp_path, released, AS_OF - timedelta(days=15))
+def test_what_both_recipes_have_predicted_of_their_folds_is_compared(tmp_path, released, client):
+    run = run_after_production(tmp_path, released, AS_OF - timedelta(days=15))
+    evaluation = evaluated(run)
     assert evaluation.production is not None
     assert evaluation.production.train_end > evaluation.candidate.train_end
-    assert evaluation.window.start > evaluation.production.train_end
     assert evaluation.fair
-    assert (
-        evaluation.baseline.measured.overall.rows
-        == evaluation.window.rows
-        == evaluation.candidate.measured.overall.rows
-    )
+    rows, keys = pd.read_parquet(run.files.losses), ["unique_id", "ds", "horizon"]
+    both = rows.merge(pd.read_parquet(released.files.losses), on=keys, suffixes=("", "_theirs"))
+    compared = rows[rows["compared"]].reset_index(drop=True)
+    assert set(compared[keys].itertuples(index=False)) == set(both[keys].itertuples(index=False))
+    for end in ("", "_lower", "_upper"):
+        assert (compared.merge(both, on=keys)[f"production{end}_x"] == both[f"candidate{end}_theirs"]).all()
+    assert 12 < (evaluation.window.end - evaluation.window.start) / timedelta(days=1) < 14
+    rows_of = (evaluation.window, *(model.measured.overall for model in (evaluation.candidate, evaluation.baseline)))
+    assert {each.rows for each in rows_of} == {evaluation.production.measured.overall.rows} == {len(compared)}
 
 
-def test_a_short_window_is_measured_and_called_unfair(tmp_path, released, client):
-    evaluation = evaluated_after_production(tmp_path, released, AS_OF - timedelta(days=25))
+def test_folds_that_share_few_days_are_measured_and_called_unfair(tmp_path, released, client):
+    evaluation = evaluated(run_after_production(tmp_path, released, AS_OF - timedelta(days=25)))
     assert evaluation.production is not None
     assert not evaluation.fair
-    assert "days long" in evaluation.reasons[0]
+    assert "the folds that are compared have" in evaluation.reasons[0]
     tracked = client.get_run(evaluation.candidate.mlflow_run)
     assert tracked.data.metrics["fair"] == 0.0
     assert "at least 7 days" in tracked.data.tags["rps.unfair_reasons"]
 
 
-def test_a_production_model_that_has_seen_everything_is_reported_and_the_candidate_measured(tmp_path, released, client):
-    evaluation = evaluated_after_production(tmp_path, released, AS_OF - timedelta(days=30))
+def test_folds_that_share_no_forecast_are_reported_and_the_candidate_measured(tmp_path, released, client):
+    evaluation = evaluated(run_after_production(tmp_path, released, AS_OF - timedelta(days=30)))
     assert evaluation.production is None
     assert evaluation.production_version == "1"
     assert not evaluation.fair
-    assert "it has seen data until" in evaluation.reasons[0]
+    assert "production (version 1) was not compared: its folds and this run's have no" in evaluation.reasons[0]
     assert evaluation.candidate.measured.overall.rows > 1000
+
+
+@pytest.mark.parametrize(
+    ("left", "shown"),
+    [
+        ({"without": LOSSES}, rf"MLflow run \w+ has no {LOSSES}: train production's commit again"),
+        ({"damage": {LOSSES: "no table"}}, rf"the {LOSSES} of its MLflow run \w+ cannot be read: "),
+    ],
+    ids=["missing", "broken"],
+)
+def test_a_production_model_whose_folds_cannot_be_read_is_not_compared(candidate, tmp_path, client, left, shown):
+    evaluation, _ = met(candidate, tmp_path, client, f"folds {min(left)}", **left)
+    assert evaluation.production is None
+    assert not evaluation.fair
+    outcome = rf"production \(version {evaluation.production_version}\) was not compared"
+    assert re.match(f"{outcome}: {shown}", evaluation.reasons[0])
+    assert evaluation.candidate.measured.overall.rows > 1000
+
+
+def test_a_candidate_of_productions_commit_is_marked_as_the_same_code(candidate, tmp_path, client):
+    evaluation, _ = met(candidate, tmp_path, client, "same commit", git_sha=candidate.identity.git_sha)
+    assert evaluation.production is not None
+    assert evaluation.same_code
 
 
 def test_a_production_model_of_another_unit_is_not_compared(candidate, tmp_path, client):
@@ -434,9 +519,10 @@ def test_an_evaluation_of_another_run_is_not_registered(finished, tmp_path, clie
 
 def test_a_damaged_candidate_is_refused(fitted, tmp_path, client):
     run = copied(fitted, tmp_path)
-    with (run.files.bundle / "h4.treelite").open("ab") as file:
+    (model,) = run.files.bundle.glob("h4.*")
+    with model.open("ab") as file:
         file.write(b"x")
-    with pytest.raises(ConfigurationError, match=r"h4\.treelite: expected SHA-256"):
+    with pytest.raises(ConfigurationError, match=rf"{re.escape(model.name)}: expected SHA-256"):
         evaluate.run(run)
 
 
