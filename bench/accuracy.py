@@ -1,4 +1,4 @@
-"""How close the forecasts come to the truth, beside what costs nothing and beside peers: `python -m bench.accuracy PLACE`.
+"""How close forecasts come to the truth, ours and those of baselines and peers: `python -m bench.accuracy PLACE`.
 
 A year is walked through from its 27th of March: every forecast is made of what was known at its origin. Models and
 peers' forecasts are kept under `.rps/bench/`, by what they depend on.
@@ -55,24 +55,22 @@ def first_origin(rows: pd.DataFrame) -> datetime:
 
 def hourly(rows: pd.DataFrame, variable: str) -> pd.DataFrame:
     """The variable by hour and series, NaN where it was not observed."""
-    wide = rows.pivot(index="ds", columns="unique_id", values=variable)
+    wide = rows.pivot_table(index="ds", columns="unique_id", values=variable)
     return wide.reindex(pd.date_range(wide.index[0], wide.index[-1], freq="h", name="ds"))
 
 
 def moments(observed: pd.DataFrame, horizons: tuple[int, ...], first: datetime) -> pd.DataFrame:
-    """What is forecast: KEYS, truth, and the forecasts that cost nothing; both ends of each were observed.
+    """What is forecast: KEYS, truth, and the baselines' forecasts; both ends of each were observed.
 
     observed: as `hourly` gives it; horizons: in hours.
     """
     parts = []
     for horizon in horizons:
-        columns = {
-            "truth": observed.shift(-horizon),
-            "persistence": observed,
-            "climatology": climatology(observed, horizon),
-        }
-        parts.append(pd.DataFrame({name: wide.stack() for name, wide in columns.items()}).assign(horizon=horizon))
-    rows = pd.concat(parts).dropna().reset_index()
+        part = observed.melt(ignore_index=False, value_name="persistence").reset_index()
+        columns = {"truth": observed.shift(-horizon), "climatology": climatology(observed, horizon)}
+        values = {name: wide.melt()["value"] for name, wide in columns.items()}
+        parts.append(part.assign(horizon=horizon, **values))
+    rows = pd.concat(parts).dropna()
     return rows[rows["ds"] >= first].reset_index(drop=True)
 
 

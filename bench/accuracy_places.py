@@ -22,7 +22,7 @@ from bench.recorded_models import CHALLENGE
 from forecasting.challenge.schema import Challenge, Series, load_challenge
 
 _KEYS = ("unique_id", "ds")
-_MISSING_HOUR = -9900
+_UNKNOWN = -9900
 """NREL's mark for what is not known."""
 
 
@@ -74,7 +74,8 @@ def ireland() -> pd.DataFrame:
 def greensboro() -> pd.DataFrame:
     """A typical year (TMY3) at Greensboro's airport, as observed: each month is one of another year, 1980 to 2003.
 
-    Where two months meet, six hours on either side are smoothed. All of it is dated 2013 here. NREL lets anyone use it for any purpose.
+    Where two months meet, six hours on either side are smoothed. All of it is dated 2013 here. NREL lets anyone use it
+    for any purpose.
     Source: pvlib's data; Wilcox & Marion (2008), "Users Manual for TMY3 Data Sets".
     """
     names = {
@@ -89,7 +90,8 @@ def greensboro() -> pd.DataFrame:
     values = table[list(names)].rename(columns=names).astype(np.float64)
     # Local standard time, five hours behind; a day's hours are numbered 1 to 24.
     ds = pd.date_range("2013-01-01T06:00", periods=len(table), freq="h", tz="UTC")
-    return values.mask(values == _MISSING_HOUR).assign(unique_id="GSO", ds=ds)[[*_KEYS, *names.values()]]
+    rows = values.mask(values == _UNKNOWN).assign(unique_id="GSO", ds=ds)[[*_KEYS, *names.values()]]
+    return rows[rows["ds"].dt.year == 2013]
 
 
 def _past(name: str, rows: pd.DataFrame) -> History:
@@ -110,13 +112,13 @@ PLACES = {
         recorded_year,
     ),
     "greensboro": Place(
-        "One airport as observed, with every variable but precipitation: NREL's typical year (TMY3), whose months are of "
-        "different years, 1980 to 2003; free for any purpose; in the package pvlib. Nothing was chosen on it.",
+        "One airport as observed, with every variable but precipitation: NREL's typical year (TMY3), whose months "
+        "are of different years, 1980 to 2003; free for any purpose; in the package pvlib. Nothing was chosen on it.",
         functools.cache(lambda: _past("greensboro", greensboro())),
     ),
     "ireland": Place(
-        "Four points of a reanalysis (MERRA-2, NASA, free for any purpose; in the package brightwind), in 2016: smoother "
-        "than observations, without dew point and humidity. Nothing was chosen on it.",
+        "Four points of a reanalysis (MERRA-2, NASA, free for any purpose; in the package brightwind), in 2016: "
+        "smoother than observations, without dew point and humidity. Nothing was chosen on it.",
         functools.cache(lambda: _past("ireland", ireland())),
     ),
 }

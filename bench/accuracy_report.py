@@ -28,17 +28,22 @@ def every_hour_section(rows: pd.DataFrame) -> Iterator[str]:
     """rows: `unique_id`, `ds`, `horizon`, `truth`, and the forecasts of `ours`, `climatology` and `persistence`."""
     models = list(COLOURS)
     errors, months = by_horizon(rows, models), by_month(rows, models)
-    horizons = list(errors.columns[1:])
     yield f"RMSE of {len(rows):,} forecasts, all horizons together and each: an origin every hour, from"
     yield f"{rows['ds'].min():%d %B} to {rows['ds'].max():%d %B}."
     yield ""
-    heads = ("", "all", *(f"{horizon} h" for horizon in horizons), "of climatology's", "months worse than climatology",
-             "months worse than persistence")  # fmt: skip
-    yield from table("lrrrrrrr", heads, (
-        (NAMES[model], *_degrees(errors.loc[model]), f"{errors.loc[model, 'all'] / errors.loc['climatology', 'all']:.3f}",
-         *(int((months.loc[model] > months.loc[other]).sum()) for other in ("climatology", "persistence")))
-        for model in models
-    ))  # fmt: skip
+    yield from table(
+        "l" + "r" * (len(errors.columns) + 3),
+        ("", *_heads(errors), "of climatology's", "months worse than climatology", "months worse than persistence"),
+        (
+            (
+                NAMES[model],
+                *_degrees(errors.loc[model]),
+                f"{errors.loc[model, 'all'] / errors.loc['climatology', 'all']:.3f}",
+                *(int((months.loc[model] > months.loc[other]).sum()) for other in ("climatology", "persistence")),
+            )
+            for model in models
+        ),
+    )
     yield ""
     yield from months_table(months)
     yield ""
@@ -58,16 +63,23 @@ def peers_section(rows: pd.DataFrame, every_hours: int) -> Iterator[str]:
     )
     yield "### Beside peers"
     yield ""
-    yield f"The same {len(rows):,} forecasts by each: an origin every {every_hours} hours, and what was observed up to it."
-    yield f"{versions}; mlforecast refits weekly, statsforecast at every origin. p: of the paired test (Diebold and"
-    yield "Mariano, one-sided, Holm) that the model's squared error is larger than ours; small where ours is ahead."
+    yield f"The same {len(rows):,} forecasts by each: an origin every {every_hours} hours. mlforecast refits weekly, and"
+    yield f"statsforecast at every origin ({versions}). p: that the model's squared error is not larger than"
+    yield "ours, by the paired test (Diebold and Mariano, one-sided, Holm); small where ours is ahead."
     yield ""
-    heads = ("", "all", *(f"{horizon} h" for horizon in errors.columns[1:]), "worst month, of persistence's", "p")
-    yield from table("lrrrrrr", heads, (
-        (NAMES[model], *_degrees(errors.loc[model]), f"{worst[model]:.2f}",
-         f"{p_values[model]:.2g}" if model in p_values else "")
-        for model in models
-    ))  # fmt: skip
+    yield from table(
+        "l" + "r" * (len(errors.columns) + 2),
+        ("", *_heads(errors), "worst month, of persistence's", "p"),
+        (
+            (
+                NAMES[model],
+                *_degrees(errors.loc[model]),
+                f"{worst[model]:.2f}",
+                f"{p_values[model]:.2g}" if model in p_values else "",
+            )
+            for model in models
+        ),
+    )
     yield ""
     yield from months_table(months)
 
@@ -86,9 +98,7 @@ def by_month(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
 
 
 def ahead(rows: pd.DataFrame, model: str) -> float:
-    """p of the paired test that the model's squared error is larger than ours; one value per origin, over all series
-    and horizons.
-    """
+    """The paired test's p that the model's squared error is larger than ours: the means of each origin's rows."""
     squared = _squared(rows, ["ours", model])
     difference = (squared[model] - squared["ours"]).groupby(rows["ds"]).mean()
     steps = (difference.index - difference.index[0]) // pd.Timedelta(hours=1)
@@ -133,6 +143,10 @@ def _squared(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
 
 def _month_names(months: pd.DataFrame) -> list[str]:
     return [f"{pd.Timestamp(2013, month, 1):%b}" for month in months.columns]
+
+
+def _heads(errors: pd.DataFrame) -> list[str]:
+    return [name if name == "all" else f"{name} h" for name in errors.columns]
 
 
 def _degrees(errors: pd.Series[float]) -> list[str]:
