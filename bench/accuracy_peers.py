@@ -54,7 +54,7 @@ def mlforecast(walk: dict[str, Any]) -> pd.DataFrame:
     from mlforecast.target_transforms import Differences
 
     forecaster = MLForecast(
-        models={"mlforecast": LGBMRegressor(random_state=0, verbosity=-1)},
+        models={"mlforecast": LGBMRegressor(n_jobs=1, random_state=0, verbosity=-1)},
         freq="h",
         lags=[*range(1, DAY + 1), 2 * DAY],
         target_transforms=[Differences([1])],

@@ -63,8 +63,8 @@ def peers_section(rows: pd.DataFrame, every_hours: int) -> Iterator[str]:
     )
     yield "### Beside peers"
     yield ""
-    yield f"The same {len(rows):,} forecasts by each: an origin every {every_hours} hours. mlforecast refits weekly, and"
-    yield f"statsforecast at every origin ({versions}). p: that the model's squared error is not larger than"
+    yield f"The same {len(rows):,} forecasts by each: an origin every {every_hours} hours. mlforecast refits weekly,"
+    yield f"and statsforecast at every origin ({versions}). p: that the model's squared error is not larger than"
     yield "ours, by the paired test (Diebold and Mariano, one-sided, Holm); small where ours is ahead."
     yield ""
     yield from table(
