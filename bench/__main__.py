@@ -25,6 +25,14 @@ FILES: dict[str, tuple[str, dict[str, str]]] = {
             "Where the time goes": "bench.service_profile",
         },
     ),
+    "accuracy": (
+        "The accuracy, measured",
+        {
+            "New York, 2013": "bench.accuracy new_york",
+            "Another place: Greensboro": "bench.accuracy greensboro",
+            "Another place and year: Ireland, 2016": "bench.accuracy ireland",
+        },
+    ),
     "release": ("The release, measured", {"The image": "bench.image", "The whole release": "bench.release"}),
     "loop": (
         "Closing the loop, measured",
