@@ -16,7 +16,7 @@ from scripts.services import ROOT
 RESULTS = ROOT / "bench" / "results"
 FILES: dict[str, tuple[str, dict[str, str]]] = {
     "pipeline": ("The pipeline, measured", {"The whole run": "bench.pipeline", "Features": "bench.features"}),
-    "gate": ("The gate, measured", {"Error rates": "bench.gate", "Speed": "bench.gate_speed"}),
+    "gate_speed": ("The gate's speed, measured", {"A verdict": "bench.gate_speed"}),
     "service": (
         "The service, measured",
         {
