@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 
 from bench.peer_environments import pinned_version
-from bench.report import table
+from bench.report import met, table
 from forecasting.judging.equal_accuracy import diebold_mariano, holm
 
 NAMES = {
     "ours": "**ours, retrained weekly**",
+    "held_back": "the same, but nothing learnt from the newest 56 days",
+    "ridge": "ridge on the same features, retrained weekly",
     "climatology": "climatology of 28 days",
     "persistence": "persistence",
     "mlforecast": "mlforecast, LightGBM",
@@ -24,9 +26,15 @@ NAMES = {
 COLOURS = {"ours": ("blue", "#0072B2"), "climatology": ("orange", "#E69F00"), "persistence": ("grey", "#888888")}
 
 
-def every_hour_section(rows: pd.DataFrame) -> Iterator[str]:
-    """rows: `unique_id`, `ds`, `horizon`, `truth`, and the forecasts of `ours`, `climatology` and `persistence`."""
-    models = list(COLOURS)
+GOAL_ERROR, GOAL_SHARE = 1.80, 0.87
+"""Ours over the year, °C, and over climatology's."""
+CERTAIN = 0.05
+"""Ours is ahead of a peer when the paired test's p is below it."""
+
+
+def every_hour_section(rows: pd.DataFrame, *, goals: bool) -> Iterator[str]:
+    """rows: `unique_id`, `ds`, `horizon`, `truth`, and the forecasts of models of NAMES; goals: whether they apply."""
+    models = [name for name in NAMES if name in rows]
     errors, months = by_horizon(rows, models), by_month(rows, models)
     yield f"RMSE of {len(rows):,} forecasts, all horizons together and each: an origin every hour, from"
     yield f"{rows['ds'].min():%d %B} to {rows['ds'].max():%d %B}."
@@ -45,14 +53,48 @@ def every_hour_section(rows: pd.DataFrame) -> Iterator[str]:
         ),
     )
     yield ""
-    yield from months_table(months)
-    yield ""
+    if goals:
+        yield from _goals(errors, months)
+    for other in ("persistence", "climatology"):
+        yield from months_table(months, other)
+        yield ""
     yield from months_chart(months)
     yield ""
 
 
-def peers_section(rows: pd.DataFrame, every_hours: int) -> Iterator[str]:
-    """rows: as above, of the peers' origins alone, with their forecasts."""
+def _goals(errors: pd.DataFrame, months: pd.DataFrame) -> Iterator[str]:
+    error = float(errors.loc["ours", "all"])
+    share = error / float(errors.loc["climatology", "all"])
+    worse = {other: bool((months.loc["ours"] > months.loc[other]).any()) for other in ("persistence", "climatology")}
+    yield f"Goals: RMSE of {GOAL_ERROR:.2f} °C or less ({met(well=error <= GOAL_ERROR)}), {GOAL_SHARE:.2f} of"
+    yield f"climatology's or less ({met(well=share <= GOAL_SHARE)}), no month worse than persistence"
+    yield f"({met(well=not worse['persistence'])}) or climatology ({met(well=not worse['climatology'])})."
+    yield ""
+
+
+def folds_section(rows: pd.DataFrame) -> Iterator[str]:
+    """rows: as above, of a run's folds, with `fold`, and the ends of the intervals of `ours`, `lower` and `upper`."""
+    models = [name for name in NAMES if name in rows]
+    yield "### The folds of one run"
+    yield ""
+    yield "A run at the year's end: RMSE in °C by fold, which the recipe's fits on the rest of the year predict, and"
+    yield "the share of truths inside the intervals."
+    yield ""
+    heads = ("fold", "origins", "forecasts", "ours", *(NAMES[name] for name in models if name != "ours"), "inside")
+    folds = [(str(number), *_fold(fold, models)) for number, fold in rows.groupby("fold")]
+    yield from table("rlr" + "r" * (len(models) + 1), heads, [*folds, ("**all**", *_fold(rows, models))])
+    yield ""
+
+
+def _fold(rows: pd.DataFrame, models: Sequence[str]) -> tuple[str, ...]:
+    errors = _squared(rows, models).mean() ** 0.5
+    inside = rows["truth"].between(rows["lower"], rows["upper"]).mean()
+    span = f"{rows['ds'].min():%d %B} to {rows['ds'].max():%d %B}"
+    return (span, f"{len(rows):,}", *(f"{errors[model]:.2f}" for model in models), f"{inside:.1%}")
+
+
+def peers_section(rows: pd.DataFrame, every_hours: int, *, goals: bool) -> Iterator[str]:
+    """rows: as above, of the peers' origins alone, with their forecasts; goals: whether they apply."""
     models = [name for name in NAMES if name in rows]
     errors, months = by_horizon(rows, models), by_month(rows, models)
     others = [model for model in models if model != "ours"]
@@ -81,7 +123,12 @@ def peers_section(rows: pd.DataFrame, every_hours: int) -> Iterator[str]:
         ),
     )
     yield ""
-    yield from months_table(months)
+    if goals:
+        behind = [NAMES[model] for model, p_value in p_values.items() if p_value >= CERTAIN]
+        found = f", but for {', '.join(behind)}" if behind else ""
+        yield f"Goal: ahead of each, with p below {CERTAIN:g}: {met(well=not behind)}{found}."
+        yield ""
+    yield from months_table(months, "persistence")
 
 
 def by_horizon(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
@@ -107,11 +154,11 @@ def ahead(rows: pd.DataFrame, model: str) -> float:
     ).p_value
 
 
-def months_table(months: pd.DataFrame) -> Iterator[str]:
-    """Relative to persistence."""
-    yield "By month, relative to persistence:"
+def months_table(months: pd.DataFrame, other: str) -> Iterator[str]:
+    """Relative to a model."""
+    yield f"By month, relative to {NAMES[other]}:"
     yield ""
-    relative = months / months.loc["persistence"]
+    relative = months / months.loc[other]
     yield from table(
         "l" + "r" * len(relative.columns),
         ("", *_month_names(relative)),
@@ -120,7 +167,7 @@ def months_table(months: pd.DataFrame) -> Iterator[str]:
 
 
 def months_chart(months: pd.DataFrame) -> Iterator[str]:
-    """The same as lines; Mermaid draws no legend."""
+    """Relative to persistence, as lines; Mermaid draws no legend."""
     relative = months / months.loc["persistence"]
     palette = ", ".join(colour for _, colour in COLOURS.values())
     legend = ", ".join(f"{colour} is {model}" for model, (colour, _) in COLOURS.items())

@@ -8,11 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.accuracy import climatology, hourly, moments
+from bench.accuracy import climatology, hourly, moments, ridge
 from bench.accuracy_peers import filled
 from bench.accuracy_places import as_challenge
-from bench.accuracy_report import ahead, by_horizon, by_month, months_chart
-from forecasting.features.spec import feature_spec
+from bench.accuracy_report import (
+    ahead,
+    by_horizon,
+    by_month,
+    every_hour_section,
+    folds_section,
+    months_chart,
+    months_table,
+)
+from forecasting.features.spec import feature_spec, target_column
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 
@@ -45,7 +53,7 @@ def test_climatology_leaves_out_days_that_were_not_observed() -> None:
 def test_a_moment_has_its_origin_and_its_truth_observed() -> None:
     values = [float(hour) for hour in range(100)]
     values[60], values[70] = np.nan, np.nan
-    rows = moments(observed(values), (4, 5), START.replace(day=3))
+    rows = moments(observed(values), (4, 5))
     assert set(rows["horizon"]) == {4, 5}
     assert (rows["truth"] == rows["persistence"] + rows["horizon"]).all()
     four = rows.loc[rows["horizon"] == 4, "persistence"]
@@ -84,6 +92,50 @@ def test_the_paired_test_finds_the_model_that_is_worse() -> None:
     rows = forecasts(ours=1.0, MSTL=2.0)
     assert ahead(rows, "MSTL") < 0.001
     assert ahead(rows.rename(columns={"ours": "MSTL", "MSTL": "ours"}), "MSTL") > 0.999
+
+
+def cells(lines: list[str], start: str) -> list[str]:
+    (line,) = [line for line in lines if line.startswith(f"| {start}")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_months_are_relative_to_the_model_that_is_named() -> None:
+    months = by_month(forecasts(ours=1.0, climatology=2.0, persistence=4.0), ["ours", "climatology", "persistence"])
+    assert cells(list(months_table(months, "climatology")), "**ours")[1:] == ["0.50", "0.50"]
+    assert cells(list(months_table(months, "persistence")), "**ours")[1:] == ["0.25", "0.25"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "climatology", "persistence", "missed"),
+    [(1.0, 2.0, 2.0, 0), (2.0, 4.0, 4.0, 1), (1.0, 1.1, 2.0, 1), (1.0, 2.0, 0.9, 1), (3.0, 2.0, 2.0, 4)],
+)
+def test_goals_are_of_the_error_the_share_and_every_month(
+    ours: float, climatology: float, persistence: float, missed: int
+) -> None:
+    rows = forecasts(ours=ours, climatology=climatology, persistence=persistence)
+    assert "\n".join(every_hour_section(rows, goals=True)).count("not met") == missed
+    assert "Goals" not in "\n".join(every_hour_section(rows, goals=False))
+
+
+def test_folds_have_their_own_errors_and_coverage() -> None:
+    rows = forecasts(ours=1.0, persistence=2.0).assign(ours=1.0, fold=1, lower=-1.0, upper=1.0)
+    rows.loc[30:, ["fold", "ours", "lower"]] = 2, 3.0, 0.5
+    lines = list(folds_section(rows))
+    first, second = (cells(lines, number) for number in ("1", "2"))
+    assert (first[2:4], first[-1]) == (["30", "1.00"], "100.0%")
+    assert (second[2:4], second[-1]) == (["29", "3.00"], "0.0%")
+    assert cells(lines, "**all**")[3] == f"{((30 + 29 * 9) / 59) ** 0.5:.2f}"
+
+
+def test_ridge_learns_the_change_of_the_target_and_stands_a_missing_value() -> None:
+    spec = feature_spec(as_challenge({"GSO"}, {"temperature"}))
+    random = np.random.default_rng(3)
+    rows = pd.DataFrame(random.normal(size=(4000, len(spec.columns))), columns=list(spec.columns))
+    rows = rows.assign(y=5.0, **{target_column(4): 5.0 + 2.0 * rows["temperature_lag_0"]})
+    rows.loc[:99, target_column(4)] = np.nan
+    predict = ridge(spec)(rows, 4)
+    asked = rows[list(spec.columns_for(4))].head(3).assign(temperature_lag_1=np.nan)
+    assert predict(asked) == pytest.approx(2.0 * asked["temperature_lag_0"].to_numpy(), abs=0.01)
 
 
 def test_the_chart_is_relative_to_persistence() -> None:
