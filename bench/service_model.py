@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -19,19 +19,18 @@ import numpy.typing as npt
 import pandas as pd
 import sklearn
 import treelite
-from pipelines.split import split_by_time
 from sklearn.multioutput import MultiOutputRegressor
 
-from bench.recorded_models import CHALLENGE, bench_run, fingerprint, recorded, transformed, write_models
+from bench.recorded_models import CHALLENGE, bench_run, few_folds, fingerprint, recorded, transformed, write_models
 from doubles.replay import recording
 from forecasting.challenge.schema import load_challenge
 from forecasting.features.spec import feature_spec, target_column
 from forecasting.features.table import Table
-from forecasting.models.bundle import Bundle, read_bundle, recent_windows
-from forecasting.models.intervals import calibrate
+from forecasting.models.bundle import Bundle, read_bundle
 from forecasting.models.manifest import SeriesWindow
 from pipelines.learner import new_model
-from pipelines.train import Fitted
+from pipelines.out_of_sample import known_rows, out_of_sample
+from pipelines.train import Fitted, fold_fit
 from scripts.services import ROOT
 
 FloatArray = npt.NDArray[np.float64]
@@ -39,6 +38,8 @@ FloatArray = npt.NDArray[np.float64]
 CACHE = ROOT / ".rps" / "bench" / "service"
 ORIGINS = 32
 """How many different rows are asked about, so that nothing is fast because it was asked the same before."""
+FOUR_WEEKS = timedelta(days=28)
+"""What is asked about lies in the last of them."""
 TOLERANCE = 1e-9
 
 
@@ -90,38 +91,29 @@ def model() -> Model:
 
 
 def _make(home: Path) -> None:
-    challenge = load_challenge(CHALLENGE)
+    challenge = few_folds(load_challenge(CHALLENGE))
     without_calendar = msgspec.structs.replace(challenge.features, calendar=())
     challenge = msgspec.structs.replace(challenge, features=without_calendar)
     spec = feature_spec(challenge)
     as_of = recording.load().end
     observations, features = transformed(recorded(challenge), challenge)
-    split = split_by_time(features, challenge, as_of)
+    run = bench_run(challenge, as_of, home)
+    known = known_rows(features, challenge, as_of)
+    judged = out_of_sample(known, challenge, fold_fit(run, spec), lambda _: None)
     columns, targets = list(spec.columns), [target_column(horizon) for horizon in spec.horizons]
 
-    known = split.training[split.training[targets].notna().all(axis=1)]
-    change = known[targets].to_numpy() - known[["y"]].to_numpy()
-    fitted = MultiOutputRegressor(new_model(challenge, CHALLENGE)).fit(known[columns].to_numpy(), change)
-
-    held = split.calibration[split.calibration[targets].notna().all(axis=1)]
-    residuals = held[targets].to_numpy() - held[["y"]].to_numpy() - fitted.predict(held[columns].to_numpy())
+    learnt = known[known[targets].notna().all(axis=1)]
+    change = learnt[targets].to_numpy() - learnt[["y"]].to_numpy()
+    fitted = MultiOutputRegressor(new_model(challenge, CHALLENGE)).fit(learnt[columns].to_numpy(), change)
     horizons = {
-        horizon: Fitted(
-            one, treelite.sklearn.import_model(one), calibrate(residuals[:, place], challenge.learner.interval)
-        )
-        for place, (horizon, one) in enumerate(zip(spec.horizons, fitted.estimators_, strict=True))
+        horizon: Fitted(one, treelite.sklearn.import_model(one))
+        for horizon, one in zip(spec.horizons, fitted.estimators_, strict=True)
     }
-    run = bench_run(challenge, as_of, home)
-    write_models(
-        home / "bundle",
-        run,
-        split,
-        horizons,
-        recent_windows(spec, observations, run.challenge.target.baseline.lookback(spec.step_minutes)),
-    )
-    _save_for_peers(home, fitted, known[columns].to_numpy()[:1])
+    write_models(home / "bundle", run, known, judged, horizons, observations=observations)
+    _save_for_peers(home, fitted, learnt[columns].to_numpy()[:1])
 
-    origins = _origins(observations, split.holdout[["unique_id", "ds", *columns]], spec.variables, spec.lookback)
+    newest = known.loc[known["ds"] > as_of - FOUR_WEEKS, ["unique_id", "ds", *columns]]
+    origins = _origins(observations, newest, spec.variables, spec.lookback)
     rows = np.array([features for _, _, _, features in origins])
     asked = tuple(
         Origin(*origin, change) for origin, change in zip(origins, fitted.predict(rows).tolist(), strict=True)
@@ -150,7 +142,7 @@ def _save_for_peers(home: Path, fitted: MultiOutputRegressor, example: FloatArra
 def _origins(
     observations: Table, rows: pd.DataFrame, variables: tuple[str, ...], lookback: int
 ) -> list[tuple[str, tuple[datetime, ...], dict[str, list[float]], list[float]]]:
-    """The parts of `Origin`, of moments before which no value is missing, spread over the hold-out."""
+    """The parts of `Origin`, of moments before which no value is missing, spread over the rows."""
     frame = pd.DataFrame({name: observations.variables[name] for name in variables})
     frame["unique_id"] = np.asarray(observations.unique_ids, dtype=object)[observations.codes]
     frame["ds"] = pd.DatetimeIndex(observations.ds).tz_localize("UTC")
@@ -162,7 +154,9 @@ def _origins(
             values = {name: window[name].tolist() for name in variables}
             found.append((unique_id, tuple(moment.to_pydatetime() for moment in window.index), values, features))
     if len(found) < ORIGINS:
-        raise ValueError(f"expected {ORIGINS} windows without a missing value in the hold-out; found {len(found)}")
+        raise ValueError(
+            f"expected {ORIGINS} windows without a missing value in the last four weeks; found {len(found)}"
+        )
     return [found[place] for place in np.linspace(0, len(found) - 1, ORIGINS).astype(int)]
 
 

@@ -17,6 +17,7 @@ unloaded=(faker markdown-it-py mdurl polyfactory pygments rich rich-click scipy)
 pin service -c dev.txt "${unloaded[@]/#/--no-emit-package=}"
 for image in airflow mlflow s3 feed watch; do pin "$image" -c dev.txt; done  # and in the images of deploy/
 pin bench
+pin bench-data --no-deps  # for the data that they carry
 pin bench-service
 pin bench-mlserver
 oldest=3.10 pin dagshub
