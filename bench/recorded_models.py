@@ -40,7 +40,13 @@ T = TypeVar("T")
 
 CHALLENGE = ROOT / "challenges" / "weather.toml"
 YEAR = timedelta(days=365)
-_CODE = ("bench/recorded_models.py", "forecasting/**/*.py", "pipelines/*.py", "pipelines/sources/*.py")
+_CODE = (
+    "bench/recorded_models.py",
+    "forecasting/**/*.py",
+    "pipelines/*.py",
+    "pipelines/learners/*.py",
+    "pipelines/sources/*.py",
+)
 """What a model comes from, besides the challenge, the recording and the benchmark's own module."""
 _DATASET = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="bench")
 _WORKERS = 2
@@ -91,8 +97,8 @@ def write_models(
     directory: Path, run: Run, split: Split, fitted: dict[int, Fitted], recent: Mapping[str, SeriesWindow]
 ) -> None:
     """The bundle that the stage `train` would write of these models."""
-    trees = {horizon: one.trees.serialize_bytes() for horizon, one in fitted.items()}
-    write_bundle(directory, describe(run, split, fitted, _DATASET, "bench"), trees, recent)
+    models = {horizon: one.fit.portable for horizon, one in fitted.items()}
+    write_bundle(directory, describe(run, split, fitted, _DATASET, "bench"), models, recent)
 
 
 def in_processes(function: Callable[..., T], tasks: list[tuple[Any, ...]], what: str) -> list[T]:

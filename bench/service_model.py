@@ -1,4 +1,4 @@
-"""The model that the service and its peers are measured with: the same trees as a bundle and as scikit-learn has them.
+"""The model that the service and its peers are measured with: the same model as a bundle and as scikit-learn has it.
 
 One `MultiOutputRegressor` of the weather challenge's learner, on the change of the target 4, 5 and 6 hours out, from
 the recorded weather. Its features leave the calendar out, so that all horizons share their fifty columns and one row
@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import sklearn
-import treelite
 from sklearn.multioutput import MultiOutputRegressor
 
 from bench.recorded_models import CHALLENGE, bench_run, fingerprint, recorded, transformed, write_models
@@ -29,7 +28,7 @@ from forecasting.features.table import Table
 from forecasting.models.bundle import Bundle, read_bundle, recent_windows
 from forecasting.models.intervals import calibrate
 from forecasting.models.manifest import SeriesWindow
-from pipelines.learner import new_model
+from pipelines.learners import make_learner
 from pipelines.split import split_by_time
 from pipelines.train import Fitted
 from scripts.services import ROOT
@@ -65,7 +64,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Model:
-    """Where the trees lie, in each form, and what to ask."""
+    """Where the model lies, in each form, and what to ask."""
 
     bundle: Path
     joblib: Path
@@ -76,8 +75,7 @@ class Model:
 
 def model() -> Model:
     """The model as it was kept, or made now. Raises ValueError when its two forms do not predict the same."""
-    versions = (sklearn.__version__, treelite.__version__)
-    home = CACHE / fingerprint((load_challenge(CHALLENGE), *versions), "service_model")
+    home = CACHE / fingerprint((load_challenge(CHALLENGE), sklearn.__version__), "service_model")
     if not home.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=CACHE) as scratch:
@@ -101,15 +99,17 @@ def _make(home: Path) -> None:
 
     known = split.training[split.training[targets].notna().all(axis=1)]
     change = known[targets].to_numpy() - known[["y"]].to_numpy()
-    fitted = MultiOutputRegressor(new_model(challenge, CHALLENGE)).fit(known[columns].to_numpy(), change)
+    learner, seed = make_learner(challenge, CHALLENGE), challenge.learner.seed
+    numbered = known[columns].set_axis(range(len(columns)), axis=1)  # peers send rows without names
+    fits = [learner.fit(numbered, each, challenge.target.loss, seed) for each in change.T]
+    fitted = MultiOutputRegressor(fits[0].estimator)
+    fitted.estimators_ = [fit.estimator for fit in fits]
 
     held = split.calibration[split.calibration[targets].notna().all(axis=1)]
     residuals = held[targets].to_numpy() - held[["y"]].to_numpy() - fitted.predict(held[columns].to_numpy())
     horizons = {
-        horizon: Fitted(
-            one, treelite.sklearn.import_model(one), calibrate(residuals[:, place], challenge.learner.interval)
-        )
-        for place, (horizon, one) in enumerate(zip(spec.horizons, fitted.estimators_, strict=True))
+        horizon: Fitted(fit, calibrate(residual, challenge.learner.interval))
+        for horizon, fit, residual in zip(spec.horizons, fits, residuals.T, strict=True)
     }
     run = bench_run(challenge, as_of, home)
     write_models(home / "bundle", run, split, horizons, recent_windows(spec, observations))

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import treelite
-from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from clients.disk import whole_directory
 from clients.errors import ConfigurationError
-from forecasting.challenge.schema import Challenge
+from forecasting.challenge.schema import Challenge, ChallengeError
 from forecasting.drift.distances import feature_references
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
 from forecasting.models.bundle import recent_windows, write_bundle
 from forecasting.models.intervals import Offsets, calibrate
 from forecasting.models.manifest import Description, SeriesWindow, VariableRange
+from forecasting.models.portable import PortableError
 from pipelines.files import read_json
-from pipelines.learner import FloatArray, as_trees, fit_change, new_model
+from pipelines.learners import make_learner
+from pipelines.learners.learner import Estimator, Fit, FloatArray, Learner
 from pipelines.run import Run
 from pipelines.split import Split, newest_target, split_by_time
 from pipelines.tracked_run import TrackedRun, open_tracking
@@ -36,14 +37,13 @@ from records.mlflow_names import Artifact, RunTag
 class Fitted:
     """The model of one horizon, in both forms, with the offsets of its interval."""
 
-    model: HistGradientBoostingRegressor
-    trees: treelite.Model
+    fit: Fit
     offsets: Offsets
 
 
 def run(run: Run) -> None:
     """Train on the features table; the same table gives the same bundle, byte for byte."""
-    new_model(run.challenge, run.challenge_path)  # a wrong parameter is reported before any work
+    _learner(run)  # a wrong parameter is reported before any work
     spec = feature_spec(run.challenge)
     table = read_features(run.files.features, spec)
     dataset = read_json(run.files.dataset, Dataset, made_by="version")
@@ -67,12 +67,19 @@ def _print_split(spec: FeatureSpec, split: Split) -> None:
         print(f"not learnt from, without any value in training: {', '.join(empty)}", flush=True)
 
 
+def _learner(run: Run) -> Learner:
+    try:
+        return make_learner(run.challenge, run.challenge_path)
+    except ChallengeError as error:
+        raise ConfigurationError(str(error)) from error
+
+
 def _fit_all(run: Run, spec: FeatureSpec, split: Split) -> dict[int, Fitted]:
     """Every horizon's model, one core each: as fast as all cores on one model, and no slower on a busy machine.
 
     There, threads that share one fit wait for one another at every node: a fit of 1 s took 28 s.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         models = pool.map(lambda horizon: fit_horizon(run, spec, split, horizon), spec.horizons)
         fitted = dict(zip(spec.horizons, models, strict=True))
     for horizon, one in fitted.items():
@@ -86,16 +93,16 @@ def fit_horizon(run: Run, spec: FeatureSpec, split: Split, horizon: int) -> Fitt
 
     Raises ConfigurationError when the learner refuses its parameters, or with them diverges.
     """
+    learner, loss, seed = _learner(run), run.challenge.target.loss, run.challenge.learner.seed
     with threadpool_limits(1, user_api="openmp"):
-        features, change = _known(split.training, spec, horizon)
-        model = fit_change(new_model(run.challenge, run.challenge_path), features, change, run.challenge_path)
-        features, change = _known(split.calibration, spec, horizon)
-        residuals = change - model.predict(features)
-        if not np.isfinite(residuals).all():
-            found = f"the model for horizon {horizon} predicts numbers that are not finite"
-            raise ConfigurationError(f"{run.challenge_path}: learner.parameters: {found}: lower learning_rate.")
-        offsets = calibrate(residuals, run.challenge.learner.interval)
-        return Fitted(model, as_trees(model, features), offsets)
+        try:
+            fit = learner.fit(*_known(split.training, spec, horizon), loss, seed)
+            features, change = _known(split.calibration, spec, horizon)
+            residuals = change - fit.predict(features)
+        except PortableError as error:
+            found = f"the model for horizon {horizon} holds numbers that are not finite: lower learning_rate"
+            raise ConfigurationError(f"{run.challenge_path}: learner.parameters: {found} ({error}).") from error
+        return Fitted(fit, calibrate(residuals, run.challenge.learner.interval))
 
 
 def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.DataFrame, FloatArray]:
@@ -146,12 +153,12 @@ def _write(run: Run, description: Description, fitted: dict[int, Fitted]) -> Non
     with whole_directory(run.files.models) as directory:
         for horizon, one in fitted.items():
             columns = list(description.features.columns_for(horizon))
-            _save_for_mlflow(one.model, columns, directory / f"h{horizon}")
+            _save_for_mlflow(one.fit.estimator, columns, directory / f"h{horizon}")
     with whole_directory(run.files.bundle) as directory:
-        write_bundle(directory, description, {h: one.trees.serialize_bytes() for h, one in fitted.items()}, windows)
+        write_bundle(directory, description, {h: one.fit.portable for h, one in fitted.items()}, windows)
 
 
-def _save_for_mlflow(model: HistGradientBoostingRegressor, columns: list[str], directory: Path) -> None:
+def _save_for_mlflow(model: Estimator, columns: list[str], directory: Path) -> None:
     """In scikit-learn's own form, for people who use MLflow's tools; our code never loads it."""
     import mlflow.sklearn
     import sklearn
@@ -198,10 +205,19 @@ def _parameters(challenge: Challenge, description: Description) -> dict[str, str
         "target.horizons": " ".join(map(str, challenge.target.horizons)),
         "target.loss": challenge.target.loss,
         **{f"learner.{name}": getattr(learner, name) for name in learner.__struct_fields__ if name != "parameters"},
-        **{f"learner.parameters.{name}": value for name, value in sorted(learner.parameters.items())},
+        **dict(_flat(learner.parameters, "learner.parameters")),
         "features": len(description.features.columns),
         **{f"rows.{name}": count for name, count in description.rows.items()},
         "train_start": description.train_start.isoformat(),
         "train_end": description.train_end.isoformat(),
     }
     return {name: str(value) for name, value in values.items()}
+
+
+def _flat(table: Mapping[str, object], key: str) -> Iterator[tuple[str, object]]:
+    """The values of a table and of the tables in it, in order, by their keys below ``key``."""
+    for name, value in sorted(table.items()):
+        if isinstance(value, dict):
+            yield from _flat(value, f"{key}.{name}")
+        else:
+            yield f"{key}.{name}", value

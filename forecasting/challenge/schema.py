@@ -129,11 +129,18 @@ class Features(Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(dict.fromkeys(group.variable for group in groups))
 
 
-class Learner(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a model is fitted: the learner, its parameters, and how the end of the history is split."""
+Parameter = int | float | str | bool | tuple[str, ...]
 
-    kind: Literal["hist_gradient_boosting"]
-    parameters: dict[str, int | float | str | bool]
+
+class Learner(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a model is fitted: the learner, its parameters, and how the end of the history is split.
+
+    Learners and their parameters are known to `pipelines.learners`, which checks both before a run does any work. A
+    learner that is made of others has a table of parameters for each.
+    """
+
+    kind: Name
+    parameters: dict[str, Parameter | dict[str, Parameter]] = {}
     seed: NotNegative = 0
     holdout_days: Positive = 28
     calibration_days: Positive = 28
@@ -209,7 +216,7 @@ def load_challenge(path: Path) -> Challenge:
         raise ChallengeError(f"{path}: no such challenge; expected a TOML file there; found: {known}") from None
     except OSError as error:
         raise ChallengeError(f"{path}: cannot be read: {error}") from error
-    challenge = _converted(parse_table(content, str(path)), Challenge, str(path))
+    challenge = converted(parse_table(content, str(path)), Challenge, str(path))
     for key, expected, found in _inconsistencies(challenge, path.stem):
         raise ChallengeError(f"{path}: {key}: expected {expected}; found {found}")
     return challenge
@@ -227,14 +234,15 @@ def parse_table(content: bytes, where: str) -> dict[str, Any]:
 
 def parse_part(table: dict[str, Any], key: str, kind: type[T], where: str, *, default: T) -> T:
     """One key of a file whose other keys may follow an older or newer schema. Raises ChallengeError."""
-    return _converted(table[key], kind, where, key) if key in table else default
+    return converted(table[key], kind, where, key) if key in table else default
 
 
-def _converted(value: object, kind: type[T], where: str, prefix: str = "") -> T:
+def converted(value: object, kind: type[T], where: str, key: str = "") -> T:
+    """The value at ``key`` of the file ``where`` as ``kind``. Raises ChallengeError."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ChallengeError(f"{where}: {_located(value, kind, str(error), prefix)}") from error
+        raise ChallengeError(f"{where}: {_located(value, kind, str(error), key)}") from error
 
 
 def _located(value: Any, kind: object, message: str, prefix: str) -> str:  # noqa: ANN401 - whatever TOML can say

@@ -154,7 +154,7 @@ def test_the_bundle_says_what_it_has_seen_and_no_more(fitted):
 
 def test_observations_of_the_hold_out_do_not_reach_the_model(fitted, tmp_path, name, client):
     run, weather = fitted, made_up_weather()
-    models = {key: value for key, value in contents(run.files.bundle).items() if key.endswith(".treelite")}
+    models = {key: value for key, value in contents(run.files.bundle).items() if key.startswith("h")}
     later = weather["ds"] >= pd.Timestamp(AS_OF) - timedelta(days=28)
     weather.loc[later, "temperature"] += 10.0
     other = trained(featured_run(tmp_path, name, "manual__2", observations=weather))
@@ -373,11 +373,11 @@ def test_a_production_bundle_that_cannot_be_read_is_reported(candidate, tmp_path
 @pytest.mark.parametrize(
     ("parameters", "shown"),
     [
-        ({"max_itre": 10}, r"learner\.parameters\.max_itre: expected a parameter of hist_gradient_boosting .*max_iter"),
-        ({"loss": "poisson"}, r"learner\.parameters\.loss: expected a parameter"),
-        ({"scoring": "bogus"}, r"learner\.parameters\.scoring: expected a parameter"),
+        (
+            {"max_itre": 10},
+            r"learner\.parameters: object contains unknown field `max_itre`; expected the keys max_iter",
+        ),
         ({"learning_rate": 1e308, "max_iter": 5}, r"learner\.parameters: .* not finite: lower learning_rate"),
-        ({"max_iter": -1}, r"learner\.parameters: The 'max_iter' parameter .* must be"),
     ],
 )
 def test_a_wrong_parameter_is_reported_with_file_and_key(tmp_path, name, client, parameters, shown):
@@ -428,9 +428,9 @@ def test_an_evaluation_of_another_run_is_not_registered(finished, tmp_path, clie
 
 def test_a_damaged_candidate_is_refused(fitted, tmp_path, client):
     run = copied(fitted, tmp_path)
-    with (run.files.bundle / "h4.treelite").open("ab") as file:
+    with (run.files.bundle / "h4.json").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(ConfigurationError, match=r"h4\.treelite: expected SHA-256"):
+    with pytest.raises(ConfigurationError, match=r"h4\.json: expected SHA-256"):
         evaluate.run(run)
 
 
