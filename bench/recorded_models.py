@@ -25,10 +25,11 @@ from forecasting.features.spec import feature_spec
 from forecasting.features.table import Table
 from forecasting.models.bundle import recent_windows, write_bundle
 from pipelines.history import fold
+from pipelines.learners.learner import Fit
 from pipelines.run import Run, RunIdentity
 from pipelines.sources import make_source
 from pipelines.sources.source import Answer
-from pipelines.train import Fitted, describe
+from pipelines.train import describe
 from pipelines.transform import feature_frame, read_observations
 from pipelines.version import Dataset
 from records.stages import RunFiles
@@ -96,15 +97,16 @@ def write_models(
     run: Run,
     known: pd.DataFrame,
     judged: pd.DataFrame,
-    fitted: dict[int, Fitted],
+    fitted: dict[int, Fit],
     *,
     observations: Table,
 ) -> None:
     """The bundle that the stage `train` would write of models of ``known``; judged: their recipe's folds."""
     description = describe(run, known, judged, _DATASET, "bench")
-    recent = recent_windows(description.features, observations, description.baseline.lookback(description.features))
-    trees = {horizon: one.trees.serialize_bytes() for horizon, one in fitted.items()}
-    write_bundle(directory, description, trees, recent)
+    recent = recent_windows(
+        description.features, observations, description.baseline.lookback(description.features.step_minutes)
+    )
+    write_bundle(directory, description, {horizon: one.portable for horizon, one in fitted.items()}, recent)
 
 
 def in_processes(function: Callable[..., T], tasks: list[tuple[Any, ...]], what: str) -> list[T]:

@@ -1,4 +1,4 @@
-"""The model that the service and its peers are measured with: the same trees as a bundle and as scikit-learn has them.
+"""The model that the service and its peers are measured with: the same model as a bundle and as scikit-learn has it.
 
 One `MultiOutputRegressor` of the weather challenge's learner, on the change of the target 4, 5 and 6 hours out, from
 the recorded weather. Its features leave the calendar out, so that all horizons share their fifty columns and one row
@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import sklearn
-import treelite
 from sklearn.multioutput import MultiOutputRegressor
 
 from bench.recorded_models import CHALLENGE, bench_run, few_folds, fingerprint, recorded, transformed, write_models
@@ -26,11 +25,12 @@ from doubles.replay import recording
 from forecasting.challenge.schema import load_challenge
 from forecasting.features.spec import feature_spec, target_column
 from forecasting.features.table import Table
+from forecasting.judging.losses import LOSSES
 from forecasting.models.bundle import Bundle, read_bundle
 from forecasting.models.manifest import SeriesWindow
-from pipelines.learner import new_model
+from pipelines.learners import make_learner
 from pipelines.out_of_sample import known_rows, out_of_sample
-from pipelines.train import Fitted, fold_fit
+from pipelines.train import fold_fit
 from scripts.services import ROOT
 
 FloatArray = npt.NDArray[np.float64]
@@ -66,7 +66,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Model:
-    """Where the trees lie, in each form, and what to ask."""
+    """Where the model lies, in each form, and what to ask."""
 
     bundle: Path
     joblib: Path
@@ -77,8 +77,7 @@ class Model:
 
 def model() -> Model:
     """The model as it was kept, or made now. Raises ValueError when its two forms do not predict the same."""
-    versions = (sklearn.__version__, treelite.__version__)
-    home = CACHE / fingerprint((load_challenge(CHALLENGE), *versions), "service_model")
+    home = CACHE / fingerprint((load_challenge(CHALLENGE), sklearn.__version__), "service_model")
     if not home.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=CACHE) as scratch:
@@ -104,11 +103,13 @@ def _make(home: Path) -> None:
 
     learnt = known[known[targets].notna().all(axis=1)]
     change = learnt[targets].to_numpy() - learnt[["y"]].to_numpy()
-    fitted = MultiOutputRegressor(new_model(challenge, CHALLENGE)).fit(learnt[columns].to_numpy(), change)
-    horizons = {
-        horizon: Fitted(one, treelite.sklearn.import_model(one))
-        for horizon, one in zip(spec.horizons, fitted.estimators_, strict=True)
-    }
+    learner, seed = make_learner(challenge, CHALLENGE), challenge.learner.seed
+    numbered = learnt[columns].set_axis(range(len(columns)), axis=1)  # peers send rows without names
+    loss = LOSSES[challenge.target.loss].learner
+    fits = [learner.fit(numbered, each, loss, seed) for each in change.T]
+    fitted = MultiOutputRegressor(fits[0].estimator)
+    fitted.estimators_ = [fit.estimator for fit in fits]
+    horizons = dict(zip(spec.horizons, fits, strict=True))
     write_models(home / "bundle", run, known, judged, horizons, observations=observations)
     _save_for_peers(home, fitted, learnt[columns].to_numpy()[:1])
 
