@@ -58,13 +58,13 @@ def test_what_is_remembered_is_what_the_bundle_forecasts(model: Model) -> None:
 
 
 def test_the_baseline_is_remembered_as_the_table_has_it_also_after_a_cold_start(model: Model) -> None:
-    """The last two days of the recorded year, after a start with what a bundle that was made before them carries."""
-    table = recorded_table(last=END - timedelta(days=2))
+    """The last days of the recorded year, after a start with what a bundle that was made before them carries."""
+    table = recorded_table(last=END - timedelta(days=4))
     windows = recent_windows(model.spec, table, model.target_lookback)
     whole = recorded_table()
     expected = table_baseline(model.spec, model.bundle.manifest.baseline, whole)
     own = np.flatnonzero(
-        (whole.codes == 0) & (whole.ds >= np.datetime64((END - timedelta(days=2)).replace(tzinfo=None)))
+        (whole.codes == 0) & (whole.ds >= np.datetime64((END - timedelta(days=4)).replace(tzinfo=None)))
     )
     state = SeriesState(model)
     warm(model, state, windows[whole.unique_ids[0]])
@@ -170,7 +170,7 @@ def test_a_bundles_window_older_than_the_state_is_left_out(model: Model) -> None
     state = SeriesState(model)
     follow(model, state, hours(model, 60))
     before = state.encode()
-    warm(model, state, window(model, START - 200, 50))
+    warm(model, state, window(model, START + 59 - model.target_lookback - 50, 50))
     assert state.encode() == before
 
 
