@@ -1,8 +1,8 @@
 """A season like the training data leaves the drift signals alone, and one that the model never saw drives them up.
 
-The model is fitted on four of every six days of January to March; the fifth tells its error on unseen days,
-the sixth is for the replay alone. Two replays of that winter go through HTTP: the whole of it, a third of which was never fitted, and
-the sixth days on their own, of which the model has seen nothing.
+The model is fitted on four of every six days of January to March; the fifth tells its error on unseen days, the sixth
+is for the replay alone. Two replays of that winter go through HTTP: the whole of it, a third of which was never
+fitted, and the sixth days on their own, of which the model has seen nothing.
 
 The service's windows are as long as the season here. What moves with the weather, such as the mean temperature of the
 last 24 hours, has some ten independent values in four weeks, and ten values in ten bins lie far from any season's; the
