@@ -373,7 +373,8 @@ def test_intervals_that_cover_nothing_or_everything_are_blocked(width: float) ->
 
 
 def test_a_candidate_that_has_not_learnt_from_the_newest_data_is_blocked() -> None:
-    assert blocked_by(verdict(panel(), candidate=compared(train_end=START - timedelta(hours=48)))) == []
+    old = {name: compared(train_end=START - timedelta(hours=48)) for name in ("candidate", "production")}
+    assert blocked_by(verdict(panel(), **old)) == []
     old = {name: compared(train_end=START - timedelta(hours=49)) for name in ("candidate", "production")}
     found = verdict(panel(), **old)
     assert blocked_by(found) == ["freshness"]
