@@ -138,7 +138,7 @@ def _forecast(script: Path, observed: pd.DataFrame, options: dict[str, int], mad
     # Two fits at a time keep two cores busy; a fit's own threads would only get in each other's way.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     with whole_file(made) as scratch:
-        command = [interpreter("bench"), script, given, scratch, *named]
+        command: list[str | Path] = [interpreter("bench"), script, given, scratch, *named]
         subprocess.run(command, check=True, stdout=sys.stderr, env=environment)
 
 
