@@ -48,7 +48,9 @@ def as_challenge(series: Collection[str], variables: Collection[str]) -> Challen
             lags=tuple(each for each in features.lags if each.variable in kept),
             rolling=tuple(each for each in features.rolling if each.variable in kept),
             differences=tuple(each for each in features.differences if each.variable in kept),
+            vectors=tuple(each for each in features.vectors if {each.speed, each.direction} <= kept.keys()),
         ),
+        detectors=(),
         quality=replace(
             quality,
             key_columns=tuple(name for name in quality.key_columns if name in kept),

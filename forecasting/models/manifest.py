@@ -164,9 +164,11 @@ def check_description(description: Description) -> None:
     ):
         _check_same(key, expected, found)
     for detector in description.detectors:
-        lacking = set(detector.reads.values()) - set(spec.variables)
-        if lacking or detector.steps > spec.lookback + 1:
-            kept = f"variables and steps that are kept ({listed(spec.variables)}; {spec.lookback + 1} steps)"
+        lacking, lookback = set(detector.reads.values()) - set(spec.variables), spec.lookback
+        if set(detector.reads.values()) == {spec.target}:
+            lookback = max(lookback, description.baseline.lookback(spec.step_minutes))
+        if lacking or detector.steps > lookback + 1:
+            kept = f"variables and steps that are kept ({listed(spec.variables)}; {lookback + 1} steps)"
             read = f"{listed(detector.reads.values())}; {detector.steps} steps"
             raise BundleError(f"{MANIFEST}: detectors: expected {kept}; found {read}")
 

@@ -134,7 +134,7 @@ def test_ridge_learns_the_change_of_the_target_and_stands_a_missing_value() -> N
     rows = rows.assign(y=5.0, **{target_column(4): 5.0 + 2.0 * rows["temperature_lag_0"]})
     rows.loc[:99, target_column(4)] = np.nan
     predict = ridge(spec)(rows, 4)
-    asked = rows[list(spec.columns_for(4))].head(3).assign(temperature_lag_1=np.nan)
+    asked = rows[list(spec.columns_for(4))].head(3).assign(temperature_difference_1=np.nan)
     assert predict(asked) == pytest.approx(2.0 * asked["temperature_lag_0"].to_numpy(), abs=0.01)
 
 

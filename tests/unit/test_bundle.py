@@ -182,7 +182,7 @@ def test_a_window_reaches_as_far_as_the_baseline_and_there_holds_the_target_alon
 
 def test_the_worked_example_has_what_the_features_read_and_no_more(trained: Trained, tmp_path: Path) -> None:
     longer = recent_windows(SPEC, trained.table, target_lookback=100)
-    write_bundle(tmp_path / "bundle", trained.description, trained.trees, longer)
+    write_bundle(tmp_path / "bundle", trained.description, trained.models, longer)
     bundle = read_bundle(tmp_path / "bundle")
     bundle.check_example()
     ds = bundle.manifest.example.observations.ds
