@@ -170,12 +170,12 @@ def test_a_cold_start_knows_as_much_as_the_whole_history(trained: Trained, direc
 
 def test_a_window_reaches_as_far_as_the_baseline_and_there_holds_the_target_alone(trained: Trained) -> None:
     windows = recent_windows(SPEC, trained.table, target_lookback=100)
-    for unique_id, window in windows.items():
-        short = trained.windows[unique_id]
-        kept = len(short.ds)
-        assert (window.ds[-kept:], window.values[-kept:]) == (short.ds, short.values)
-        assert 100 <= (window.ds[-1] - window.ds[0]).total_seconds() / 3600 <= 100 + max(SPEC.horizons)
-        older = window.values[:-kept]
+    for unique_id, (ds, values) in ((name, msgspec.structs.astuple(window)) for name, window in windows.items()):
+        short_ds, short_values = msgspec.structs.astuple(trained.windows[unique_id])
+        kept = len(short_ds)
+        assert (ds[-kept:], values[-kept:]) == (short_ds, short_values)
+        assert 100 <= (ds[-1] - ds[0]).total_seconds() / 3600 <= 100 + max(SPEC.horizons)
+        older = values[:-kept]
         assert {pressure for _, pressure in older} == {None}
         assert any(temperature is not None for temperature, _ in older)
 
