@@ -37,7 +37,8 @@ CHALLENGE_FILE = f"challenges/{CHALLENGE}.toml"
 RUN_SECONDS = 900.0
 WEAK_START = {CHALLENGE_FILE: {"max_iter = 100": "max_iter = 50", "count = 12": "count = 4"}}
 """What production starts from: so few trees that there is something to gain, and not so few that the baseline is better
-or the gate finds the better model's predictions too slow. Four folds tell the three proposals apart, in a third of the time of twelve."""
+or the gate finds the better model's predictions too slow. Four folds tell the three proposals apart, in a third of the
+time of twelve."""
 
 
 @dataclass(frozen=True)
