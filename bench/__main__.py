@@ -16,13 +16,21 @@ from scripts.services import ROOT
 RESULTS = ROOT / "bench" / "results"
 FILES: dict[str, tuple[str, dict[str, str]]] = {
     "pipeline": ("The pipeline, measured", {"The whole run": "bench.pipeline", "Features": "bench.features"}),
-    "gate": ("The gate, measured", {"Error rates": "bench.gate", "Speed": "bench.gate_speed"}),
+    "gate_speed": ("The gate's speed, measured", {"A verdict": "bench.gate_speed"}),
     "service": (
         "The service, measured",
         {
             "Requests a second": "bench.service",
             "Observations, memory, start": "bench.service_figures",
             "Where the time goes": "bench.service_profile",
+        },
+    ),
+    "accuracy": (
+        "The accuracy, measured",
+        {
+            "New York, 2013": "bench.accuracy new_york",
+            "Another place: Greensboro": "bench.accuracy greensboro",
+            "Another place and year: Ireland, 2016": "bench.accuracy ireland",
         },
     ),
     "release": ("The release, measured", {"The image": "bench.image", "The whole release": "bench.release"}),

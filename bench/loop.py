@@ -40,6 +40,7 @@ POLICIES = (
     DAILY,
     Policy(name="daily, with the gate", every_hours=DAY, gated=True),
     Policy(name="every fourth day", every_hours=4 * DAY),
+    Policy(name="every fourth day, with the gate", every_hours=4 * DAY, gated=True),
     ON_DRIFT,
     Policy(name="the same, `InputsOutOfDistribution` starts one, too", on_drift=True, gated=True, starting=EACH),
     Policy(name="the same, and a cool-down of 6 h", on_drift=True, gated=True, cool_down_hours=6, starting=EACH),

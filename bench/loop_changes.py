@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bench.loop_models import HOUR, YEAR, History, history, loaded, recorded_year, year_before
-from bench.loop_policies import LAST, recorded_hours, scored
+from bench.loop_policies import LAST, recorded_hours, root_mean_square, scored
 from bench.loop_service import DRIFT, LIVE_WINDOW, Hours, Made, Service, Watch, hours_of, moment_at, step_of
 from bench.recorded_models import CHALLENGE, recorded
 from bench.report import say
@@ -21,15 +21,15 @@ from forecasting.models.bundle import Bundle
 MONTHS = range(1, 13)
 WEEK_HOURS = 168
 CHANGED = 1.5
-"""A week whose error is more than so many times the hold-out's."""
+"""A week whose error is more than so many times the folds'."""
 QUIET_OUTSIDE, QUIET_ERROR = 0.05, 1.25
 """A month is quiet when no larger share of its rows lies outside training, and its error is at most so many times the
-hold-out's."""
+folds'."""
 FAULT_DAY = 8
 """Of the month; before it, the service sees a week as it is."""
 STATIONS = ("EWR", "JFK", "LGA")
 NATURAL_DAYS = 90
-HOLDOUT = timedelta(days=28)
+FOUR_WEEKS = timedelta(days=28)
 
 Firing = list[frozenset[str]]
 """By hour of the replay."""
@@ -44,9 +44,9 @@ class Served:
     outside: float
     """The share of rows with a feature outside what training saw."""
     weekly: dict[int, float]
-    """By step, the RMSE of the forecasts made from it on, for a week, over the hold-out's; where the week is whole."""
+    """By step, the RMSE of the forecasts made from it on, for a week, over the folds'; where the week is whole."""
     error: float
-    """The RMSE of all forecasts over the hold-out's."""
+    """The RMSE of all forecasts over the folds'."""
 
     @property
     def quiet(self) -> bool:
@@ -71,14 +71,14 @@ def served(bundle: Bundle, hours: Hours, steps: Iterable[int], live_window: int)
         made += service.take(hours.get(step, []))
         firing.append(watch.look(hour, service.fresh_monitor()))
     board = service.monitor.own
-    holdout = float(np.sqrt(np.mean([one["error"] ** 2 for one in bundle.manifest.holdout.values()])))
+    expected = root_mean_square(np.array([one["error"] for one in bundle.manifest.errors.values()]))
     origins, errors = scored(made, hours)
     return Served(
         steps,
         firing,
         float(board.unusual[0] / max(board.predicted.sum(), 1.0)),
-        _weekly(origins, errors / holdout, steps),
-        float(np.sqrt(np.mean(errors**2))) / holdout,
+        _weekly(origins, errors / expected, steps),
+        root_mean_square(errors) / expected,
     )
 
 
@@ -163,7 +163,7 @@ def _spoilt(past: History, begins: datetime, stations: tuple[str, ...], fault: s
 
 @dataclass(frozen=True)
 class Jump:
-    """A model that has served its own hold-out month, when the clock jumps."""
+    """A model that has served the last weeks that it learnt from, when the clock jumps."""
 
     season: str
     to: datetime
@@ -174,7 +174,7 @@ class Jump:
     hours: dict[str, int | None]
     """By alert, from the first hour after the jump on."""
     error: float
-    """Of the week after the jump, over the hold-out's."""
+    """Of the week after the jump, over the folds'."""
 
 
 @functools.cache
@@ -201,11 +201,11 @@ def jumps(live_window: int = LIVE_WINDOW) -> list[Jump]:
 
 
 def _jump(season: str, as_of: datetime, to: datetime, live_window: int) -> Jump:
-    # Without the bundle's observations, which are newer than the hold-out month that comes first.
+    # Without the bundle's observations, which are newer than the four weeks that come first.
     bundle = replace(loaded(summer() if season == "summer" else recorded_year(), as_of), observations={})
-    before = list(range(step_of(as_of - HOLDOUT), step_of(as_of) + 1))
+    before = list(range(step_of(as_of - FOUR_WEEKS), step_of(as_of) + 1))
     later = 0 if to > as_of else YEAR // HOUR  # of the next year, for which this one stands in
-    after = list(range(step_of(to) + later, step_of(to + HOLDOUT) + later))
+    after = list(range(step_of(to) + later, step_of(to + FOUR_WEEKS) + later))
     known = recorded_hours()
     met = {step: [one._replace(step=step) for one in known.get(step - later, [])] for step in after}
     found = served(bundle, {**known, **met}, [*before, *after], live_window)
@@ -230,7 +230,7 @@ class Natural:
 
     as_of: datetime
     changed: datetime | None
-    """The first hour from which on a week's error is ``CHANGED`` times the hold-out's."""
+    """The first hour from which on a week's error is ``CHANGED`` times the folds'."""
     hours: dict[str, int | None]
     """By alert, from the change, or from the start where there is none, until it fires; None: it does not."""
 

@@ -1,6 +1,6 @@
 """The recorded year as the pipeline would know it at any hour, and the models that it would make then.
 
-Data gate, features, split, fit, bundle, comparison and verdict are production's own code. What was trained is kept
+Data gate, features, folds, fit, bundle, comparison and verdict are production's own code. What was trained is kept
 under `.rps/bench/loop/`, by what it depends on, so that other rules are tried without training again.
 """
 
@@ -18,22 +18,32 @@ from typing import Any
 import msgspec
 import numpy as np
 import pandas as pd
-from pipelines.holdout import compare
-from pipelines.split import split_by_time
 
-from bench.recorded_models import CHALLENGE, bench_run, fingerprint, in_processes, recorded, transformed, write_models
+from bench.recorded_models import (
+    CHALLENGE,
+    bench_run,
+    few_folds,
+    fingerprint,
+    in_processes,
+    recorded,
+    transformed,
+    write_models,
+)
 from clients.disk import whole_directory
 from forecasting.challenge.schema import Challenge, load_challenge
 from forecasting.features.spec import feature_spec, target_column
 from forecasting.features.table import Table
-from forecasting.judging.panel import COLUMNS, read_panel
+from forecasting.judging.panel import read_panel
 from forecasting.judging.verdict import Verdict, judge
-from forecasting.models.bundle import Bundle, read_bundle, recent_windows, record_holdout
+from forecasting.models.bundle import Bundle, read_bundle, record_errors
+from pipelines.comparison import compare
 from pipelines.data_rules import judge as judge_data
-from pipelines.evaluate import evaluation_of
+from pipelines.evaluate import evaluation_of, manifest_errors
+from pipelines.files import read_table, write_table
+from pipelines.out_of_sample import known_rows, out_of_sample
 from pipelines.production import Production
 from pipelines.run import Run
-from pipelines.train import fit_horizon
+from pipelines.train import fit_horizon, fold_fit
 from scripts.services import ROOT
 
 HOUR = timedelta(hours=1)
@@ -105,7 +115,7 @@ def year_before(month: int) -> History:
 
 
 def trained(past: History, as_of: datetime) -> Path:
-    """The bundle of the model that a run would make at ``as_of``, its hold-out measured; trained when it is not there.
+    """The bundle of the model that a run would make at ``as_of``, with its folds' errors; made if it is not there.
 
     Raises Rejected.
     """
@@ -115,32 +125,36 @@ def trained(past: History, as_of: datetime) -> Path:
     run = _run(past, as_of)
     if not run.files.bundle.exists():
         spec, features = feature_spec(past.challenge), past.features_at(as_of)
-        split = split_by_time(features, past.challenge, as_of)
-        fitted = {horizon: fit_horizon(run, spec, split, horizon) for horizon in spec.horizons}
+        known = known_rows(features, run.challenge, as_of)
+        folds = out_of_sample(known, run.challenge, fold_fit(run, spec), lambda _: None)
+        fitted = {horizon: fit_horizon(run, spec, known, horizon) for horizon in spec.horizons}
         observations = past.observations_at(as_of)
         run.files.root.mkdir(parents=True, exist_ok=True)
+        write_table(run.files.out_of_sample, folds)
         with whole_directory(run.files.bundle) as directory:
-            reach = past.challenge.target.baseline.lookback(spec.step_minutes)
-            write_models(directory, run, split, fitted, recent_windows(spec, observations, reach))
-            panel = compare(past.challenge, as_of, features, observations, (read_bundle(directory), None))
-            measured = panel.errors(past.challenge.target.loss)["candidate"].horizons
-            record_holdout(directory, {horizon: {"error": one.error} for horizon, one in measured.items()})
+            write_models(directory, run, known, folds, fitted, observations=observations)
+            panel = compare(run.challenge, folds, observations, read_bundle(directory), None)
+            record_errors(directory, manifest_errors(panel.errors(run.challenge.target.loss)))
     return run.files.bundle
 
 
 def judged(past: History, as_of: datetime, production: datetime | None) -> Verdict:
-    """The gate's verdict on the model of ``as_of``, against the one of ``production`` (None: nothing is in use)."""
+    """The gate's verdict on the model of ``as_of``, against the one of ``production`` (None: nothing is in use).
+
+    Both are of the same code, which the gate knows by the commit: it judges freshness, sanity and the artefact.
+    """
     run = _run(past, as_of)
     path = run.files.root / f"verdict.{f'{production:%Y-%m-%dT%H}' if production else 'first'}.{_policy(past)}.json"
     if not path.exists():
         features, observations = past.features_at(as_of), past.observations_at(as_of)
         candidate, released = loaded(past, as_of), None
         if production:
-            released = Production(f"{production:%Y-%m-%dT%H}", trained(past, production), loaded(past, production))
-        panel = compare(past.challenge, as_of, features, observations, (candidate, released))
-        errors = panel.errors(past.challenge.target.loss)
+            version, bundle = f"{production:%Y-%m-%dT%H}", loaded(past, production)
+            released = Production(version, trained(past, production), bundle, _folds(past, production))
+        panel = compare(run.challenge, _folds(past, as_of), observations, candidate, released)
+        errors = panel.errors(run.challenge.target.loss)
         evaluation = evaluation_of(run, candidate, released, panel, features, errors=errors)
-        columns = {name: panel.rows[name].to_numpy() for name in COLUMNS if name != "ds"}
+        columns = {str(name): panel.rows[name].to_numpy() for name in panel.rows}
         columns["ds"] = panel.rows["ds"].dt.tz_localize(None).to_numpy()
         verdict = judge(read_panel(columns), evaluation, past.challenge.gate)
         path.write_bytes(msgspec.json.encode(verdict))
@@ -166,8 +180,12 @@ def _train_one(as_of: datetime) -> None:
         trained(recorded_year(), as_of)
 
 
+def _folds(past: History, as_of: datetime) -> pd.DataFrame:
+    return read_table(_run(past, as_of).files.out_of_sample, made_by="train")
+
+
 def _run(past: History, as_of: datetime) -> Run:
-    return bench_run(past.challenge, as_of, CACHE / _fingerprint() / past.name / f"{as_of:%Y-%m-%dT%H}")
+    return bench_run(few_folds(past.challenge), as_of, CACHE / _fingerprint() / past.name / f"{as_of:%Y-%m-%dT%H}")
 
 
 @functools.cache

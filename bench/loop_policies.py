@@ -57,7 +57,7 @@ class Retraining:
     outcome: Outcome
     reasons: tuple[str, ...]
     change: float | None = None
-    """Of the error on the hold-out, over production's; None where they did not meet."""
+    """Of the error on the folds, over production's; None where they did not meet."""
 
 
 @dataclass(frozen=True)

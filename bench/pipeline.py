@@ -117,8 +117,8 @@ def report(runs: int) -> list[str]:
         rows.append((name, f"{median:.1f}", f"{max(peaks):.0f}" if peaks else "–"))
     return [
         f"The DAG `retrain_weather` on {measured[0].rows:,} rows, all of them new to each of {len(measured)} runs, the",
-        f"services running, the environment made: median {statistics.median(seconds):.1f} s from the trigger",
-        f"to the end ({spread}),",
+        f"folds included, the services running, the environment made: median {statistics.median(seconds):.1f} s from",
+        f"the trigger to the end ({spread}),",
         f"in {outside:.1f} s of which no task was at work.",
         "",
         *table("lrr", ("stage", "seconds (median)", f"peak memory, MiB (highest; goal {GOAL_MEBIBYTES:.0f})"), rows),

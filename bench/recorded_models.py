@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import datetime, timedelta
 from multiprocessing import get_context
@@ -16,7 +16,6 @@ from urllib.parse import parse_qs, urlencode
 
 import msgspec
 import pandas as pd
-from pipelines.split import Split
 
 from bench.report import say
 from doubles.replay import open_meteo_wire as wire
@@ -24,13 +23,13 @@ from doubles.replay import recording
 from forecasting.challenge.schema import Challenge
 from forecasting.features.spec import feature_spec
 from forecasting.features.table import Table
-from forecasting.models.bundle import write_bundle
-from forecasting.models.manifest import SeriesWindow
+from forecasting.models.bundle import recent_windows, write_bundle
 from pipelines.history import fold
+from pipelines.learners.learner import Fit
 from pipelines.run import Run, RunIdentity
 from pipelines.sources import make_source
 from pipelines.sources.source import Answer
-from pipelines.train import Fitted, describe
+from pipelines.train import describe
 from pipelines.transform import feature_frame, read_observations
 from pipelines.version import Dataset
 from records.stages import RunFiles
@@ -40,19 +39,20 @@ T = TypeVar("T")
 
 CHALLENGE = ROOT / "challenges" / "weather.toml"
 YEAR = timedelta(days=365)
-_CODE = ("bench/recorded_models.py", "forecasting/**/*.py", "pipelines/*.py", "pipelines/sources/*.py")
+FOLDS = 2
+"""Of a model of a benchmark, in place of the challenge's twelve: one at the start of its history, one at the end."""
+_CODE = ("bench/recorded_models.py", "forecasting/**/*.py", "pipelines/**/*.py")
 """What a model comes from, besides the challenge, the recording and the benchmark's own module."""
 _DATASET = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="bench")
 _WORKERS = 2
 
 
-def fingerprint(settings: object, module: str, without: Collection[str] = ()) -> str:
-    """Of settings, the recording, and the code; ``without``: the names of files that have no part in it."""
+def fingerprint(settings: object, module: str) -> str:
+    """Of settings, the recording, and the code."""
     digest = hashlib.sha256(recording.RECORDING.read_bytes())
     digest.update(msgspec.json.encode(settings))
     for path in (path for pattern in (f"bench/{module}.py", *_CODE) for path in sorted(ROOT.glob(pattern))):
-        if path.name not in without:
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -87,12 +87,26 @@ def bench_run(challenge: Challenge, as_of: datetime, directory: Path) -> Run:
     return Run(challenge, CHALLENGE, RunFiles(directory), identity)
 
 
+def few_folds(challenge: Challenge) -> Challenge:
+    """The challenge with ``FOLDS`` folds, so that hundreds of models can be made."""
+    return msgspec.structs.replace(challenge, folds=msgspec.structs.replace(challenge.folds, count=FOLDS))
+
+
 def write_models(
-    directory: Path, run: Run, split: Split, fitted: dict[int, Fitted], recent: Mapping[str, SeriesWindow]
+    directory: Path,
+    run: Run,
+    known: pd.DataFrame,
+    judged: pd.DataFrame,
+    fitted: dict[int, Fit],
+    *,
+    observations: Table,
 ) -> None:
-    """The bundle that the stage `train` would write of these models."""
-    trees = {horizon: one.trees.serialize_bytes() for horizon, one in fitted.items()}
-    write_bundle(directory, describe(run, split, fitted, _DATASET, "bench"), trees, recent)
+    """The bundle that the stage `train` would write of models of ``known``; judged: their recipe's folds."""
+    description = describe(run, known, judged, _DATASET, "bench")
+    recent = recent_windows(
+        description.features, observations, description.baseline.lookback(description.features.step_minutes)
+    )
+    write_bundle(directory, description, {horizon: one.portable for horizon, one in fitted.items()}, recent)
 
 
 def in_processes(function: Callable[..., T], tasks: list[tuple[Any, ...]], what: str) -> list[T]:

@@ -233,7 +233,7 @@ def report(rounds: int, seconds: int, only: list[str]) -> list[str]:
 
 
 def _versions() -> list[str]:
-    of_ours, of_peers = ("litestar", "uvicorn", "treelite"), ("scikit-learn", "fastapi", "bentoml", "mlflow")
+    of_ours, of_peers = ("litestar", "uvicorn"), ("scikit-learn", "fastapi", "bentoml", "mlflow")
     pinned = [("service", name) for name in of_ours] + [("bench-service", name) for name in of_peers]
     return [f"{name} {pinned_version(file, name)}" for file, name in (*pinned, ("bench-mlserver", "mlserver"))]
 

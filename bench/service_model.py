@@ -1,4 +1,4 @@
-"""The model that the service and its peers are measured with: the same trees as a bundle and as scikit-learn has them.
+"""The model that the service and its peers are measured with: the same model as a bundle and as scikit-learn has it.
 
 One `MultiOutputRegressor` of the weather challenge's learner, on the change of the target 4, 5 and 6 hours out, from
 the recorded weather. Its features leave the calendar out, so that all horizons share their fifty columns and one row
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -18,20 +18,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import sklearn
-import treelite
-from pipelines.split import split_by_time
 from sklearn.multioutput import MultiOutputRegressor
 
-from bench.recorded_models import CHALLENGE, bench_run, fingerprint, recorded, transformed, write_models
+from bench.recorded_models import CHALLENGE, bench_run, few_folds, fingerprint, recorded, transformed, write_models
 from doubles.replay import recording
 from forecasting.challenge.schema import load_challenge
 from forecasting.features.spec import feature_spec, target_column
 from forecasting.features.table import Table
-from forecasting.models.bundle import Bundle, read_bundle, recent_windows
-from forecasting.models.intervals import calibrate
+from forecasting.judging.losses import LOSSES
+from forecasting.models.bundle import Bundle, read_bundle
 from forecasting.models.manifest import SeriesWindow
-from pipelines.learner import new_model
-from pipelines.train import Fitted
+from pipelines.learners import make_learner
+from pipelines.out_of_sample import known_rows, out_of_sample
+from pipelines.train import fold_fit
 from scripts.services import ROOT
 
 FloatArray = npt.NDArray[np.float64]
@@ -39,6 +38,8 @@ FloatArray = npt.NDArray[np.float64]
 CACHE = ROOT / ".rps" / "bench" / "service"
 ORIGINS = 32
 """How many different rows are asked about, so that nothing is fast because it was asked the same before."""
+FOUR_WEEKS = timedelta(days=28)
+"""What is asked about lies in the last of them."""
 TOLERANCE = 1e-9
 
 
@@ -65,7 +66,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Model:
-    """Where the trees lie, in each form, and what to ask."""
+    """Where the model lies, in each form, and what to ask."""
 
     bundle: Path
     joblib: Path
@@ -76,8 +77,7 @@ class Model:
 
 def model() -> Model:
     """The model as it was kept, or made now. Raises ValueError when its two forms do not predict the same."""
-    versions = (sklearn.__version__, treelite.__version__)
-    home = CACHE / fingerprint((load_challenge(CHALLENGE), *versions), "service_model")
+    home = CACHE / fingerprint((load_challenge(CHALLENGE), sklearn.__version__), "service_model")
     if not home.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=CACHE) as scratch:
@@ -90,38 +90,31 @@ def model() -> Model:
 
 
 def _make(home: Path) -> None:
-    challenge = load_challenge(CHALLENGE)
+    challenge = few_folds(load_challenge(CHALLENGE))
     without_calendar = msgspec.structs.replace(challenge.features, calendar=())
     challenge = msgspec.structs.replace(challenge, features=without_calendar)
     spec = feature_spec(challenge)
     as_of = recording.load().end
     observations, features = transformed(recorded(challenge), challenge)
-    split = split_by_time(features, challenge, as_of)
+    run = bench_run(challenge, as_of, home)
+    known = known_rows(features, challenge, as_of)
+    judged = out_of_sample(known, challenge, fold_fit(run, spec), lambda _: None)
     columns, targets = list(spec.columns), [target_column(horizon) for horizon in spec.horizons]
 
-    known = split.training[split.training[targets].notna().all(axis=1)]
-    change = known[targets].to_numpy() - known[["y"]].to_numpy()
-    fitted = MultiOutputRegressor(new_model(challenge, CHALLENGE)).fit(known[columns].to_numpy(), change)
+    learnt = known[known[targets].notna().all(axis=1)]
+    change = learnt[targets].to_numpy() - learnt[["y"]].to_numpy()
+    learner, seed = make_learner(challenge, CHALLENGE), challenge.learner.seed
+    numbered = learnt[columns].set_axis(range(len(columns)), axis=1)  # peers send rows without names
+    loss = LOSSES[challenge.target.loss].learner
+    fits = [learner.fit(numbered, each, loss, seed) for each in change.T]
+    fitted = MultiOutputRegressor(fits[0].estimator)
+    fitted.estimators_ = [fit.estimator for fit in fits]
+    horizons = dict(zip(spec.horizons, fits, strict=True))
+    write_models(home / "bundle", run, known, judged, horizons, observations=observations)
+    _save_for_peers(home, fitted, learnt[columns].to_numpy()[:1])
 
-    held = split.calibration[split.calibration[targets].notna().all(axis=1)]
-    residuals = held[targets].to_numpy() - held[["y"]].to_numpy() - fitted.predict(held[columns].to_numpy())
-    horizons = {
-        horizon: Fitted(
-            one, treelite.sklearn.import_model(one), calibrate(residuals[:, place], challenge.learner.interval)
-        )
-        for place, (horizon, one) in enumerate(zip(spec.horizons, fitted.estimators_, strict=True))
-    }
-    run = bench_run(challenge, as_of, home)
-    write_models(
-        home / "bundle",
-        run,
-        split,
-        horizons,
-        recent_windows(spec, observations, run.challenge.target.baseline.lookback(spec.step_minutes)),
-    )
-    _save_for_peers(home, fitted, known[columns].to_numpy()[:1])
-
-    origins = _origins(observations, split.holdout[["unique_id", "ds", *columns]], spec.variables, spec.lookback)
+    newest = known.loc[known["ds"] > as_of - FOUR_WEEKS, ["unique_id", "ds", *columns]]
+    origins = _origins(observations, newest, spec.variables, spec.lookback)
     rows = np.array([features for _, _, _, features in origins])
     asked = tuple(
         Origin(*origin, change) for origin, change in zip(origins, fitted.predict(rows).tolist(), strict=True)
@@ -150,7 +143,7 @@ def _save_for_peers(home: Path, fitted: MultiOutputRegressor, example: FloatArra
 def _origins(
     observations: Table, rows: pd.DataFrame, variables: tuple[str, ...], lookback: int
 ) -> list[tuple[str, tuple[datetime, ...], dict[str, list[float]], list[float]]]:
-    """The parts of `Origin`, of moments before which no value is missing, spread over the hold-out."""
+    """The parts of `Origin`, of moments before which no value is missing, spread over the rows."""
     frame = pd.DataFrame({name: observations.variables[name] for name in variables})
     frame["unique_id"] = np.asarray(observations.unique_ids, dtype=object)[observations.codes]
     frame["ds"] = pd.DatetimeIndex(observations.ds).tz_localize("UTC")
@@ -162,7 +155,9 @@ def _origins(
             values = {name: window[name].tolist() for name in variables}
             found.append((unique_id, tuple(moment.to_pydatetime() for moment in window.index), values, features))
     if len(found) < ORIGINS:
-        raise ValueError(f"expected {ORIGINS} windows without a missing value in the hold-out; found {len(found)}")
+        raise ValueError(
+            f"expected {ORIGINS} windows without a missing value in the last four weeks; found {len(found)}"
+        )
     return [found[place] for place in np.linspace(0, len(found) - 1, ORIGINS).astype(int)]
 
 

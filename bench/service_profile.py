@@ -25,8 +25,8 @@ LEAD_SECONDS = 2
 LISTED = 12
 OTHER = "anything else"
 PARTS = {
-    "trees": (
-        "score (service/model/served.py", "(forecasting/models/quick_scorer.py", "(forecasting/models/trees.py",
+    "model": (
+        "score (service/model/served.py", "(forecasting/models/quick_scorer.py", "(forecasting/models/portable.py",
     ),
     "features": (
         "row_at (service/model/served.py", "<origin_reader>", "(forecasting/", "missing_steps (service/model/served.py",

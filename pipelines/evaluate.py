@@ -38,7 +38,7 @@ def run(run: Run) -> None:
     production = fetch_production(run, tracking)
     panel = compare(run.challenge, judged, observations, candidate, production)
     errors = panel.errors(run.challenge.target.loss)
-    record_errors(run.files.bundle, _manifest_errors(errors))
+    record_errors(run.files.bundle, manifest_errors(errors))
     evaluation = evaluation_of(run, candidate, production, panel, features, errors=errors)
     _print(evaluation)
     write_json(run.files.evaluation, evaluation)
@@ -60,7 +60,7 @@ def _candidate(run: Run, tracking: TrackedRun) -> Bundle:
     return bundle
 
 
-def _manifest_errors(errors: Mapping[str, ModelErrors]) -> dict[int, dict[str, float]]:
+def manifest_errors(errors: Mapping[str, ModelErrors]) -> dict[int, dict[str, float]]:
     """The reference for the service's live errors, by horizon."""
     return {
         horizon: {

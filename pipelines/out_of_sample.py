@@ -20,7 +20,7 @@ from forecasting.models.intervals import Offsets, calibrate, residuals_needed
 FloatArray = npt.NDArray[np.float64]
 Predict = Callable[[pd.DataFrame], FloatArray]
 """From features, (n, columns), to the change of the target: (n,)."""
-Fit = Callable[[pd.DataFrame, int], Predict]
+FitFold = Callable[[pd.DataFrame, int], Predict]
 """Of rows of the features table and a horizon whose target they all know."""
 
 FEWEST_ROWS = 500
@@ -63,7 +63,9 @@ def rows_by_week(known: pd.DataFrame) -> dict[str, int]:
     return {str(week): int(count) for week, count in weeks.sort_index().items()}
 
 
-def out_of_sample(known: pd.DataFrame, challenge: Challenge, fit: Fit, progress: Callable[[str], None]) -> pd.DataFrame:
+def out_of_sample(
+    known: pd.DataFrame, challenge: Challenge, fit: FitFold, progress: Callable[[str], None]
+) -> pd.DataFrame:
     """Every fold's predictions: unique_id, ds (the origin), horizon, fold (from 1), truth, candidate with its interval.
 
     known: what ``known_rows`` gave. A fold that leaves too little to learn from is not judged. The interval of a fold
@@ -103,7 +105,7 @@ def offsets_of(judged: pd.DataFrame, challenge: Challenge) -> dict[int, Offsets]
 
 
 def _predicted(
-    known: pd.DataFrame, task: tuple[int, Fold, int], purge: timedelta, spec: FeatureSpec, fit: Fit
+    known: pd.DataFrame, task: tuple[int, Fold, int], purge: timedelta, spec: FeatureSpec, fit: FitFold
 ) -> pd.DataFrame:
     number, fold, horizon = task
     rows = known[known[target_column(horizon)].notna()]
@@ -137,7 +139,8 @@ def _with_intervals(found: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
 
 
 def _residuals(rows: pd.DataFrame) -> FloatArray:
-    return (rows["truth"] - rows["candidate"]).to_numpy(dtype=np.float64)
+    residuals: FloatArray = (rows["truth"] - rows["candidate"]).to_numpy(dtype=np.float64)
+    return residuals
 
 
 def _span(fold: Fold) -> str:

@@ -18,6 +18,7 @@ from clients.git import Git
 from clients.settings import address
 from forecasting.challenge.schema import Challenge, ChallengeError, load_challenge
 from pipelines.files import read_json, write_json
+from pipelines.learners import make_learner
 from records.stages import RunFiles
 
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
@@ -61,6 +62,7 @@ def open_run(challenge_name: str, *, starts: bool) -> Run:
     path = Path("challenges") / f"{challenge_name}.toml"
     try:
         challenge = load_challenge(path)
+        make_learner(challenge, path)
     except ChallengeError as error:
         raise ConfigurationError(str(error)) from error
     files = RunFiles(Path("data") / challenge.name)

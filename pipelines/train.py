@@ -7,28 +7,37 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pandas as pd
-import treelite
-from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from clients.disk import whole_directory
 from clients.errors import ConfigurationError, DataRejected
 from forecasting import baselines
-from forecasting.challenge.schema import Challenge
+from forecasting.challenge.schema import Challenge, ChallengeError
 from forecasting.drift.distances import feature_references
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
+from forecasting.judging.losses import LOSSES
 from forecasting.models.bundle import recent_windows, write_bundle
 from forecasting.models.manifest import Description, SeriesWindow, VariableRange
+from forecasting.models.portable import PortableError
 from pipelines.files import read_json, read_table, write_table
-from pipelines.learner import FloatArray, as_trees, fit_change, new_model
-from pipelines.out_of_sample import Fit, Predict, known_rows, newest_target, offsets_of, out_of_sample, rows_by_week
+from pipelines.learners import make_learner
+from pipelines.learners.learner import Estimator, Fit, FloatArray, Learner
+from pipelines.out_of_sample import (
+    FitFold,
+    Predict,
+    known_rows,
+    newest_target,
+    offsets_of,
+    out_of_sample,
+    rows_by_week,
+)
 from pipelines.run import Run
 from pipelines.sensors import usual_before
 from pipelines.tracked_run import TrackedRun, open_tracking
@@ -36,23 +45,13 @@ from pipelines.transform import read_features, read_observations
 from pipelines.version import Dataset
 from records.mlflow_names import LOSS, Artifact, RunTag
 
-
-@dataclass(frozen=True)
-class Fitted:
-    """The model of one horizon, in both forms."""
-
-    model: HistGradientBoostingRegressor
-    trees: treelite.Model
-
-    def predict(self, features: pd.DataFrame) -> FloatArray:
-        """The change of the target: (n,)."""
-        change: FloatArray = self.model.predict(features)
-        return change
+_CHECKED_ROWS = 1000
+"""Of the rows that a model was fitted on, on so many its two forms must predict the same."""
 
 
 def run(run: Run) -> None:
     """Train on the features table; the same table gives the same bundle, byte for byte."""
-    new_model(run.challenge, run.challenge_path)  # a wrong parameter is reported before any work
+    _learner(run)  # a wrong parameter is reported before any work
     spec = feature_spec(run.challenge)
     _check_baselines(run, spec)
     table = read_features(run.files.features, spec)
@@ -104,13 +103,20 @@ def _print_known(spec: FeatureSpec, known: pd.DataFrame) -> None:
         print(f"not learnt from, without any value: {', '.join(empty)}", flush=True)
 
 
+def _learner(run: Run) -> Learner:
+    try:
+        return make_learner(run.challenge, run.challenge_path)
+    except ChallengeError as error:
+        raise ConfigurationError(str(error)) from error
+
+
 def _print_intervals(description: Description) -> None:
     for horizon, offsets in description.offsets.items():
         interval = f"{offsets.lower:+.2f} to {offsets.upper:+.2f} {description.unit}"
         print(f"horizon {horizon}: {description.interval:.0%} interval {interval}", flush=True)
 
 
-def fold_fit(run: Run, spec: FeatureSpec) -> Fit:
+def fold_fit(run: Run, spec: FeatureSpec) -> FitFold:
     """How the run's recipe is fitted for a fold."""
 
     def fit(rows: pd.DataFrame, horizon: int) -> Predict:
@@ -119,29 +125,31 @@ def fold_fit(run: Run, spec: FeatureSpec) -> Fit:
     return fit
 
 
-def _fit_all(run: Run, spec: FeatureSpec, known: pd.DataFrame) -> dict[int, Fitted]:
+def _fit_all(run: Run, spec: FeatureSpec, known: pd.DataFrame) -> dict[int, Fit]:
     """Every horizon's model, one core each: as fast as all cores on one model, and no slower on a busy machine.
 
     There, threads that share one fit wait for one another at every node: a fit of 1 s took 28 s.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         models = pool.map(lambda horizon: fit_horizon(run, spec, known, horizon), spec.horizons)
         return dict(zip(spec.horizons, models, strict=True))
 
 
-def fit_horizon(run: Run, spec: FeatureSpec, rows: pd.DataFrame, horizon: int) -> Fitted:
+def fit_horizon(run: Run, spec: FeatureSpec, rows: pd.DataFrame, horizon: int) -> Fit:
     """One horizon's model, fitted on the rows whose target is known, on one core.
 
     Raises ConfigurationError when the learner refuses its parameters, or with them diverges.
     """
-    with threadpool_limits(1):
-        features, change = _known(rows, spec, horizon)
-        model = fit_change(new_model(run.challenge, run.challenge_path), features, change, run.challenge_path)
-        fitted = Fitted(model, as_trees(model, features))
-        if not np.isfinite(fitted.predict(features)).all():
-            found = f"the model for horizon {horizon} predicts numbers that are not finite"
-            raise ConfigurationError(f"{run.challenge_path}: learner.parameters: {found}: lower learning_rate.")
-        return fitted
+    learner, loss, seed = _learner(run), LOSSES[run.challenge.target.loss].learner, run.challenge.learner.seed
+    with threadpool_limits(1, user_api="openmp"):
+        try:
+            features, change = _known(rows, spec, horizon)
+            fit = learner.fit(features, change, loss, seed)
+            fit.predict(features.tail(_CHECKED_ROWS))
+        except PortableError as error:
+            found = f"the model for horizon {horizon} holds numbers that are not finite: lower learning_rate"
+            raise ConfigurationError(f"{run.challenge_path}: learner.parameters: {found} ({error}).") from error
+        return fit
 
 
 def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.DataFrame, FloatArray]:
@@ -191,19 +199,19 @@ def variable_ranges(challenge: Challenge, spec: FeatureSpec) -> dict[str, Variab
     }
 
 
-def _write(run: Run, description: Description, fitted: dict[int, Fitted]) -> None:
+def _write(run: Run, description: Description, fitted: dict[int, Fit]) -> None:
     spec, observations = description.features, read_observations(run.files.observations, run.challenge)
     recent = recent_windows(spec, observations, description.baseline.lookback(spec.step_minutes))
     windows = {unique_id: recent.get(unique_id, SeriesWindow((), ())) for unique_id in description.series}
     with whole_directory(run.files.models) as directory:
         for horizon, one in fitted.items():
             columns = list(description.features.columns_for(horizon))
-            _save_for_mlflow(one.model, columns, directory / f"h{horizon}")
+            _save_for_mlflow(one.estimator, columns, directory / f"h{horizon}")
     with whole_directory(run.files.bundle) as directory:
-        write_bundle(directory, description, {h: one.trees.serialize_bytes() for h, one in fitted.items()}, windows)
+        write_bundle(directory, description, {h: one.portable for h, one in fitted.items()}, windows)
 
 
-def _save_for_mlflow(model: HistGradientBoostingRegressor, columns: list[str], directory: Path) -> None:
+def _save_for_mlflow(model: Estimator, columns: list[str], directory: Path) -> None:
     """In scikit-learn's own form, for people who use MLflow's tools; our code never loads it."""
     import mlflow.sklearn
     import sklearn
@@ -251,10 +259,19 @@ def _parameters(challenge: Challenge, description: Description) -> dict[str, str
         LOSS: challenge.target.loss,
         "target.baseline": challenge.target.baseline.title,
         **{f"learner.{name}": getattr(learner, name) for name in learner.__struct_fields__ if name != "parameters"},
-        **{f"learner.parameters.{name}": value for name, value in sorted(learner.parameters.items())},
+        **dict(_flat(learner.parameters, "learner.parameters")),
         "features": len(description.features.columns),
         **{f"rows.{name}": count for name, count in description.rows.items()},
         "train_start": description.train_start.isoformat(),
         "train_end": description.train_end.isoformat(),
     }
     return {name: str(value) for name, value in values.items()}
+
+
+def _flat(table: Mapping[str, object], key: str) -> Iterator[tuple[str, object]]:
+    """The values of a table and of the tables in it, in order, by their keys below ``key``."""
+    for name, value in sorted(table.items()):
+        if isinstance(value, dict):
+            yield from _flat(value, f"{key}.{name}")
+        else:
+            yield f"{key}.{name}", value

@@ -13,10 +13,11 @@ pin uv
 pin dev
 pin pipelines -c dev.txt  # the same versions in the stages' environment as in development
 pin ci -c dev.txt         # and in the workflows
-unloaded=(faker markdown-it-py mdurl polyfactory pygments rich rich-click scipy)  # see service.in
+unloaded=(faker markdown-it-py mdurl polyfactory pygments rich rich-click)  # see service.in
 pin service -c dev.txt "${unloaded[@]/#/--no-emit-package=}"
 for image in airflow mlflow s3 feed watch; do pin "$image" -c dev.txt; done  # and in the images of deploy/
 pin bench
+pin bench-data --no-deps  # for the data that they carry
 pin bench-service
 pin bench-mlserver
 oldest=3.10 pin dagshub

@@ -9,7 +9,15 @@ import msgspec
 
 from forecasting.challenge.schema import Gate
 from forecasting.judging.contests import Contest
-from forecasting.judging.evaluation import BaselineEvaluation, Errors, Evaluation, ModelErrors, ModelEvaluation, Window
+from forecasting.judging.evaluation import (
+    BaselineEvaluation,
+    Errors,
+    Evaluation,
+    FoldErrors,
+    ModelErrors,
+    ModelEvaluation,
+    Window,
+)
 from forecasting.judging.verdict import Reason, Verdict
 from records.judgement import Data, Failure, Judgement, Links, PullRequest
 from records.quality import Violation
@@ -18,6 +26,8 @@ SHA = "9c1e5bd0c2f24f5d8a3b7e6f1a2b3c4d5e6f7a8b"
 NOW = datetime(2013, 12, 30, 6, 0, tzinfo=UTC)
 CLIMATOLOGY = {4: 2.21, 5: 2.63, 6: 3.02}
 PRODUCTION = {4: 1.71, 5: 1.98, 6: 2.24}
+FOLDS = 3
+"""Of four weeks each, the newest of which ends at NOW."""
 
 
 def contest(name: str, change: float, production: float, baseline: float, **changes: object) -> Contest:
@@ -85,7 +95,7 @@ def evaluation(**changes: object) -> Evaluation:
         mlflow_run="9450d49be5b14d109ab0845b5ffa0fdf",
         git_sha=SHA,
         dataset_md5="5f0e6d3c1b2a49788f0e6d3c1b2a4978",
-        train_end=NOW - timedelta(days=60),
+        train_end=NOW - timedelta(hours=6),
         bundle_bytes=1_230_000,
         prediction_seconds_per_row=3.1e-5,
         measured=measured,
@@ -97,16 +107,31 @@ def evaluation(**changes: object) -> Evaluation:
         unit="°C",
         loss="squared_error",
         interval=0.9,
-        window=Window(start=NOW - timedelta(days=28), end=NOW, origins=672, rows=6048),
+        window=Window(start=folds()[0].start, end=folds()[-1].end, origins=672 * FOLDS, rows=6048 * FOLDS),
         fair=True,
         reasons=(),
         candidate=candidate,
         production=msgspec.structs.replace(candidate, version="7"),
         production_version="7",
         baseline=BaselineEvaluation(kind="climatology", title="climatology (28 days)", measured=measured),
+        folds=folds(),
         opponents=(BaselineEvaluation(kind="persistence", title="persistence", measured=measured),),
     )
     return msgspec.structs.replace(made, **changes)
+
+
+def folds() -> tuple[FoldErrors, ...]:
+    """Oldest first; each is harder than the one before it."""
+    starts = [NOW - timedelta(days=28 * left) for left in range(FOLDS, 0, -1)]
+    return tuple(
+        FoldErrors(
+            start=start,
+            end=start + timedelta(days=28, hours=-1),
+            rows=6048,
+            errors={"candidate": 1.9 + step, "production": 1.8 + step, "baseline": 2.5 + step},
+        )
+        for start, step in zip(starts, (0.0, 0.2, 0.4), strict=True)
+    )
 
 
 def data(**changes: object) -> Data:

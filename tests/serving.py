@@ -18,8 +18,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-import treelite
-from sklearn.ensemble import HistGradientBoostingRegressor
+import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from doubles.replay import recording
@@ -30,6 +29,8 @@ from forecasting.features.table import Table, table_features, table_targets
 from forecasting.models.bundle import recent_windows, write_bundle
 from forecasting.models.intervals import calibrate
 from forecasting.models.manifest import Description
+from pipelines.learners.hist_gradient_boosting import HistGradientBoosting
+from pipelines.learners.learner import Learner
 from pipelines.train import variable_ranges
 from scripts.services import free_ports
 
@@ -67,9 +68,19 @@ def _converted(values: recording.Values) -> dict[str, float]:
 
 
 def make_bundle(
-    directory: Path, first: datetime = START, last: datetime = END, *, trees: int = 20, leaves: int = 31
+    directory: Path,
+    first: datetime = START,
+    last: datetime = END,
+    *,
+    trees: int = 20,
+    leaves: int = 31,
+    learner: Learner | None = None,
 ) -> Path:
-    """A bundle fitted on the recorded hours from ``first`` to before ``last``; it carries the last of them."""
+    """A bundle fitted on the recorded hours from ``first`` to before ``last``; it carries the last of them.
+
+    learner: boosting of so many trees of so many leaves when there is none.
+    """
+    learner = learner or HistGradientBoosting(max_iter=trees, max_leaf_nodes=leaves, min_samples_leaf=40)
     table = recorded_table(first, last)
     matrix, targets = table_features(SPEC, table), table_targets(SPEC, table)
     origin, models, offsets, errors = table.variables[SPEC.target], {}, {}, {}
@@ -77,13 +88,11 @@ def make_bundle(
         columns = [SPEC.columns.index(name) for name in SPEC.columns_for(horizon)]
         change = target - origin
         known = ~np.isnan(change)
-        model = HistGradientBoostingRegressor(
-            max_iter=trees, max_leaf_nodes=leaves, min_samples_leaf=40, random_state=0
-        )
+        features = pd.DataFrame(matrix[known][:, columns], columns=SPEC.columns_for(horizon))
         with threadpool_limits(1, user_api="openmp"):  # threads would wait for one another, busily
-            model.fit(matrix[known][:, columns], change[known])
-        residuals = change[known] - model.predict(matrix[known][:, columns])
-        models[horizon] = treelite.sklearn.import_model(model).serialize_bytes()
+            fit = learner.fit(features, change[known], "squared_error", seed=0)
+        residuals = change[known] - fit.estimator.predict(features)
+        models[horizon] = fit.portable
         offsets[horizon] = calibrate(residuals, 0.9)
         errors[horizon] = {"error": float(np.sqrt(np.mean(residuals**2)))}
     baseline = CHALLENGE.target.baseline.fitted({}, {})
@@ -108,6 +117,7 @@ def make_bundle(
         baseline=baseline,
         drift=CHALLENGE.drift,
         errors=errors,
+        detectors=CHALLENGE.detectors,
     )
     write_bundle(directory, description, models, recent_windows(SPEC, table, baseline.lookback(SPEC.step_minutes)))
     return directory

@@ -216,11 +216,18 @@ class Features(Struct, frozen=True, forbid_unknown_fields=True):
         return max(lags + windows + [steps for group in self.differences for steps in group.steps], default=0)
 
 
-class Learner(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a model is fitted, on everything known: the learner, its parameters, and the level of its intervals."""
+Parameter = int | float | str | bool | tuple[str, ...]
 
-    kind: Literal["hist_gradient_boosting"]
-    parameters: dict[str, int | float | str | bool]
+
+class Learner(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a model is fitted, on everything known: the learner, its parameters, and the level of its intervals.
+
+    Learners and their parameters are known to `pipelines.learners`, which checks both before a run does any work. A
+    learner that is made of others has a table of parameters for each.
+    """
+
+    kind: Name
+    parameters: dict[str, Parameter | dict[str, Parameter]] = {}
     seed: NotNegative = 0
     interval: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.9
 
@@ -309,7 +316,7 @@ def load_challenge(path: Path) -> Challenge:
     table = parse_table(content, str(path))
     for key, expected, found in _outdated(table):
         raise ChallengeError(f"{path}: {key}: expected {expected}; found {found}")
-    challenge = _converted(table, Challenge, str(path))
+    challenge = converted(table, Challenge, str(path))
     for key, expected, found in _inconsistencies(challenge, path.stem):
         raise ChallengeError(f"{path}: {key}: expected {expected}; found {found}")
     return challenge
@@ -327,14 +334,15 @@ def parse_table(content: bytes, where: str) -> dict[str, Any]:
 
 def parse_part(table: dict[str, Any], key: str, kind: type[T], where: str, *, default: T) -> T:
     """One key of a file whose other keys may follow an older or newer schema. Raises ChallengeError."""
-    return _converted(table[key], kind, where, key) if key in table else default
+    return converted(table[key], kind, where, key) if key in table else default
 
 
-def _converted(value: object, kind: type[T], where: str, prefix: str = "") -> T:
+def converted(value: object, kind: type[T], where: str, key: str = "") -> T:
+    """The value at ``key`` of the file ``where`` as ``kind``. Raises ChallengeError."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ChallengeError(f"{where}: {_located(value, kind, str(error), prefix)}") from error
+        raise ChallengeError(f"{where}: {_located(value, kind, str(error), key)}") from error
 
 
 def _located(value: Any, kind: object, message: str, prefix: str) -> str:  # noqa: ANN401 - whatever TOML can say

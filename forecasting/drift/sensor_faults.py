@@ -105,7 +105,8 @@ def _runs(detector: Runs, grid: SensorGrid, usual: Usual) -> BoolArray:  # noqa:
 def _lately(flags: BoolArray, steps: int) -> IntArray:
     """How many of the last ``steps`` flags are set, at each step: (n, T)."""
     count = np.concatenate([np.zeros((len(flags), steps), dtype=np.int64), np.cumsum(flags, axis=1)], axis=1)
-    return count[:, steps:] - count[:, :-steps]
+    lately: IntArray = count[:, steps:] - count[:, :-steps]
+    return lately
 
 
 def difference_to_others(values: FloatArray) -> FloatArray:

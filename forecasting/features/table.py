@@ -60,7 +60,7 @@ def table_baseline(spec: FeatureSpec, baseline: Fitted, table: Table) -> FloatAr
     Raises FeatureError as ``table_features`` does.
     """
     steps = grid_steps(table, spec.step_minutes)
-    reach = max(spec.lookback, baseline.lookback(spec))
+    reach = max(spec.lookback, baseline.lookback(spec.step_minutes))
     places = _places(table.codes, steps, reach + 1)
     forecasts = np.empty((len(places), len(spec.horizons)))
     for rows in _pieces(places):

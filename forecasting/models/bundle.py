@@ -1,8 +1,9 @@
 """The model bundle: a directory that is all a server needs, and holds only data.
 
-`manifest.json`, one tree ensemble per horizon in treelite's own form (`h4.treelite`), and `observations.json`, the last
-observations of each series. The models predict the change of the target from its value at the origin. The same inputs
-give the same bytes. Nothing is read as a model before its checksum has been found right.
+`manifest.json`, one model per horizon as plain arrays (`h4.json`), and `observations.json`, the last observations of
+each series. The models predict the change of the target from its value at the origin. The same inputs give the same
+bytes. Nothing is read as a model before its checksum has been found right, and nothing is computed from a model whose
+arrays do not fit together.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from forecasting.models.manifest import (
     model_file,
     sha256,
 )
-from forecasting.models.trees import TreeEnsemble, TreesError
+from forecasting.models.portable import Portable, decoded_model, encoded_model
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -54,7 +55,7 @@ class Bundle:
 
     manifest: Manifest
     observations: Mapping[str, SeriesWindow]
-    models: Mapping[int, TreeEnsemble]
+    models: Mapping[int, Portable]
     """By horizon."""
 
     @property
@@ -117,11 +118,11 @@ class Bundle:
 
 
 def write_bundle(
-    directory: Path, description: Description, models: Mapping[int, bytes], observations: Mapping[str, SeriesWindow]
+    directory: Path, description: Description, models: Mapping[int, Portable], observations: Mapping[str, SeriesWindow]
 ) -> Manifest:
     """Write a whole bundle into an empty directory, worked example and checksums included, and read it back.
 
-    models: by horizon, `treelite.Model.serialize_bytes()` of a model of the target's change; observations: by series.
+    models: by horizon, of the target's change; observations: by series.
     The example is of the first series that has an observation of the target.
     Raises BundleError when the parts do not fit together. Not atomic: write beside, then rename.
     """
@@ -133,16 +134,16 @@ def write_bundle(
     horizons = description.features.horizons
     if set(models) != set(horizons):
         raise BundleError(f"models: expected one for each horizon of {listed(horizons)}; found {listed(models)}")
-    contents = {model_file(horizon): blob for horizon, blob in models.items()}
+    contents = {model_file(horizon): encoded_model(model) for horizon, model in models.items()}
     contents[OBSERVATIONS] = msgspec.json.encode(dict(observations), order="deterministic")
-    ensembles = _models(contents, description.features)
+    read = _models(contents, description.features)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         example=_example(description, observations),
         checksums={name: sha256(content) for name, content in contents.items()},
         **msgspec.structs.asdict(description),
     )
-    forecasts = Bundle(manifest, observations, ensembles).forecast_window(manifest.example.observations)
+    forecasts = Bundle(manifest, observations, read).forecast_window(manifest.example.observations)
     example = msgspec.structs.replace(manifest.example, forecasts=forecasts)
     contents[MANIFEST] = encoded_manifest(msgspec.structs.replace(manifest, example=example))
     for name, content in contents.items():
@@ -231,18 +232,17 @@ def _contents(directory: Path) -> dict[str, bytes]:
         raise BundleError(f"{directory}: expected a bundle's directory; it cannot be read: {error}") from error
 
 
-def _models(contents: Mapping[str, bytes], spec: FeatureSpec) -> dict[int, TreeEnsemble]:
+def _models(contents: Mapping[str, bytes], spec: FeatureSpec) -> dict[int, Portable]:
     models = {}
     for horizon in spec.horizons:
         name = model_file(horizon)
         width = len(spec.columns_for(horizon))
         try:
-            model = TreeEnsemble(contents[name])
-        except TreesError as error:
-            raise BundleError(f"{name}: expected a model that this treelite reads; found otherwise: {error}") from error
-        if model.width != width or model.input_type != "float64":
-            found = f"{model.width} of {model.input_type}"
-            raise BundleError(f"{name}: expected a model of {width} features of float64; found {found}")
+            model = decoded_model(contents[name])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BundleError(f"{name}: expected a model as plain arrays; found otherwise: {error}") from error
+        if model.width != width:
+            raise BundleError(f"{name}: expected a model of {width} features; found {model.width}")
         models[horizon] = model
     return models
 

@@ -21,8 +21,7 @@ class Offsets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def calibrate(residuals: FloatArray, level: float) -> Offsets:
     """The offsets between which a new residual falls with probability ``level`` or more.
 
-    residuals: (n,), truth minus forecast of rows that the model had not seen, in target units, all finite;
-    level: e.g. 0.9.
+    residuals: (n,), truth minus forecast of rows that no model had seen, in target units, finite; level: e.g. 0.9.
     Each tail gets half of 1 - level, so the interval may lie askew, as the residuals do. With n residuals the ends are
     order statistics: the floor((n + 1) (1 - level) / 2)-th smallest and the ceil((n + 1) (1 + level) / 2)-th. For
     exchangeable residuals the coverage is then at least ``level``, and at most level + 2 / (n + 1) when none are tied.

@@ -20,7 +20,7 @@ from forecasting.models.intervals import Offsets
 Moment = Annotated[datetime, Meta(tz=True)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
 MANIFEST = "manifest.json"
 OBSERVATIONS = "observations.json"
 
@@ -108,14 +108,14 @@ class Description(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 class Manifest(Description, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What `manifest.json` holds. The manifest's own checksum is of itself without that entry."""
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     example: Example
     checksums: dict[str, Sha256]
 
 
 def model_file(horizon: int) -> str:
     """The name of the file that holds the model of one horizon."""
-    return f"h{horizon}.treelite"
+    return f"h{horizon}.json"
 
 
 def sha256(content: bytes) -> str:
@@ -139,8 +139,8 @@ def decoded_manifest(encoded: bytes) -> Manifest:
     try:
         version = msgspec.json.decode(encoded, type=_Version).format_version
         if version != FORMAT_VERSION:
-            expected = f"format version {FORMAT_VERSION}"
-            raise BundleError(f"{MANIFEST}: expected {expected}; found {version}. Use the release that wrote it.")
+            step = "Retrain: run the pipeline" if version < FORMAT_VERSION else "Use the release that wrote it"
+            raise BundleError(f"{MANIFEST}: expected format version {FORMAT_VERSION}; found {version}. {step}.")
         manifest = msgspec.json.decode(encoded, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{MANIFEST}: expected a bundle's manifest as JSON; found otherwise: {error}") from error
@@ -166,11 +166,9 @@ def check_description(description: Description) -> None:
     for detector in description.detectors:
         lacking = set(detector.reads.values()) - set(spec.variables)
         if lacking or detector.steps > spec.lookback + 1:
-            expected = f"{listed(spec.variables)}, and at most {spec.lookback + 1} steps"
-            found = f"{listed(detector.reads.values())}, and {detector.steps} steps"
-            raise BundleError(
-                f"{MANIFEST}: detectors: expected variables and steps that are kept ({expected}); {found}"
-            )
+            kept = f"variables and steps that are kept ({listed(spec.variables)}; {spec.lookback + 1} steps)"
+            read = f"{listed(detector.reads.values())}; {detector.steps} steps"
+            raise BundleError(f"{MANIFEST}: detectors: expected {kept}; found {read}")
 
 
 def decoded_observations(encoded: bytes, manifest: Manifest) -> dict[str, SeriesWindow]:

@@ -19,6 +19,7 @@ from forecasting.features.definitions import Calendar, RollingStatistic
 from forecasting.features.ring_buffer import moment_of
 from forecasting.models.bundle import TOLERANCE, Bundle, filled_buffer
 from forecasting.models.manifest import MANIFEST, BundleError
+from forecasting.models.portable import LinearParts, Trees
 from forecasting.models.quick_scorer import QuickScorer, Unsuitable
 
 FloatArray = npt.NDArray[np.float64]
@@ -96,7 +97,10 @@ class Model:
         # The calendar is known beforehand, so no sign of drift.
         self._watched = np.array([not isinstance(feature, Calendar) for feature in spec.definitions])
         self.watched = np.flatnonzero(self._watched)
-        self._scorer = self._quick_scorer()
+        models = [bundle.models[horizon] for horizon in self.horizons]
+        self._scorer = self._quick_scorer([each.trees for each in models])
+        linear = [each.linear for each in models]
+        self._linear = LinearParts(linear, self._inputs.tolist()) if any(linear) else None
         self._origin = spec.origin_column
         kept = lru_cache(CALENDARS_KEPT)
         self.origin: Callable[[int], datetime] = kept(lambda step: moment_of(step, spec))
@@ -113,8 +117,7 @@ class Model:
             values, places = self.score(matrix[0].tolist())
             forecast, unusual = np.array([values]), np.array([bool(places)])
         else:
-            forecast = self._walked(matrix)
-            unusual = np.asarray(self._outside(matrix).any(axis=1))
+            forecast, unusual = self._score_rows(matrix)
         return Prediction(forecast, forecast + self.lower_offsets, forecast + self.upper_offsets, unusual)
 
     def score(self, row: Sequence[float]) -> Scored:
@@ -123,6 +126,8 @@ class Model:
             matrix = np.array([row])
             return Scored(self._walked(matrix)[0].tolist(), np.flatnonzero(self._outside(matrix)[0]).tolist())
         change, places = self._scorer.score(row)
+        if self._linear:
+            change = change + self._linear.predict(np.array([row]))[0]
         origin = row[self._origin]
         return Scored([each + origin for each in change.tolist()], places)
 
@@ -172,18 +177,26 @@ class Model:
         missing = [age for age in range(self.reach) if math.isnan(tail[-1 - age])]
         return missing if 0 in missing or 2 * len(missing) > self.reach else []
 
+    def _score_rows(self, matrix: FloatArray) -> tuple[FloatArray, BoolArray]:
+        """Forecasts, (n, horizons), and which rows lie outside what training saw, (n,)."""
+        if self._scorer is None:
+            return self._walked(matrix), np.asarray(self._outside(matrix).any(axis=1))
+        change, unusual = self._scorer.score_rows(matrix)
+        if self._linear:
+            change = change + self._linear.predict(matrix)
+        return matrix[:, [self._origin]] + change, unusual
+
     def _walked(self, matrix: FloatArray) -> FloatArray:
-        """The forecasts of each row by treelite: (n, horizons). matrix: (n, len(columns))."""
+        """The forecasts of each row, each model by itself: (n, horizons). matrix: (n, len(columns))."""
         inputs = zip(self.horizons, self._inputs, strict=True)
         return np.stack([self.bundle.predict(horizon, matrix[:, columns]) for horizon, columns in inputs], axis=1)
 
-    def _quick_scorer(self) -> QuickScorer | None:
-        """None when the trees are too large for it; treelite then walks them."""
-        models = self.bundle.models
+    def _quick_scorer(self, trees: Sequence[Trees | None]) -> QuickScorer | None:
+        """None when the trees are too large for it; they are then walked."""
         try:
             watched = zip(self.columns, self._watched, strict=True)
             limits = [self.bundle.manifest.references[column] if each else None for column, each in watched]
-            return QuickScorer([models[each] for each in self.horizons], self._inputs.tolist(), limits)
+            return QuickScorer(trees, self._inputs.tolist(), limits)
         except Unsuitable as error:
             _LOGGER.info("the trees are walked one by one", extra={"reason": str(error)})
             return None

@@ -111,7 +111,7 @@ def model_metadata(name: str, version: str, columns: Sequence[str], horizons: Se
     return ModelMetadata(
         name=name,
         versions=(version,),
-        platform="treelite",
+        platform="plain_arrays",
         inputs=(TensorMetadata(INPUT, "FP64", (-1, len(columns)), {"columns": ",".join(columns)}),),
         outputs=tuple(TensorMetadata(output, "FP64", (-1, len(horizons)), asked) for output in OUTPUTS),
     )

@@ -19,9 +19,8 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-import treelite
-from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from forecasting.drift.distances import feature_references
@@ -29,6 +28,7 @@ from forecasting.features.table import Table, table_features, table_targets
 from forecasting.models.bundle import recent_windows, write_bundle
 from forecasting.models.intervals import calibrate
 from forecasting.models.manifest import Description
+from pipelines.learners.hist_gradient_boosting import HistGradientBoosting
 from pipelines.train import variable_ranges
 from tests.integration.recorded_year import possible_table
 from tests.serving import CHALLENGE, SPEC, Running, observations, running
@@ -90,11 +90,10 @@ def winter_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         inputs = matrix[:, [SPEC.columns.index(name) for name in SPEC.columns_for(horizon)]]
         change = target - origin
         fit, measure = fitted & ~np.isnan(change), measured & ~np.isnan(change)
-        model = HistGradientBoostingRegressor(max_iter=20, min_samples_leaf=40, random_state=0)
+        learner = HistGradientBoosting(max_iter=20, min_samples_leaf=40)
         with threadpool_limits(1, user_api="openmp"):  # threads would wait for one another, busily
-            model.fit(inputs[fit], change[fit])
-        residuals = change[measure] - model.predict(inputs[measure])
-        models[horizon] = treelite.sklearn.import_model(model).serialize_bytes()
+            models[horizon] = learner.fit(pd.DataFrame(inputs[fit]), change[fit], "squared_error", seed=0).portable
+        residuals = change[measure] - models[horizon].predict(inputs[measure])
         offsets[horizon] = calibrate(residuals, 0.9)
         errors[horizon] = {"error": float(np.sqrt(np.mean(residuals**2)))}
     description = Description(

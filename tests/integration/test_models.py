@@ -464,11 +464,11 @@ def test_a_production_bundle_that_cannot_be_read_is_reported(candidate, tmp_path
 @pytest.mark.parametrize(
     ("parameters", "shown"),
     [
-        ({"max_itre": 10}, r"learner\.parameters\.max_itre: expected a parameter of hist_gradient_boosting .*max_iter"),
-        ({"loss": "poisson"}, r"learner\.parameters\.loss: expected a parameter"),
-        ({"scoring": "bogus"}, r"learner\.parameters\.scoring: expected a parameter"),
+        (
+            {"max_itre": 10},
+            r"learner\.parameters: object contains unknown field `max_itre`; expected the keys max_iter",
+        ),
         ({"learning_rate": 1e308, "max_iter": 5}, r"learner\.parameters: .* not finite: lower learning_rate"),
-        ({"max_iter": -1}, r"learner\.parameters: The 'max_iter' parameter .* must be"),
     ],
 )
 def test_a_wrong_parameter_is_reported_with_file_and_key(tmp_path, name, client, parameters, shown):
@@ -519,10 +519,9 @@ def test_an_evaluation_of_another_run_is_not_registered(finished, tmp_path, clie
 
 def test_a_damaged_candidate_is_refused(fitted, tmp_path, client):
     run = copied(fitted, tmp_path)
-    (model,) = run.files.bundle.glob("h4.*")
-    with model.open("ab") as file:
+    with (run.files.bundle / "h4.json").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(ConfigurationError, match=rf"{re.escape(model.name)}: expected SHA-256"):
+    with pytest.raises(ConfigurationError, match=r"h4\.json: expected SHA-256"):
         evaluate.run(run)
 
 

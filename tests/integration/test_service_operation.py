@@ -90,7 +90,7 @@ def change_byte(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"), [(MANIFEST, truncate), ("observations.json", Path.unlink), ("h4.treelite", change_byte)]
+    ("name", "damage"), [(MANIFEST, truncate), ("observations.json", Path.unlink), ("h4.json", change_byte)]
 )
 def test_a_damaged_bundle_is_refused_with_the_file_at_fault(
     bundle: Path, tmp_path: Path, name: str, damage: Callable[[Path], Any]

@@ -62,7 +62,8 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     shutil.copytree(ROOT / "forecasting" / "challenge", root / "forecasting" / "challenge")
     for folder in ("dags", "challenges"):
         (root / folder).mkdir()
-    shutil.copy(ROOT / "forecasting" / "__init__.py", root / "forecasting")
+    for module in ("__init__.py", "baselines.py"):
+        shutil.copy(ROOT / "forecasting" / module, root / "forecasting")
     shutil.copy(ROOT / "dags" / "retrain.py", root / "dags")
     for name, (right, wrong) in CHALLENGES.items():
         assert right in WEATHER
@@ -172,6 +173,7 @@ def test_reading_the_dags_imports_the_challenge_file_of_ours_and_nothing_heavy(l
     ours = {path.name for path in ROOT.iterdir() if path.is_dir()}
     assert {name for name in loaded["imported"] if name.partition(".")[0] in ours} == {
         "forecasting",
+        "forecasting.baselines",
         "forecasting.challenge",
         "forecasting.challenge.schema",
     }

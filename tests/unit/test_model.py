@@ -9,26 +9,41 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-import treelite
-from sklearn.ensemble import RandomForestRegressor
 
 from forecasting.drift.distances import out_of_distribution
 from forecasting.features.definitions import Calendar
 from forecasting.features.table import table_features
-from forecasting.models.bundle import Bundle, read_bundle, write_bundle
-from forecasting.models.manifest import BundleError, Description
+from forecasting.models.bundle import Bundle, read_bundle
+from forecasting.models.manifest import BundleError
+from pipelines.learners.hist_gradient_boosting import HistGradientBoosting
+from pipelines.learners.learner import Learner
+from pipelines.learners.mean import Mean
+from pipelines.learners.ridge import Ridge
 from service.model.bundle_source import load_model
 from service.model.served import Model, check_example
 from service.service_settings import Settings
 from tests.serving import SPEC, START, make_bundle, recorded_table
 
+TREES, LARGE_TREES = (HistGradientBoosting(max_iter=5, max_leaf_nodes=leaves) for leaves in (31, 40))
+LINE = Ridge(products=("hour_of_day",))
 
-@pytest.mark.parametrize(("leaves", "walked"), [(31, False), (40, True)])
+
+@pytest.mark.parametrize(
+    ("learner", "walked"),
+    [
+        (TREES, False),
+        (LARGE_TREES, True),
+        (LINE, False),
+        (Mean({"ridge": LINE, "hist_gradient_boosting": TREES}), False),
+        (Mean({"ridge": LINE, "hist_gradient_boosting": LARGE_TREES}), True),
+    ],
+    ids=["trees", "large trees", "a line", "both", "a line and large trees"],
+)
 def test_rows_alone_and_together_are_forecast_as_the_bundle_does(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, leaves: int, walked: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, learner: Learner, walked: bool
 ) -> None:
     months = (START, START + timedelta(days=90))
-    bundle = read_bundle(make_bundle(tmp_path / "bundle", *months, trees=5, leaves=leaves))
+    bundle = read_bundle(make_bundle(tmp_path / "bundle", *months, learner=learner))
     with caplog.at_level(logging.INFO, "service.model"):
         model = Model(bundle, "1")
     assert bool(caplog.records) is walked  # trees of more leaves than the masks have bits
@@ -67,19 +82,15 @@ def test_a_bundle_that_gives_its_example_is_loaded(tmp_path: Path, leaves: int) 
     assert (model.name, model.version) == ("weather", "7")
 
 
-def test_a_bundle_that_a_single_row_and_a_batch_would_be_forecast_differently_from_is_refused(tmp_path: Path) -> None:
-    """Treelite takes the mean of a random forest's trees; the masks that serve single rows add the trees up."""
-    whole = read_bundle(make_bundle(tmp_path / "whole", START, START + timedelta(days=30), trees=1))
-    forests = {}
-    for horizon in SPEC.horizons:
-        inputs = np.random.default_rng(0).normal(size=(200, len(SPEC.columns_for(horizon))))
-        forest = RandomForestRegressor(n_estimators=3, max_leaf_nodes=8, random_state=0).fit(inputs, inputs[:, 0] + 9.0)
-        forests[horizon] = treelite.sklearn.import_model(forest).serialize_bytes()
-    known = {name: getattr(whole.manifest, name) for name in Description.__struct_fields__}
-    write_bundle(tmp_path / "forests", Description(**known), forests, whole.observations)
-    read_bundle(tmp_path / "forests").check_example()  # treelite's walk alone finds nothing
-    with pytest.raises(BundleError, match=r"example\.forecasts: expected .*; as a single row the models give"):
-        load_model(Settings(bundle=str(tmp_path / "forests")))
+@pytest.mark.parametrize(("thresholds", "way"), [("_thresholds", "as a single row"), ("_sorted", "in a batch")])
+def test_a_model_that_forecasts_single_rows_and_batches_differently_is_refused(
+    bundle: Path, thresholds: str, way: str
+) -> None:
+    model = Model(read_bundle(bundle), "1")
+    check_example(model)
+    setattr(model._scorer, thresholds, [np.full(len(found), -1e300) for found in model._scorer._thresholds])
+    with pytest.raises(BundleError, match=rf"example\.forecasts: expected .*; {way} the models give"):
+        check_example(model)
 
 
 def test_a_bundle_that_computes_something_else_than_its_example_is_refused(tmp_path: Path) -> None:

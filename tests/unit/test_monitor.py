@@ -104,7 +104,7 @@ def test_live_error_is_that_of_the_last_scores(model: Model, loss: str) -> None:
     def mean_error(errors: list[float]) -> float:
         return float(np.sqrt(np.mean(np.square(errors))) if loss == "squared_error" else np.mean(np.abs(errors)))
 
-    holdout = {horizon: model.bundle.manifest.errors[horizon]["error"] for horizon in model.horizons}
+    folds = {horizon: model.bundle.manifest.errors[horizon]["error"] for horizon in model.horizons}
     shown = {(horizon,): live for horizon, live in signals.live_by_horizon.items()}
     assert signals.live is not None
     for horizons, live in {**shown, model.horizons: signals.live}.items():
@@ -113,7 +113,7 @@ def test_live_error_is_that_of_the_last_scores(model: Model, loss: str) -> None:
         assert live.scores == len(own)
         assert live.error == pytest.approx(error)
         assert live.coverage == pytest.approx(np.mean([score.covered for score in own]))
-        expected = mean_error([holdout[horizon] for horizon in horizons])
+        expected = mean_error([folds[horizon] for horizon in horizons])
         assert live.error_ratio == pytest.approx(error / expected)
         assert live.skill == pytest.approx(1 - error / mean_error([score.truth - score.baseline for score in own]))
     assert set(shown) == {(4,), (5,), (6,)}

@@ -104,15 +104,15 @@ def test_a_damaged_bundle_is_not_released(source: Source, own_bundle: Path):
 
 @pytest.mark.parametrize("spoil", ["added", "missing", "link", "directory"])
 def test_a_bundle_of_other_files_than_its_manifest_names_is_not_released(source: Source, own_bundle: Path, spoil: str):
-    trees = next(own_bundle.glob("*.treelite"))
+    model = next(own_bundle.glob("h*.json"))
     if spoil == "added":
         (own_bundle / "model.pickle").write_bytes(b"")
     elif spoil == "directory":
         (own_bundle / "more").mkdir()
     else:
-        moved = trees.rename(own_bundle.parent / trees.name)
+        moved = model.rename(own_bundle.parent / model.name)
         if spoil == "link":
-            trees.symlink_to(moved)
+            model.symlink_to(moved)
     with pytest.raises(NotReleased, match="expected exactly the plain files"):
         read_context(source.repository, source.sha, own_bundle)
 

@@ -29,6 +29,7 @@ from tests.judgements import (
     data_rejected,
     evaluation,
     first_model,
+    folds,
     passing,
     task_failed,
     verdict,
@@ -227,6 +228,36 @@ def test_a_production_model_that_could_not_be_compared_is_not_called_missing():
     report = render(first_model(evaluation=evaluation(production=None, production_version="7")))
     assert "The production model (version 7) could not be compared" in report
     assert "no production model yet" not in report
+
+
+def test_each_fold_is_shown_oldest_first():
+    report = render(passing())
+    assert "By fold: 3 folds, each predicted by models that have not seen it" in report
+    assert rows_of(report, "origins") == [
+        ["2013-10-07 06:00 to 2013-11-04 05:00", "1.90", "1.80", "2.50"],
+        ["2013-11-04 06:00 to 2013-12-02 05:00", "2.10", "2.00", "2.70"],
+        ["2013-12-02 06:00 to 2013-12-30 05:00", "2.30", "2.20", "2.90"],
+    ]
+
+
+def test_a_single_fold_is_called_thin_evidence():
+    thin = "A single fold is thin evidence"
+    assert thin in render(passing(evaluation=evaluation(folds=folds()[:1])))
+    assert thin not in render(passing(evaluation=evaluation(folds=folds()[:2])))
+
+
+def test_the_age_of_what_was_learnt_from_is_shown_and_marked_when_it_is_too_much():
+    rule = "age of the newest target learnt from"
+    shown = {name[2:]: (name[0], *rest) for name, *rest in rows_of(render(passing()), "rule")}
+    assert shown[rule] == ("✅", "at most 48 h", "6 h")
+    stale = verdict(outcome="block", reasons=(Reason(rule="freshness", message="it is 49 h old"),))
+    assert f"❌ {rule}" in render(passing(outcome="block", verdict=stale))
+
+
+def test_a_candidate_of_productions_commit_is_not_shown_as_judged_by_its_recipe():
+    shown = {name[2:]: rest for name, *rest in rows_of(render(passing(evaluation=evaluation(same_code=True))), "rule")}
+    assert shown["against production"] == ["the same commit", "not judged: there is no other recipe"]
+    assert "each horizon, series" not in shown
 
 
 def test_a_changed_policy_is_shown_key_by_key_before_the_numbers():
