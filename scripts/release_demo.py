@@ -32,7 +32,7 @@ from scripts.registry import Registry, registry
 from scripts.services import ROOT, Stack, StackError, answers
 
 FIRST = Proposal(
-    title="feat: predict the temperature", body="Thirty trees, to begin with.", changes=WEAK_START, expected="success"
+    title="feat: predict the temperature", body="Fifty trees, to begin with.", changes=WEAK_START, expected="success"
 )
 SECOND = replace(BETTER, title="feat: grow more trees")
 REPOSITORY = f"ana/{CHALLENGE}"

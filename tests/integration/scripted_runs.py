@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import msgspec
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -32,9 +31,6 @@ from scripts.services import ROOT
 from tests.integration.airflow_server import AirflowServer
 from tests.modelling import featured_run, registered
 from tests.runs import AS_OF, made_up_weather, write_observations
-
-BEATEN = {'kind = "climatology"\ndays = 28': 'kind = "persistence"'}
-"""A baseline that a model which is quick to fit beats on weather that is made up of regular days."""
 
 
 def scripted_dags(stem: str, count: int) -> str:
@@ -179,7 +175,4 @@ class ScriptedRuns:
 
     def _made(self, run_id: str, sha: str, edits: dict[str, str]) -> Run:
         folder = self.root / re.sub(r"\W", "_", run_id)
-        run = featured_run(folder, self.challenge, run_id, edits={**BEATEN, **edits})
-        identity = msgspec.structs.replace(run.identity, git_sha=sha)
-        write_json(run.files.run, identity)
-        return Run(run.challenge, run.challenge_path, run.files, identity)
+        return featured_run(folder, self.challenge, run_id, git_sha=sha, edits=edits)

@@ -20,6 +20,7 @@ SMALLER = (
     ("history_days = 365", "history_days = 100"),
     ("count = 12\ndays = 28", "count = 2\ndays = 14"),
     ("max_iter = 100", "max_iter = 20"),
+    ("learning_rate = 0.05", "learning_rate = 0.2"),
 )
 """Changes of the challenge that make a run cheap, and change nothing of what it asks of its services."""
 
