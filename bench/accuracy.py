@@ -10,7 +10,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from bench.report import BenchError, arguments, run, say
 from clients.disk import whole_file
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
 from pipelines.files import read_parquet, read_table, write_table
-from pipelines.out_of_sample import Fit, Predict, known_rows, out_of_sample
+from pipelines.out_of_sample import Predict, known_rows, out_of_sample
 from pipelines.train import fold_fit
 from scripts.services import ROOT
 
@@ -136,7 +136,7 @@ def _forecasts(past: History, as_of: datetime, due: pd.DataFrame) -> pd.DataFram
     return pd.concat(parts, ignore_index=True)
 
 
-def ridge(spec: FeatureSpec) -> Fit:
+def ridge(spec: FeatureSpec) -> Callable[[pd.DataFrame, int], Predict]:
     """scikit-learn's ridge on the same features: standardised, and their mean where one is missing."""
 
     def fit(rows: pd.DataFrame, horizon: int) -> Predict:

@@ -137,7 +137,8 @@ def _with_intervals(found: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
 
 
 def _residuals(rows: pd.DataFrame) -> FloatArray:
-    return (rows["truth"] - rows["candidate"]).to_numpy(dtype=np.float64)
+    residuals: FloatArray = (rows["truth"] - rows["candidate"]).to_numpy(dtype=np.float64)
+    return residuals
 
 
 def _span(fold: Fold) -> str:
