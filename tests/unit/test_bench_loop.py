@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from bench import loop_models
 from bench.loop_changes import Served, _weekly
-from bench.loop_models import history, recorded_year
-from bench.loop_policies import Policy, Retraining, _allowed, _Messages, scheduled, scored
+from bench.loop_models import history, judged, recorded_year, trained
+from bench.loop_policies import FIRST, Policy, Retraining, _allowed, _Messages, scheduled, scored
 from bench.loop_report import demo_section
 from bench.loop_rules import Recorder, _hours_in, differing_hours
 from bench.loop_service import DRIFT, Made, Observation, Service, Watch, hours_of, moment_at, step_of
@@ -141,6 +142,24 @@ def test_no_target_is_known_before_its_time() -> None:
         name = target_column(horizon)
         assert found[name].isna().sum() >= 3 * horizon
         assert np.array_equal(found[name].to_numpy(), cut[name].to_numpy(), equal_nan=True)
+
+
+def test_a_model_knows_the_last_hour_and_is_judged_as_a_retraining_of_the_same_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_models, "CACHE", tmp_path)
+    year = recorded_year()
+    first, second = FIRST, FIRST + timedelta(days=1)
+    strict = msgspec.structs.replace(year.challenge.gate, max_regression=-0.9)  # no recipe would pass
+    past = replace(year, challenge=msgspec.structs.replace(year.challenge, gate=strict))
+    manifest = read_bundle(trained(past, second)).manifest
+    assert manifest.train_end == second
+    assert set(manifest.errors) == set(SPEC.horizons)
+    assert all(errors["error"] > 0.5 for errors in manifest.errors.values())
+    verdict = judged(past, second, first)
+    assert verdict.opponent == "production"
+    assert verdict.overall.production != verdict.overall.candidate
+    assert not {reason.rule for reason in verdict.reasons} & {"evidence", "freshness", "regression", "slice"}
 
 
 def test_the_clock_trains_the_first_model_and_one_each_day() -> None:

@@ -153,7 +153,7 @@ def test_while_the_store_is_away_nothing_is_claimed(model: Model) -> None:
 
 def test_a_bundle_whose_detectors_need_what_is_not_kept_is_refused(model: Model) -> None:
     manifest = model.bundle.manifest
-    longer = msgspec.structs.replace(manifest.detectors[1], steps=manifest.features.lookback + 2)
+    longer = msgspec.structs.replace(manifest.detectors[0], steps=manifest.features.lookback + 2)
     other = msgspec.structs.replace(manifest.detectors[2], variable="precipitation")
     for detector in (longer, other):
         with pytest.raises(BundleError, match="detectors: expected variables and steps that are kept"):
