@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from forecasting.features.definitions import Difference, Lag, PastFeature, RollingStatistic, VectorComponent
 from forecasting.features.rolling import Summary, leaf, merge_plan, merged, statistic_of
@@ -24,7 +25,8 @@ def origin_reader(variables: Sequence[str], past: Sequence[PastFeature]) -> Read
 
     Its argument: by ``variables``, one value per step, oldest first, the origin at -1, NaN when missing.
     """
-    lines, scope = ["def read(columns):"], {"sqrt": math.sqrt, "radians": math.radians, **COMPONENTS}
+    lines = ["def read(columns):"]
+    scope: dict[str, Any] = {"sqrt": math.sqrt, "radians": math.radians, **COMPONENTS}
     longest = dict.fromkeys(variables, 0)
     for index, variable in enumerate(variables):
         lines.append(f"    c{index} = columns[{index}]")
@@ -53,7 +55,8 @@ def origin_reader(variables: Sequence[str], past: Sequence[PastFeature]) -> Read
 
     lines.append(f"    return ({', '.join(map(text, past))},)")
     exec(compile("\n".join(lines), "<origin_reader>", "exec"), scope)  # noqa: S102 - our own text: numbers and fixed names
-    return scope["read"]  # type: ignore[return-value]
+    reader: Reader = scope["read"]
+    return reader
 
 
 def _rolling_of(variable: str, past: Sequence[PastFeature]) -> list[RollingStatistic]:

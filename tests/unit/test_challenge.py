@@ -55,8 +55,10 @@ MISTAKES = [
     ),
     (
         "[[features.vectors]]",
-        '[[features.vectors]]\nspeed = "wind_speed"\ndirection = "wind_direction"\nsteps = [1]\n'
-        '[[features.vectors]]\nspeed = "wind_speed"\ndirection = "pressure"\nsteps = [0]\n[[features.vectors]]',
+        (
+            '[[features.vectors]]\nspeed = "wind_speed"\ndirection = "wind_direction"\nsteps = [1]\n'
+            '[[features.vectors]]\nspeed = "wind_speed"\ndirection = "pressure"\nsteps = [0]\n[[features.vectors]]'
+        ),
         "features.vectors[1].direction",
         "'wind_direction', as for wind_speed before",
         "'pressure'",
