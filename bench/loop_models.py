@@ -134,7 +134,7 @@ def trained(past: History, as_of: datetime) -> Path:
         with whole_directory(run.files.bundle) as directory:
             write_models(directory, run, known, folds, fitted, observations=observations)
             panel = compare(run.challenge, folds, observations, read_bundle(directory), None)
-            record_errors(directory, manifest_errors(panel.errors(run.challenge.target.loss)))
+            record_errors(directory, manifest_errors(panel.own_errors(run.challenge.target.loss)))
     return run.files.bundle
 
 

@@ -68,6 +68,11 @@ class PanelFrame:
                 found[model] = msgspec.structs.replace(found[model], horizons=horizons)
         return found
 
+    def own_errors(self, loss: LossName) -> dict[str, ModelErrors]:
+        """The candidate's and the baselines', on all folds, whether production predicts them or not."""
+        unknown = dict.fromkeys(("production", "production_lower", "production_upper"), np.nan)
+        return PanelFrame(self.rows.assign(compared=True, **unknown), None, ()).errors(loss)
+
     def _errors_of(self, compared: pd.Series[bool], loss: LossName) -> dict[str, ModelErrors]:
         try:
             return errors_of(self._panel(compared), loss)

@@ -38,7 +38,7 @@ def run(run: Run) -> None:
     production = fetch_production(run, tracking)
     panel = compare(run.challenge, judged, observations, candidate, production)
     errors = panel.errors(run.challenge.target.loss)
-    record_errors(run.files.bundle, manifest_errors(errors))
+    record_errors(run.files.bundle, manifest_errors(panel.own_errors(run.challenge.target.loss)))
     evaluation = evaluation_of(run, candidate, production, panel, features, errors=errors)
     _print(evaluation)
     write_json(run.files.evaluation, evaluation)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from clients.disk import whole_directory
 from clients.tracking import artifacts_gone, released_version
+from forecasting.judging.panel import COLUMNS
 from forecasting.models.bundle import Bundle, read_bundle
 from forecasting.models.manifest import BundleError
 from pipelines.files import read_parquet
@@ -71,7 +72,10 @@ def _folds(run: Run, tracking: TrackedRun, mlflow_run: str) -> tuple[pd.DataFram
             return None, f"its MLflow run {mlflow_run} has no {Artifact.LOSSES}: train production's commit again"
         uri = f"{source}/{Path(Artifact.LOSSES).name}"
         path = Path(download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=tracking.uri))
+        where = f"the {Artifact.LOSSES} of its MLflow run {mlflow_run}"
         try:
-            return read_parquet(path).to_pandas(use_threads=False), ""
+            judged = read_parquet(path).to_pandas(use_threads=False)
         except OSError as error:
-            return None, f"the {Artifact.LOSSES} of its MLflow run {mlflow_run} cannot be read: {error}"
+            return None, f"{where} cannot be read: {error}"
+    missing = [name for name in COLUMNS if name not in judged]
+    return (None, f"{where} lacks {', '.join(missing)}") if missing else (judged, "")

@@ -178,7 +178,7 @@ def test_two_runs_at_once_on_different_commits_do_not_touch_each_other(demo: Sho
     mine, other = mlflow_run(laptop, demo.run_id).data, mlflow_run(laptop, demo.beside.run_id).data
     assert mine.tags["rps.git_sha"] == laptop.git("rev-parse", "HEAD")
     assert other.tags["rps.git_sha"] == demo.beside.sha
-    leaves = "learner.parameters.max_leaf_nodes"
+    leaves = "learner.parameters.hist_gradient_boosting.max_leaf_nodes"
     assert other.params[leaves] == str(LEAVES)
     assert int(mine.params[leaves]) > LEAVES
     revisions = {run.tags["rps.dataset_rev"] for run in (mine, other)}

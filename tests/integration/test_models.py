@@ -139,7 +139,7 @@ def test_training_again_gives_the_same_bundle_and_it_is_logged_whole(fitted, tmp
 
 def test_training_logs_parameters_and_the_challenge(fitted, tmp_path, client):
     run, name, tracked = fitted, fitted.challenge.name, tracked_run(client, fitted)
-    assert tracked.data.params["learner.parameters.max_iter"] == "20"
+    assert tracked.data.params["learner.parameters.hist_gradient_boosting.max_iter"] == "20"
     assert tracked.data.params["target.horizons"] == "4 5 6"
     assert int(tracked.data.params["rows.train"]) > 1000
     assert logged(client, run, f"challenge/{name}.toml", tmp_path / "c").read_text() == run.challenge_path.read_text()
@@ -472,7 +472,7 @@ def test_a_production_bundle_that_cannot_be_read_is_reported(candidate, tmp_path
     ],
 )
 def test_a_wrong_parameter_is_reported_with_file_and_key(tmp_path, name, client, parameters, shown):
-    run = with_learner(featured_run(tmp_path, name), parameters=parameters)
+    run = with_learner(featured_run(tmp_path, name), kind="hist_gradient_boosting", parameters=parameters)
     with pytest.raises(ConfigurationError, match=rf"{name}\.toml: {shown}"):
         train.run(run)
     assert not run.files.bundle.exists()
