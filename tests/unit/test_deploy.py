@@ -383,8 +383,8 @@ def test_a_base_is_made_though_the_home_has_a_space(tmp_path: Path, monkeypatch:
     programs = tmp_path / "programs"
     programs.mkdir()
     debootstrap = programs / "debootstrap"  # as the real one does, it fails in a path with a space
-    debootstrap.write_text('#!/bin/sh\nfor root; do :; done\ncase "$root" in *" "*) exit 1 ;; esac\n'
-                           'mkdir -p "$root/etc/ssl/certs" && echo bookworm > "$root/etc/debian_version"\n')  # fmt: skip
+    refuses = 'for root; do :; done\ncase "$root" in *" "*) exit 1 ;; esac\nmkdir -p "$root/etc/ssl/certs"'
+    debootstrap.write_text(f'#!/bin/sh\n{refuses} && echo bookworm > "$root/etc/debian_version"\n')
     debootstrap.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a home" / ".cache"))
