@@ -76,8 +76,12 @@ def _tar() -> Path:
 
 
 def _make(tar: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=tar.parent, prefix="base-") as scratch:
-        root, packed = Path(scratch, "root"), Path(scratch, "tar")
+    # debootstrap takes no path with a space in it, and a home may have one.
+    with (
+        tempfile.TemporaryDirectory(prefix="rps-base-") as scratch,
+        tempfile.TemporaryDirectory(dir=tar.parent, prefix="base-") as beside,
+    ):
+        root, packed = Path(scratch, "root"), Path(beside, "tar")
         output_of(["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root)])
         bundle = Path(os.environ.get("SSL_CERT_FILE") or _CERTIFICATES)
         if bundle.is_file():  # so that a build trusts whom this machine trusts

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import stat
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.base_image import default_base
+from scripts.base_image import default_base, made_base
 from scripts.services import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -374,3 +376,17 @@ def test_the_health_check_of_what_does_not_listen_says_so() -> None:
     code, said = checked("http://127.0.0.1:1/")
     assert code == 1
     assert "refused" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may run debootstrap")
+def test_a_base_is_made_though_the_home_has_a_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    debootstrap = programs / "debootstrap"  # as the real one does, it fails in a path with a space
+    refuses = 'for root; do :; done\ncase "$root" in *" "*) exit 1 ;; esac\nmkdir -p "$root/etc/ssl/certs"'
+    debootstrap.write_text(f'#!/bin/sh\n{refuses} && echo bookworm > "$root/etc/debian_version"\n')
+    debootstrap.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a home" / ".cache"))
+    with tarfile.open(made_base("no base is there")) as base:
+        assert "./etc/debian_version" in base.getnames()
