@@ -98,7 +98,7 @@ def test_metrics_are_in_the_measure_of_the_challenges_loss():
     assert not any("rmse" in name for name in names)
 
 
-def test_a_loss_that_is_not_defined_on_the_hold_out_is_an_error():
+def test_a_loss_that_is_not_defined_on_the_folds_is_an_error():
     with pytest.raises(DataRejected, match="QLIKE: expected positive truths and predictions; 1 of 4 pairs are not"):
         candidate_errors("qlike", candidate=[11.0, 22.0, 0.0, 44.0])
 

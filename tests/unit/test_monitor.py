@@ -154,7 +154,7 @@ def test_stability_is_reported_from_as_few_rows_as_training_was_measured_with(
         assert bool(monitor.signals().population_stability) is shown
 
 
-def test_a_model_without_hold_out_metrics_has_no_error_ratio(model: Model) -> None:
+def test_a_model_whose_folds_are_not_measured_has_no_error_ratio(model: Model) -> None:
     manifest = msgspec.structs.replace(model.bundle.manifest, errors={})
     bare = Model(Bundle(manifest, model.bundle.observations, model.bundle.models), "1")
     monitor = monitor_of(bare)
