@@ -303,6 +303,7 @@ def test_a_wrong_parameter_stops_the_first_stage_before_it_does_anything(
     text = PATH.read_text(encoding="utf-8").replace("max_iter = ", "max_itre = ")
     (tmp_path / "challenges" / "weather.toml").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigurationError, match=r"challenges/weather\.toml: learner\.parameters\.hist_gradient_boosting: .*`max_itre`"):
+    where = r"challenges/weather\.toml: learner\.parameters\.hist_gradient_boosting"
+    with pytest.raises(ConfigurationError, match=f"{where}: .*`max_itre`"):
         open_run("weather", starts=True)
     assert not (tmp_path / "data").exists()
