@@ -9,6 +9,7 @@ from forecasting.challenge.schema import Challenge, ChallengeError
 from pipelines.learners.learner import Learner, Parameters
 
 LEARNERS = {
+    "elastic_net": "elastic_net:ElasticNet",
     "hist_gradient_boosting": "hist_gradient_boosting:HistGradientBoosting",
     "mean": "mean:Mean",
     "ridge": "ridge:Ridge",

@@ -19,6 +19,7 @@ from clients.errors import ConfigurationError
 from forecasting.challenge.schema import Challenge, ChallengeError, load_challenge
 from forecasting.models.portable import PortableError
 from pipelines.learners import LEARNERS, make_learner
+from pipelines.learners.elastic_net import ElasticNet
 from pipelines.learners.hist_gradient_boosting import HistGradientBoosting
 from pipelines.learners.learner import Fit, Learner
 from pipelines.learners.linear import LinearLearner
@@ -33,6 +34,7 @@ COLUMNS = [*"abcd", "constant", "empty", "hour_of_day_sin_h4", "hour_of_day_cos_
 RIDGE = Ridge(alpha=2.0, products=("hour_of_day",))
 TREES = HistGradientBoosting(max_iter=30, min_samples_leaf=5)
 EXAMPLES: dict[str, Learner] = {
+    "elastic_net": ElasticNet(alpha=0.05, products=("hour_of_day",)),
     "hist_gradient_boosting": TREES,
     "mean": Mean({"ridge": RIDGE, "hist_gradient_boosting": TREES, "ridge_boosting": RidgeBoosting(RIDGE, TREES)}),
     "ridge": RIDGE,
@@ -307,3 +309,11 @@ def test_a_wrong_parameter_stops_the_first_stage_before_it_does_anything(
     with pytest.raises(ConfigurationError, match=f"{where}: .*`max_itre`"):
         open_run("weather", starts=True)
     assert not (tmp_path / "data").exists()
+
+
+def test_elastic_net_leaves_out_what_does_not_help() -> None:
+    weighed = [fit(ElasticNet(alpha=alpha)).portable.linear for alpha in (0.001, 0.5)]
+    assert all(line is not None for line in weighed)
+    many, few = (set(line.first) for line in weighed if line is not None)
+    assert few < many
+    assert 1 in few  # `b`, which the change follows most
