@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pandas as pd
+import sklearn.ensemble  # here, because a limit on threads holds for the libraries that are loaded
 from threadpoolctl import threadpool_limits
 
 from clients.disk import whole_directory
@@ -60,8 +61,9 @@ def run(run: Run) -> None:
     known = known_rows(table, run.challenge, run.identity.as_of)
     tracking = open_tracking(run)
     _print_known(spec, known)
-    judged = out_of_sample(known, run.challenge, fold_fit(run, spec), lambda line: print(line, flush=True))
-    fitted = _fit_all(run, spec, known)
+    with threadpool_limits(1, user_api="blas"):
+        judged = out_of_sample(known, run.challenge, fold_fit(run, spec), lambda line: print(line, flush=True))
+        fitted = _fit_all(run, spec, known)
     observations = read_table(run.files.observations, made_by="ingest")
     description = msgspec.structs.replace(
         describe(run, known, judged, dataset, tracking.run_id),
@@ -130,7 +132,7 @@ def _fit_all(run: Run, spec: FeatureSpec, known: pd.DataFrame) -> dict[int, Fit]
 
     There, threads that share one fit wait for one another at every node: a fit of 1 s took 28 s.
     """
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         models = pool.map(lambda horizon: fit_horizon(run, spec, known, horizon), spec.horizons)
         return dict(zip(spec.horizons, models, strict=True))
 
@@ -214,7 +216,6 @@ def _write(run: Run, description: Description, fitted: dict[int, Fit]) -> None:
 def _save_for_mlflow(model: Estimator, columns: list[str], directory: Path) -> None:
     """In scikit-learn's own form, for people who use MLflow's tools; our code never loads it."""
     import mlflow.sklearn
-    import sklearn
     from mlflow.models import infer_signature
 
     logger = logging.getLogger("mlflow")
