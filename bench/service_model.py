@@ -92,7 +92,7 @@ def model() -> Model:
 def _make(home: Path) -> None:
     challenge = few_folds(load_challenge(CHALLENGE))
     without_calendar = msgspec.structs.replace(challenge.features, calendar=())
-    parameters = challenge.learner.parameters | {"ridge": {"alpha": 100.0}}  # its products are with the calendar
+    parameters = challenge.learner.parameters | {"ridge": {"alpha": 300.0}}  # its products are with the calendar
     without_products = msgspec.structs.replace(challenge.learner, parameters=parameters)
     challenge = msgspec.structs.replace(challenge, features=without_calendar, learner=without_products)
     spec = feature_spec(challenge)
