@@ -6,6 +6,7 @@ kept under `.rps/bench/accuracy/`, by what they depend on.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import subprocess
@@ -20,6 +21,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from bench.accuracy_peers import PEERS
 from bench.accuracy_places import PLACES
 from bench.accuracy_report import every_hour_section, folds_section, peers_section
 from bench.loop_models import History
@@ -40,9 +42,10 @@ HELD_BACK = timedelta(days=56)
 CHOSEN_ON = "new_york"
 """The place that the goals are of."""
 CACHE = ROOT / ".rps" / "bench" / "accuracy"
-EVERY_HOURS = 23
+EVERY_HOURS = 37
 """Between two origins of the peers, which take minutes each: all hours of the day in turn."""
 KEYS = ["unique_id", "ds", "horizon"]
+_PEERS = ROOT / "bench" / "accuracy_peers.py"
 
 
 def report(place: str) -> Iterator[str]:
@@ -169,30 +172,28 @@ def _kept(past: History) -> Path:
 
 def peers(observed: pd.DataFrame, first: datetime, horizon: int) -> pd.DataFrame:
     """KEYS, and the forecasts of each peer at every EVERY_HOURS-th hour, the last ``horizon`` hours before the end."""
-    script = ROOT / "bench" / "accuracy_peers.py"
     long = observed.melt(ignore_index=False, value_name="y").dropna().reset_index()
-    windows = (observed.index[-1] - first) // timedelta(hours=1) - horizon
-    options = {"windows": windows // EVERY_HOURS + 1, "every": EVERY_HOURS, "horizon": horizon}
+    windows = ((observed.index[-1] - first) // timedelta(hours=1) - horizon) // EVERY_HOURS + 1
+    options = ["--windows", str(windows), "--every", str(EVERY_HOURS), "--horizon", str(horizon)]
     digest = hashlib.sha256(long.to_csv().encode() + repr(options).encode())
-    for path in (script, ROOT / "requirements" / "bench.txt"):
+    for path in (_PEERS, ROOT / "requirements" / "bench.txt"):
         digest.update(path.read_bytes())
-    made = CACHE / f"{digest.hexdigest()[:16]}.parquet"
-    if not made.exists():
-        say("the peers forecast")
-        made.parent.mkdir(parents=True, exist_ok=True)
-        _forecast(script, long, options, made)
-    forecasts = read_parquet(made).to_pandas(use_threads=False)
+    home = CACHE / digest.hexdigest()[:16]
+    home.mkdir(parents=True, exist_ok=True)
+    long.assign(ds=long["ds"].dt.tz_localize(None)).to_parquet(home / "observed")
+    interpreter("bench")  # once, before two want it
+    missing = [(home, peer, options) for peer in PEERS if not (home / peer).exists()]
+    in_processes(_forecast, missing, "peers")
+    tables = [read_parquet(home / peer).to_pandas(use_threads=False) for peer in PEERS]
+    forecasts = functools.reduce(lambda left, right: left.merge(right, on=KEYS), tables)
     return forecasts.assign(ds=forecasts["ds"].dt.tz_localize("UTC"))
 
 
-def _forecast(script: Path, observed: pd.DataFrame, options: dict[str, int], made: Path) -> None:
-    given = made.with_suffix(".observed.parquet")
-    observed.assign(ds=observed["ds"].dt.tz_localize(None)).to_parquet(given)
-    named = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    # Two fits at a time keep two cores busy; a fit's own threads would only get in each other's way.
+def _forecast(home: Path, peer: str, options: list[str]) -> None:
+    # Two peers at a time keep two cores busy; a fit's own threads would only get in each other's way.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    with whole_file(made) as scratch:
-        command: list[str | Path] = [interpreter("bench"), script, given, scratch, *named]
+    with whole_file(home / peer) as scratch:
+        command: list[str | Path] = [interpreter("bench"), _PEERS, peer, home / "observed", scratch, *options]
         subprocess.run(command, check=True, stdout=sys.stderr, env=environment)
 
 

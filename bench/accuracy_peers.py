@@ -1,17 +1,16 @@
-"""What other libraries forecast at given origins: `PYTHON bench/accuracy_peers.py OBSERVATIONS FORECASTS --windows N`.
+"""What another library forecasts at given origins: `PYTHON bench/accuracy_peers.py PEER OBSERVATIONS FORECASTS …`.
 
 PYTHON is an interpreter with the packages of requirements/bench.in; nothing of ours is imported. OBSERVATIONS is a
-parquet file of `unique_id`, `ds`, `y`, hourly. FORECASTS becomes one of `unique_id`, `ds` (the origin), `horizon` and a
-column per peer. Each library's own cross-validation walks forward: a forecast is made of what was observed up to its
-origin. A missing hour repeats the one before it, so that filling looks back only, too.
+parquet file of `unique_id`, `ds`, `y`, hourly. FORECASTS becomes one of `unique_id`, `ds` (the origin), `horizon` and
+the peer's forecast. The libraries' own cross-validation walks forward: a forecast is made of what was observed up to
+its origin. A missing hour repeats the one before it, so that filling looks back only, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
-from functools import reduce
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ KEYS = ["unique_id", "ds", "horizon"]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("peer", choices=PEERS)
     parser.add_argument("observations", type=Path)
     parser.add_argument("forecasts", type=Path)
     parser.add_argument("--windows", type=int, required=True, help="how many origins")
@@ -31,8 +31,9 @@ def main() -> int:
     options = parser.parse_args()
     observed = filled(pd.read_parquet(options.observations))
     walk = {"df": observed, "h": options.horizon, "step_size": options.every, "n_windows": options.windows}
-    peers = [mlforecast(walk), *statsforecast(walk)]
-    reduce(lambda left, right: left.merge(right, on=KEYS), peers).to_parquet(options.forecasts)
+    made = PEERS[options.peer](walk)
+    horizon = (made["ds"] - made["cutoff"]) // pd.Timedelta(hours=1)
+    made.assign(ds=made["cutoff"], horizon=horizon)[[*KEYS, options.peer]].to_parquet(options.forecasts)
     return 0
 
 
@@ -60,37 +61,44 @@ def mlforecast(walk: dict[str, Any]) -> pd.DataFrame:
         target_transforms=[Differences([1])],
         date_features=["hour"],
     )
-    started = time.monotonic()
-    made = forecaster.cross_validation(**walk, refit=WEEK // walk["step_size"], static_features=[])
-    return by_horizon(made, "mlforecast", started)
+    return forecaster.cross_validation(**walk, refit=WEEK // walk["step_size"], static_features=[])
 
 
-def statsforecast(walk: dict[str, Any]) -> list[pd.DataFrame]:
-    """Fitted anew at each origin, per series: MSTL to the last four weeks, AutoETS and AutoTheta to the last two.
+def mstl(walk: dict[str, Any]) -> pd.DataFrame:
+    """On the last four weeks: its seasons are a day and a week."""
+    from statsforecast.models import MSTL
 
-    To four weeks, those two take twice as long and are no better.
-    """
+    return statsforecast(MSTL(season_length=[DAY, WEEK]), walk, input_size=4 * WEEK)
+
+
+def auto_ets(walk: dict[str, Any]) -> pd.DataFrame:
+    """On the last two weeks; on four it takes twice as long and is no better."""
+    from statsforecast.models import AutoETS
+
+    return statsforecast(AutoETS(season_length=DAY), walk, input_size=2 * WEEK)
+
+
+def auto_theta(walk: dict[str, Any]) -> pd.DataFrame:
+    """As `auto_ets`."""
+    from statsforecast.models import AutoTheta
+
+    return statsforecast(AutoTheta(season_length=DAY), walk, input_size=2 * WEEK)
+
+
+def statsforecast(model: Any, walk: dict[str, Any], input_size: int) -> pd.DataFrame:  # noqa: ANN401
+    """Fitted anew at each origin, per series."""
     from statsforecast import StatsForecast
-    from statsforecast.models import MSTL, AutoETS, AutoTheta
 
-    models = (
-        ("MSTL", MSTL(season_length=[DAY, WEEK]), 4 * WEEK),
-        ("AutoETS", AutoETS(season_length=DAY), 2 * WEEK),
-        ("AutoTheta", AutoTheta(season_length=DAY), 2 * WEEK),
-    )
-    found = []
-    for name, model, hours in models:
-        started = time.monotonic()
-        made = StatsForecast([model], freq="h", n_jobs=-1).cross_validation(**walk, input_size=hours)
-        found.append(by_horizon(made, name, started))
-    return found
+    return StatsForecast([model], freq="h").cross_validation(**walk, input_size=input_size)
 
 
-def by_horizon(made: pd.DataFrame, name: str, started: float) -> pd.DataFrame:
-    """What a cross-validation gives, by origin and horizon."""
-    print(f"{name}: {len(made):,} forecasts in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    horizon = (made["ds"] - made["cutoff"]) // pd.Timedelta(hours=1)
-    return made.assign(ds=made["cutoff"], horizon=horizon)[[*KEYS, name]]
+PEERS: dict[str, Callable[[dict[str, Any]], pd.DataFrame]] = {
+    "mlforecast": mlforecast,
+    "MSTL": mstl,
+    "AutoETS": auto_ets,
+    "AutoTheta": auto_theta,
+}
+"""Each gives `unique_id`, `ds`, `cutoff` (the origin) and a column of its own name."""
 
 
 if __name__ == "__main__":
