@@ -151,7 +151,10 @@ def test_a_model_knows_the_last_hour_and_is_judged_as_a_retraining_of_the_same_c
     year = recorded_year()
     first, second = FIRST, FIRST + timedelta(days=1)
     strict = msgspec.structs.replace(year.challenge.gate, max_regression=-0.9)  # no recipe would pass
-    past = replace(year, challenge=msgspec.structs.replace(year.challenge, gate=strict))
+    quick = msgspec.structs.replace(
+        year.challenge.learner, kind="hist_gradient_boosting", parameters={"max_iter": 2, "learning_rate": 0.5}
+    )
+    past = replace(year, challenge=msgspec.structs.replace(year.challenge, gate=strict, learner=quick))
     manifest = read_bundle(trained(past, second)).manifest
     assert manifest.train_end == second
     assert set(manifest.errors) == set(SPEC.horizons)
