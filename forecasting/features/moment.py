@@ -26,8 +26,7 @@ def origin_reader(variables: Sequence[str], past: Sequence[PastFeature]) -> Read
     Its argument: by ``variables``, one value per step, oldest first, the origin at -1, NaN when missing.
     """
     lines = ["def read(columns):"]
-    scope: dict[str, Any] = {"sqrt": math.sqrt, "radians": math.radians}
-    scope |= {str(name): function for name, function in COMPONENTS.items()}
+    scope: dict[str, Any] = {"sqrt": math.sqrt, "radians": math.radians, "u": COMPONENTS["u"], "v": COMPONENTS["v"]}
     longest = dict.fromkeys(variables, 0)
     for index, variable in enumerate(variables):
         lines.append(f"    c{index} = columns[{index}]")
