@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import sklearn.ensemble  # here, because a limit on threads holds for the libraries that are loaded
 from threadpoolctl import threadpool_limits
 
 from clients.disk import whole_directory
@@ -161,7 +162,6 @@ def _write(run: Run, description: Description, fitted: dict[int, Fitted]) -> Non
 def _save_for_mlflow(model: Estimator, columns: list[str], directory: Path) -> None:
     """In scikit-learn's own form, for people who use MLflow's tools; our code never loads it."""
     import mlflow.sklearn
-    import sklearn
     from mlflow.models import infer_signature
 
     logger = logging.getLogger("mlflow")

@@ -137,7 +137,7 @@ class QuickScorer:
                 self._masks.take(places, 0, picked, "clip")
                 standing &= picked
             found = self._leaves_of(standing).reshape(len(rows), self._count, self._most).sum(2) + found
-        return found, self._outside.take(looked_up).any(axis=0)
+        return found, np.asarray(self._outside.take(looked_up).any(axis=0))
 
     def _leaves_of(self, standing: npt.NDArray[np.uint32]) -> FloatArray:
         """The value of each tree's leaf, of the leaves that are left standing, which are overwritten: (…, trees)."""
