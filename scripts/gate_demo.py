@@ -66,6 +66,7 @@ WORSE = Proposal(
     changes={
         CHALLENGE_FILE: {
             'calendar = ["hour_of_day", "day_of_year"]': 'calendar = ["day_of_year"]',
+            'products = ["hour_of_day"]': "products = []",
             'variable = "temperature"\nsteps = [0]': 'variable = "temperature"\nsteps = [48]',
             'statistics = ["mean", "min", "max"]\nrelative = true': 'statistics = ["mean"]',
             "steps = [1, 2, 3, 6, 19, 20, 24]": "steps = [24]",

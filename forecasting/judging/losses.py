@@ -1,20 +1,23 @@
 """How far predictions lie from the truth: a table of the losses that a challenge can name, and what follows from one.
 
 All functions take NumPy arrays of one shape, in the target's unit, without NaN. ValueError is raised for empty ones.
+The names of the errors are read where NumPy is not installed (by the pipeline's exporter), so only what computes imports
+it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from forecasting.challenge.schema import LossName
 
-FloatArray = NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
 
 
 class Unmeasurable(ValueError):
@@ -43,6 +46,8 @@ class Loss:
 
     def losses(self, truth: FloatArray, prediction: FloatArray) -> FloatArray:
         """The loss of each prediction: (n,). Raises Unmeasurable where it is not defined."""
+        import numpy as np
+
         _require_alike(truth, prediction)
         undefined = np.count_nonzero(~self.defined(truth, prediction))
         if undefined:
@@ -52,6 +57,8 @@ class Loss:
 
     def defined(self, truth: FloatArray, prediction: FloatArray) -> NDArray[np.bool_]:
         """Which pairs have a loss: (n,)."""
+        import numpy as np
+
         if self.positive:
             return np.asarray((truth > 0.0) & (prediction > 0.0))
         return np.ones(truth.shape, dtype=np.bool_)
@@ -75,11 +82,13 @@ def _squared(truth: FloatArray, prediction: FloatArray) -> FloatArray:
 
 
 def _absolute(truth: FloatArray, prediction: FloatArray) -> FloatArray:
-    return np.abs(prediction - truth)
+    return abs(prediction - truth)
 
 
 def _qlike(truth: FloatArray, prediction: FloatArray) -> FloatArray:
     """Patton (2011), "Volatility forecast comparison using imperfect volatility proxies", with b = -2."""
+    import numpy as np
+
     ratio = truth / prediction
     losses: FloatArray = ratio - np.log(ratio) - 1.0
     return losses
@@ -117,6 +126,8 @@ def r2(truth: FloatArray, prediction: FloatArray) -> float:
 
     A constant truth leaves nothing to explain: 1.0 when it is met exactly, else 0.0, as scikit-learn has it.
     """
+    import numpy as np
+
     _require_alike(truth, prediction)
     residual = float(np.sum((prediction - truth) ** 2))
     total = float(np.sum((truth - np.mean(truth)) ** 2))
