@@ -1,8 +1,8 @@
 """How far predictions lie from the truth: a table of the losses that a challenge can name, and what follows from one.
 
 All functions take NumPy arrays of one shape, in the target's unit, without NaN. ValueError is raised for empty ones.
-The names of the errors are read where NumPy is not installed (by the pipeline's exporter), so only what computes imports
-it.
+The names of the errors are read where NumPy is not installed (by the pipeline's exporter), so only what computes
+imports it.
 """
 
 from __future__ import annotations
