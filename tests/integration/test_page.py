@@ -261,12 +261,20 @@ def test_page_tells_drift_beyond_its_limit_with_the_features_and_unusual_inputs(
             assert share > 0.2
             assert f"{100 * share:.0f}\u00a0%" in (page.locator("#drift-words").text_content() or "")
             expect(page.locator("#drift-words .beyond")).to_have_count(2)
+            verdicts: list[str] = []
             for row in page.locator("#drift tbody tr").all():
                 feature = row.locator("th").inner_text()
                 index = float(row.locator("data").first.get_attribute("value") or "nan")
                 message = [value for name, value in samples.items() if f'feature="{feature}"' in name]
                 assert any(value == pytest.approx(index) for value in message), feature
-                assert row.locator("td").last.inner_text() == "drifting"
+                limit = next(
+                    value
+                    for name, value in samples.items()
+                    if name.startswith("rps_population_stability_limit") and f'feature="{feature}"' in name
+                )
+                verdicts.append("drifting" if index > limit else "within its limit")
+                assert row.locator("td").last.inner_text() == verdicts[-1], feature
+            assert verdicts[:3] == ["drifting"] * 3
             unusual = own.get("/v1/forecasts/hot").json()["unusual"]
             page.locator("#more summary").click()
             shown = page.locator("#unusual code, #more code").all_inner_texts()
