@@ -150,7 +150,7 @@ def test_a_model_knows_the_last_hour_and_is_judged_as_a_retraining_of_the_same_c
     monkeypatch.setattr(loop_models, "CACHE", tmp_path)
     year = recorded_year()
     first, second = FIRST, FIRST + timedelta(days=1)
-    strict = msgspec.structs.replace(year.challenge.gate, max_regression=-0.9)  # no recipe would pass
+    strict = msgspec.structs.replace(year.challenge.gate, max_regression=0.0, negligible_regression=0.0, strict=True)
     quick = msgspec.structs.replace(
         year.challenge.learner, kind="hist_gradient_boosting", parameters={"max_iter": 2, "learning_rate": 0.5}
     )
