@@ -90,7 +90,7 @@ class Metric(StrEnum):
     SKILL = "skill"
     FAIR = "fair"
     FOLD = "fold"
-    """After the measure, `rmse_fold`: the error on one fold, whose number is the step."""
+    """After the measure and an underscore: the error on one fold, whose number is the step."""
     FOLDS = "folds"
     JUDGED_ROWS = "judged_rows"
     JUDGED_DAYS = "judged_days"
