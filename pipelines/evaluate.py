@@ -175,8 +175,9 @@ def _log(run: Run, evaluation: Evaluation, tracking: TrackedRun) -> None:
     tracking.log_artifacts(run.files.evaluation, Artifact.EVALUATION)
     tracking.log_artifacts(run.files.losses, Artifact.EVALUATION)
     tracking.log_metrics({name: value for name, value in run_metrics(evaluation) if known.get(name) != value})
-    for number, fold in enumerate(evaluation.folds, 1):
-        tracking.log_metrics(dict(fold_metrics(evaluation, fold)), step=number)
+    folds = [dict(fold_metrics(evaluation, fold)) for fold in evaluation.folds]
+    if any(known.get(name) != value for name, value in folds[-1].items()):
+        tracking.log_steps(folds)
     tracking.set_tags(
         {
             RunTag.FAIR: str(evaluation.fair).lower(),

@@ -68,14 +68,14 @@ def out_of_sample(
 ) -> pd.DataFrame:
     """Every fold's predictions: unique_id, ds (the origin), horizon, fold (from 1), truth, candidate with its interval.
 
-    known: what ``known_rows`` gave. A fold that leaves too little to learn from is not judged. The interval of a fold
-    comes from the other folds' residuals; of a single fold, from its own.
+    known: what ``known_rows`` gave. A fold that leaves too little to learn from, or lies in a gap, is left out. The
+    interval of a fold comes from the other folds' residuals; of a single fold, from its own.
     Raises DataRejected when no fold is left, or a horizon has too few predictions.
     """
     spec, origins = feature_spec(challenge), known["ds"].dt.tz_localize(None).to_numpy()
     purge = challenge.target.step * (spec.lookback + max(spec.horizons))
     wanted = folds(origins, challenge.target.step, count=challenge.folds.count, days=challenge.folds.days)
-    judged = [fold for fold in wanted if _suffices(known, fold, purge, spec)]
+    judged = [fold for fold in wanted if _can_be_judged(known, fold, purge, spec)]
     tasks = [(number, fold, horizon) for number, fold in enumerate(judged, 1) for horizon in spec.horizons]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = []
@@ -99,8 +99,7 @@ def out_of_sample(
 def offsets_of(judged: pd.DataFrame, challenge: Challenge) -> dict[int, Offsets]:
     """By horizon, the offsets of the intervals of a model that is to be served: from all folds' residuals."""
     return {
-        horizon: calibrate((rows["truth"] - rows["candidate"]).to_numpy(), challenge.learner.interval)
-        for horizon, rows in judged.groupby("horizon")
+        horizon: calibrate(_residuals(rows), challenge.learner.interval) for horizon, rows in judged.groupby("horizon")
     }
 
 
@@ -118,23 +117,22 @@ def _predicted(
     )
 
 
-def _suffices(known: pd.DataFrame, fold: Fold, purge: timedelta, spec: FeatureSpec) -> bool:
-    learnt = known[fold.learnt(known["ds"].dt.tz_localize(None).to_numpy(), purge)]
-    return all(int(learnt[target_column(horizon)].notna().sum()) >= FEWEST_ROWS for horizon in spec.horizons)
+def _can_be_judged(known: pd.DataFrame, fold: Fold, purge: timedelta, spec: FeatureSpec) -> bool:
+    origins = known["ds"].dt.tz_localize(None).to_numpy()
+    has_target = known[[target_column(horizon) for horizon in spec.horizons]].notna()
+    learnt, judged = has_target[fold.learnt(origins, purge)], has_target[fold.judged(origins)]
+    return bool((learnt.sum() >= FEWEST_ROWS).all() and judged.any().all())
 
 
 def _with_intervals(found: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
     parts = []
-    needed = residuals_needed(challenge.learner.interval)
-    for (_, number), rows in found.groupby(["horizon", "fold"], sort=True):
-        alike = found[found["horizon"] == rows["horizon"].iloc[0]]
-        others = alike[alike["fold"] != number]
-        offsets = calibrate(_residuals(others if len(others) >= needed else alike), challenge.learner.interval)
-        ends = {
-            "candidate_lower": rows["candidate"] + offsets.lower,
-            "candidate_upper": rows["candidate"] + offsets.upper,
-        }
-        parts.append(rows.assign(**ends))
+    level = challenge.learner.interval
+    for _, alike in found.groupby("horizon"):
+        for number, rows in alike.groupby("fold"):
+            others = alike[alike["fold"] != number]
+            offsets = calibrate(_residuals(others if len(others) >= residuals_needed(level) else alike), level)
+            lower, upper = rows["candidate"] + offsets.lower, rows["candidate"] + offsets.upper
+            parts.append(rows.assign(candidate_lower=lower, candidate_upper=upper))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +58,16 @@ class TrackedRun:
         """Where a person looks at the run."""
         return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        self.log_steps([metrics], first=0)
+
+    def log_steps(self, steps: Sequence[Mapping[str, float]], *, first: int = 1) -> None:
+        """Metrics of which each has a value per step. MLflow shows the last; it keeps every value."""
         from mlflow.entities import Metric
 
         now = time.time_ns() // 1_000_000
-        self._log_batches("metrics", [Metric(name, float(value), now, step) for name, value in metrics.items()])
+        numbered = [(step, *entry) for step, metrics in enumerate(steps, first) for entry in metrics.items()]
+        self._log_batches("metrics", [Metric(name, float(value), now, step) for step, name, value in numbered])
 
     def log_params(self, parameters: Mapping[str, object]) -> None:
         """MLflow refuses to log a parameter again with another value."""

@@ -213,7 +213,8 @@ class Features(Struct, frozen=True, forbid_unknown_fields=True):
         """How many steps before the origin the farthest-reaching feature looks."""
         lags = [steps for group in self.lags for steps in group.steps]
         windows = [window - 1 for group in self.rolling for window in group.windows]
-        return max(lags + windows + [steps for group in self.differences for steps in group.steps], default=0)
+        apart = [steps for group in (*self.differences, *self.vectors) for steps in group.steps]
+        return max(lags + windows + apart, default=0)
 
 
 Parameter = int | float | str | bool | tuple[str, ...]

@@ -37,5 +37,5 @@ def read_learner(kind: str, parameters: Parameters, where: str, key: str) -> Lea
     Raises ChallengeError.
     """
     module, _, name = LEARNERS[kind].partition(":")
-    learner: type[Learner] = getattr(import_module(f"{__name__}.{module}"), name)
-    return learner.read(parameters, where, key)
+    learner: Learner = getattr(import_module(f"{__name__}.{module}"), name).read(parameters, where, key)
+    return learner

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 from msgspec import Meta
 
 from forecasting.challenge.schema import Positive, PositiveFloat
 from forecasting.models.portable import Portable, Trees
-from pipelines.learners.learner import Fit, FloatArray, Learner
+from pipelines.learners.learner import Fit, FloatArray, LearnerParameters
 
 
-class HistGradientBoosting(Learner, frozen=True, forbid_unknown_fields=True):
+class HistGradientBoosting(LearnerParameters, frozen=True, forbid_unknown_fields=True):
     """The parameters of scikit-learn's `HistGradientBoostingRegressor` that a challenge can set.
 
     All of ``max_iter`` is fitted: to stop early, scikit-learn would hold out rows at random, neighbours of those that
@@ -32,7 +33,6 @@ class HistGradientBoosting(Learner, frozen=True, forbid_unknown_fields=True):
 
     def fit(self, features: pd.DataFrame, change: FloatArray, loss: str, seed: int) -> Fit:
         """As every learner. scikit-learn refuses a column without any value: it learns it as a constant, unsplit."""
-        import msgspec
         from sklearn.ensemble import HistGradientBoostingRegressor
 
         estimator = HistGradientBoostingRegressor(

@@ -50,17 +50,11 @@ class Fit:
         return found
 
 
-class Learner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A learner with its parameters, which are its fields."""
+class Learner(Protocol):
+    """What every learner of the table offers."""
 
-    @classmethod
-    def read(cls, parameters: Parameters, where: str, key: str) -> Self:
-        """The learner with the parameters under ``key`` of the file ``where``. Raises ChallengeError."""
-        return converted(parameters, cls, where, key)
-
-    def inconsistencies(self, features: Features, key: str) -> Iterator[tuple[str, str, str]]:  # noqa: ARG002
+    def inconsistencies(self, features: Features, key: str) -> Iterator[tuple[str, str, str]]:
         """Parameters, under ``key``, that do not fit the challenge's features: (key, expected, found)."""
-        yield from ()
 
     def fit(self, features: pd.DataFrame, change: FloatArray, loss: str, seed: int) -> Fit:
         """Fit the change of the target from origin to horizon.
@@ -68,7 +62,19 @@ class Learner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         features: (n, columns), NaN where unknown; change: (n,), in the target's unit, all known; loss: what the learner
         calls it, `squared_error` or `absolute_error`. Raises PortableError when it learns numbers that are not finite.
         """
-        raise NotImplementedError
+
+
+class LearnerParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A learner's parameters, which are its fields; their types are the check."""
+
+    @classmethod
+    def read(cls, parameters: Parameters, where: str, key: str) -> Self:
+        """The learner with the parameters under ``key`` of the file ``where``. Raises ChallengeError."""
+        return converted(parameters, cls, where, key)
+
+    def inconsistencies(self, features: Features, key: str) -> Iterator[tuple[str, str, str]]:  # noqa: ARG002
+        """As of every learner; most parameters fit any features."""
+        yield from ()
 
 
 def sum_of(fits: Mapping[str, Fit], weight: float) -> Fit:

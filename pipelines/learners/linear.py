@@ -10,11 +10,11 @@ import pandas as pd
 
 from forecasting.challenge.schema import Cycle, Features
 from forecasting.models.portable import Linear, Portable
-from pipelines.learners.learner import Fit, FloatArray, Learner
+from pipelines.learners.learner import Fit, FloatArray, LearnerParameters
 
 
-class LinearLearner(Learner, frozen=True):
-    """A linear model of standardised features, a missing one at its mean.
+class LinearLearner(LearnerParameters, frozen=True):
+    """What a linear model of standardised features, a missing one at its mean, can be given beside its own parameters.
 
     products: cycles of the challenge's calendar, whose sine and cosine are multiplied with every feature, so that a
     feature's weight can change over the cycle; sine times cosine is the cycle's second harmonic.
@@ -22,18 +22,14 @@ class LinearLearner(Learner, frozen=True):
 
     products: tuple[Cycle, ...] = ()
 
-    def regressor(self) -> Any:  # noqa: ANN401 - scikit-learn has no types
-        """scikit-learn's linear model, not fitted."""
-        raise NotImplementedError
-
     def inconsistencies(self, features: Features, key: str) -> Iterator[tuple[str, str, str]]:
         for cycle in self.products:
             if cycle not in features.calendar:
                 calendar = ", ".join(features.calendar) or "none"
                 yield f"{key}.products", f"cycles of features.calendar ({calendar})", repr(cycle)
 
-    def fit(self, features: pd.DataFrame, change: FloatArray, loss: str, seed: int) -> Fit:  # noqa: ARG002
-        """As every learner. The squared error is minimised whatever the loss is, and nothing is drawn at random."""
+    def fit_with(self, regressor: Any, features: pd.DataFrame, change: FloatArray) -> Fit:  # noqa: ANN401
+        """As every learner's ``fit``. regressor: scikit-learn's linear model, not fitted, which has no types."""
         from sklearn.impute import SimpleImputer
         from sklearn.pipeline import Pipeline
         from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -43,7 +39,7 @@ class LinearLearner(Learner, frozen=True):
         def with_products(standardised: FloatArray) -> FloatArray:
             return np.hstack([standardised, standardised[:, first] * standardised[:, second]])
 
-        scaler, regressor = StandardScaler(), self.regressor()
+        scaler = StandardScaler()
         estimator = Pipeline(
             [
                 ("standardise", scaler),  # passes missing values on

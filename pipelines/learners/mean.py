@@ -9,10 +9,10 @@ import pandas as pd
 
 from forecasting.challenge.schema import ChallengeError, Features
 from pipelines.learners import LEARNERS, read_learner
-from pipelines.learners.learner import Fit, FloatArray, Learner, Parameters, sum_of
+from pipelines.learners.learner import Fit, FloatArray, Learner, LearnerParameters, Parameters, sum_of
 
 
-class Mean(Learner, frozen=True, forbid_unknown_fields=True):
+class Mean(LearnerParameters, frozen=True, forbid_unknown_fields=True):
     """learners: by name, at least two; in a challenge, each is a table of its parameters."""
 
     learners: dict[str, Learner]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import pandas as pd
 
 from forecasting.challenge.schema import PositiveFloat
+from pipelines.learners.learner import Fit, FloatArray
 from pipelines.learners.linear import LinearLearner
 
 
@@ -13,7 +14,8 @@ class Ridge(LinearLearner, frozen=True, forbid_unknown_fields=True):
 
     alpha: PositiveFloat = 1.0
 
-    def regressor(self) -> Any:  # noqa: ANN401 - scikit-learn has no types
+    def fit(self, features: pd.DataFrame, change: FloatArray, loss: str, seed: int) -> Fit:  # noqa: ARG002
+        """As every learner. The squared error is minimised whatever the loss is, and nothing is drawn at random."""
         from sklearn import linear_model
 
-        return linear_model.Ridge(alpha=self.alpha)
+        return self.fit_with(linear_model.Ridge(alpha=self.alpha), features, change)

@@ -8,11 +8,11 @@ import pandas as pd
 
 from forecasting.challenge.schema import Features
 from pipelines.learners.hist_gradient_boosting import HistGradientBoosting
-from pipelines.learners.learner import Fit, FloatArray, Learner, sum_of
+from pipelines.learners.learner import Fit, FloatArray, LearnerParameters, sum_of
 from pipelines.learners.ridge import Ridge
 
 
-class RidgeBoosting(Learner, frozen=True, forbid_unknown_fields=True):
+class RidgeBoosting(LearnerParameters, frozen=True, forbid_unknown_fields=True):
     """Each of the two has a table of its parameters."""
 
     ridge: Ridge = Ridge()

@@ -48,7 +48,7 @@ class SensorWatch:
     async def _read(self, unique_id: str) -> SeriesState | None:
         try:
             return await self._store.read(unique_id)
-        except StateUnreadable:  # of this series alone; who changes it is told
+        except StateUnreadable:  # of this series alone; a request that changes it gets the error
             return None
 
     def _found(self, states: list[SeriesState | None]) -> dict[Sensor, bool]:

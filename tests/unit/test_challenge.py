@@ -199,6 +199,21 @@ def test_neighbours_need_a_second_series(tmp_path: Path) -> None:
         load_challenge(path)
 
 
-def test_what_the_features_look_back_on_is_what_the_service_keeps() -> None:
-    challenge = load_challenge(CHALLENGES / "weather.toml")
-    assert challenge.features.lookback == feature_spec(challenge).lookback
+@pytest.mark.parametrize(
+    ("old", "new", "lookback"),
+    [
+        ("", "", 24),
+        ('variable = "humidity"\nsteps = [0]', 'variable = "humidity"\nsteps = [0, 31]', 31),
+        ("windows = [24]", "windows = [33]", 32),
+        ("steps = [1, 3, 24]", "steps = [1, 3, 34]", 34),
+        ('direction = "wind_direction"\nsteps = [0, 3]', 'direction = "wind_direction"\nsteps = [0, 35]', 35),
+    ],
+    ids=["as shipped", "lags", "rolling", "differences", "vectors"],
+)
+def test_what_the_features_look_back_on_is_what_the_service_keeps(
+    old: str, new: str, lookback: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "weather.toml"
+    path.write_text(WEATHER.replace(old, new), encoding="utf-8")
+    challenge = load_challenge(path)
+    assert challenge.features.lookback == lookback == feature_spec(challenge).lookback

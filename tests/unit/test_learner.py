@@ -171,6 +171,19 @@ def test_ridge_is_worked_by_hand() -> None:
     assert linear.intercept == pytest.approx(2.5)
 
 
+@pytest.mark.parametrize(("alpha", "ratio", "weight"), [(0.5, 0.6, 1.0), (2.0, 0.5, 0.25), (5.0, 1.0, None)])
+def test_elastic_net_is_worked_by_hand(alpha: float, ratio: float, weight: float | None) -> None:
+    """One standardised feature, whose products with the change have the mean 1.5.
+
+    Friedman et al. (2010), equation 5: the weight is (1.5 - alpha ratio) / (1 + alpha (1 - ratio)), or 0 below it.
+    """
+    features, change = pd.DataFrame({"a": [3.0, 5.0] * 4}), np.array([1.0, 4.0] * 4)
+    linear = ElasticNet(alpha=alpha, l1_ratio=ratio).fit(features, change, "squared_error", seed=0).portable.linear
+    assert linear is not None
+    assert linear.weight == (() if weight is None else pytest.approx((weight,)))
+    assert linear.intercept == pytest.approx(2.5)
+
+
 @pytest.mark.parametrize("learner", LINEAR.values(), ids=LINEAR)
 def test_products_learn_a_weight_that_follows_the_hour(learner: LinearLearner) -> None:
     features, change = table()
@@ -275,6 +288,7 @@ MISTAKES = [
         {"products": ("day_of_week",)},
         r"\.products: expected cycles of features.calendar \(hour_of_day, .*'day",
     ),
+    ("elastic_net", {"l1_ratio": 2}, r"\.l1_ratio: expected `float` <= 1.0; found 2"),
     ("ridge", {"max_iter": 1}, "unknown field `max_iter`; expected the keys products, alpha"),
     ("ridge_boosting", {"ridge": {"alpha": 0}}, r"\.ridge\.alpha: expected `float` > 0.0; found 0"),
     ("ridge_boosting", {"ridge": 1}, r"\.ridge: expected `object`, got `int`; found 1"),
@@ -309,11 +323,3 @@ def test_a_wrong_parameter_stops_the_first_stage_before_it_does_anything(
     with pytest.raises(ConfigurationError, match=f"{where}: .*`max_itre`"):
         open_run("weather", starts=True)
     assert not (tmp_path / "data").exists()
-
-
-def test_elastic_net_leaves_out_what_does_not_help() -> None:
-    weighed = [fit(ElasticNet(alpha=alpha)).portable.linear for alpha in (0.001, 0.5)]
-    assert all(line is not None for line in weighed)
-    many, few = (set(line.first) for line in weighed if line is not None)
-    assert few < many
-    assert 1 in few  # `b`, which the change follows most

@@ -159,6 +159,18 @@ def test_a_wider_interval_needs_more_predictions() -> None:
         judged_with(wide, days=60)
 
 
+def test_a_fold_that_lies_in_a_gap_is_left_out() -> None:
+    challenge = challenge_with(days=14)
+    features = features_of(challenge, days=140)
+    gap = features["ds"].between(AS_OF - timedelta(days=75), AS_OF - timedelta(days=40))
+    known = known_rows(features[~gap], challenge, AS_OF)
+    learner = Learner(known)
+    judged = out_of_sample(known, challenge, learner.fit, lambda _: None)
+    assert judged["fold"].nunique() == judged["fold"].max() < 10
+    assert not judged["ds"].between(AS_OF - timedelta(days=75), AS_OF - timedelta(days=40)).any()
+    assert all(len(predicted) for _, predicted in learner.uses)
+
+
 def test_rows_are_counted_by_the_week_of_their_origin() -> None:
     ds = pd.to_datetime(["2012-12-31", "2013-01-06", "2013-01-07"], utc=True)
     assert rows_by_week(pd.DataFrame({"ds": ds})) == {"2013-W01": 2, "2013-W02": 1}
