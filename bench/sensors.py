@@ -25,7 +25,6 @@ from forecasting.drift.sensor_faults import (
     SensorGrid,
     Usual,
     faults,
-    kind_of,
     relative_humidity,
 )
 from pipelines.sensors import sensor_grid, usual_before
@@ -103,7 +102,7 @@ def months(challenge: Challenge) -> list[Month]:
         last = min(first + pd.DateOffset(months=1), rows["ds"].max()) - pd.Timedelta(hours=1)
         grid = sensor_grid(whole, challenge, first - pd.Timedelta(hours=longest + 1), last)
         usual = usual_before(whole, challenge, first - pd.Timedelta(hours=1))
-        sound = {kind_of(each): faults(each, grid, usual) for each in challenge.detectors}
+        sound = {each.kind: faults(each, grid, usual) for each in challenge.detectors}
         found.append(Month(number, grid, longest, longest + (FAULT_DAY - 1) * 24, usual, sound))
     return found
 
@@ -124,7 +123,7 @@ def hours_to_find(
     grid = replace(month.grid, values=spoilt)
     found = {}
     for detector in challenge.detectors:
-        kind = kind_of(detector)
+        kind = detector.kind
         new = (faults(detector, grid, month.usual) & ~month.sound[kind])[hit, hours].any(axis=0)
         found[kind] = float(np.argmax(new)) + 1.0 if new.any() else np.inf
     return found
@@ -146,11 +145,11 @@ def report() -> Iterable[str]:
     even = [month for month in every if not month.number % 2]
     yield from _delays(challenge, odd, even)
     yield ""
-    yield from _alarms([kind_of(detector) for detector in challenge.detectors], odd, even)
+    yield from _alarms([detector.kind for detector in challenge.detectors], odd, even)
 
 
 def _delays(challenge: Challenge, odd: list[Month], even: list[Month]) -> Iterator[str]:
-    kinds = [kind_of(detector) for detector in challenge.detectors]
+    kinds = [detector.kind for detector in challenge.detectors]
     rows = []
     for name, finder, everywhere, fault in FAULTS:
         stations = [None] if everywhere else list(range(len(challenge.series_ids)))

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from clients.errors import DataRejected
-from forecasting.challenge.schema import Challenge, LossName
+from forecasting.challenge.schema import Challenge
 from forecasting.features.spec import feature_spec
 from forecasting.features.table import Table, table_baseline
 from forecasting.judging.evaluation import FoldErrors, ModelErrors, Window, errors_of
-from forecasting.judging.losses import Unmeasurable
+from forecasting.judging.losses import LossName, Unmeasurable
 from forecasting.judging.panel import MIN_JUDGED, OPPONENT, Panel, PanelError, read_panel
 from forecasting.models.bundle import Bundle
 from pipelines.production import Production

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from forecasting.challenge.schema import Challenge
-from forecasting.drift.sensor_faults import explain, faults, kind_of
+from forecasting.drift.sensor_faults import explain, faults
 from pipelines.sensors import sensor_grid, usual_before
 from records.quality import QualityReport, Severity, Violation
 
@@ -312,7 +312,7 @@ def _sensor_faults(table: pd.DataFrame, challenge: Challenge, as_of: datetime) -
             when = steps[found & recent]
             if len(when):
                 where, message = (unique_id, detector.variable), explain(detector)
-                rule, found_in = kind_of(detector), len(when)
+                rule, found_in = detector.kind, len(when)
                 yield _violation(rule, where, when, found=found_in, limit=0, message=message, severity="warning")
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from clients.errors import ConfigurationError
-from forecasting.baselines import Fitted
 from forecasting.drift.distances import population_stability_index
 from forecasting.features.spec import feature_spec
+from forecasting.judging.baselines import Fitted
 from forecasting.judging.evaluation import BaselineEvaluation, Evaluation, FoldErrors, ModelErrors, ModelEvaluation
 from forecasting.judging.losses import LOSSES, skill
 from forecasting.judging.panel import OPPONENT

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from forecasting.challenge.schema import Challenge, Neighbours
+from forecasting.challenge.detectors import Neighbours
+from forecasting.challenge.schema import Challenge
 from forecasting.drift.sensor_faults import SensorGrid, UsualDifference, usual_differences
 
 

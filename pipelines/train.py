@@ -19,10 +19,10 @@ from threadpoolctl import threadpool_limits
 
 from clients.disk import whole_directory
 from clients.errors import ConfigurationError, DataRejected
-from forecasting import baselines
 from forecasting.challenge.schema import Challenge, ChallengeError
 from forecasting.drift.distances import feature_references
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
+from forecasting.judging import baselines
 from forecasting.judging.losses import LOSSES
 from forecasting.models.bundle import recent_windows, write_bundle
 from forecasting.models.manifest import Description, SeriesWindow, VariableRange

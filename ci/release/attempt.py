@@ -39,8 +39,8 @@ from clients.github_releases import TAGS, Attachment, Releases
 from clients.progress import Log
 from clients.settings import GitHubSettings, ImageSettings, MlflowSettings
 from clients.tracking import Missing
-from forecasting.challenge.schema import ChallengeError, LossName, parse_part, parse_table
-from forecasting.judging.losses import LOSSES
+from forecasting.challenge.schema import ChallengeError, parse_part, parse_table
+from forecasting.judging.losses import LOSSES, LossName
 from forecasting.models.manifest import Manifest
 
 RECORD = "release.json"

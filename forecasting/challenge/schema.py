@@ -16,19 +16,21 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from forecasting.baselines import DEFAULT, Baseline
+from forecasting.challenge.detectors import Detector, steps_kept
+from forecasting.challenge.values import (
+    Cycle,
+    Name,
+    NotNegative,
+    Positive,
+    PositiveFloat,
+    SeriesId,
+    Share,
+    Statistic,
+)
+from forecasting.judging.baselines import DEFAULT, Baseline
+from forecasting.judging.losses import LossName
 
 T = TypeVar("T")
-Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-SeriesId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$(?!\n)")]  # `$` alone lets a last \n through
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Positive = Annotated[int, Meta(ge=1)]
-PositiveFloat = Annotated[float, Meta(gt=0.0)]
-NotNegative = Annotated[int, Meta(ge=0)]
-Statistic = Literal["mean", "std", "min", "max"]
-Cycle = Literal["hour_of_day", "day_of_week", "day_of_year"]
-LossName = Literal["squared_error", "absolute_error", "qlike"]
-"""The entries of `forecasting.judging.losses.LOSSES`, which the DAG file cannot import."""
 
 _KEY_COLUMNS = ("unique_id", "ds", "collected_at")
 """What every table of observations says of a row besides its variables."""
@@ -99,61 +101,6 @@ class Quality(Struct, frozen=True, forbid_unknown_fields=True):
     min_rows: Positive = 1000
 
 
-class Physics(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="physics"):
-    """Relative humidity (%) against what temperature and dew point (°C) say that it is."""
-
-    temperature: Name
-    dew_point: Name
-    humidity: Name
-    points: PositiveFloat = 3.0
-    """By how many percentage points it may be off."""
-    at_least: Positive = 4
-    """In how many of the last ``steps`` steps it must be off by more."""
-    steps: Positive = 6
-
-    @property
-    def variable(self) -> Name:
-        return self.humidity
-
-    @property
-    def reads(self) -> dict[str, Name]:
-        return {"temperature": self.temperature, "dew_point": self.dew_point, "humidity": self.humidity}
-
-
-class Neighbours(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="neighbours"):
-    """A series against the mean of the others at the same time: a two-sided CUSUM over the last ``steps`` steps."""
-
-    variable: Name
-    allowance: PositiveFloat = 2.5
-    """What each step takes off the sum, in standard deviations."""
-    winsor: PositiveFloat = 3.0
-    """The most that one step counts, in standard deviations."""
-    limit: PositiveFloat = 16.5
-    """Above this sum, it is a fault."""
-    steps: Positive = 48
-    days: Positive = 112
-    """From how many days the usual difference by hour is taken: it moves with the seasons."""
-
-    @property
-    def reads(self) -> dict[str, Name]:
-        return {"variable": self.variable}
-
-
-class Runs(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="runs"):
-    """The same value ``steps`` times in a row."""
-
-    variable: Name
-    steps: Annotated[int, Meta(ge=2)] = 12
-
-    @property
-    def reads(self) -> dict[str, Name]:
-        return {"variable": self.variable}
-
-
-Detector = Physics | Neighbours | Runs
-"""What finds the faults of a sensor. ``variable`` names what is blamed; ``reads``: by key, every variable needed."""
-
-
 class Lags(Struct, frozen=True, forbid_unknown_fields=True):
     """The variable itself, that many steps before the forecast's origin (0 is the origin)."""
 
@@ -211,10 +158,9 @@ class Features(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def lookback(self) -> int:
         """How many steps before the origin the farthest-reaching feature looks."""
-        lags = [steps for group in self.lags for steps in group.steps]
+        groups: tuple[Lags | Differences | Vectors, ...] = (*self.lags, *self.differences, *self.vectors)
         windows = [window - 1 for group in self.rolling for window in group.windows]
-        apart = [steps for group in (*self.differences, *self.vectors) for steps in group.steps]
-        return max(lags + windows + apart, default=0)
+        return max(windows + [steps for group in groups for steps in group.steps], default=0)
 
 
 Parameter = int | float | str | bool | tuple[str, ...]
@@ -490,9 +436,9 @@ def _gate_inconsistencies(gate: Gate, interval: float) -> Iterator[tuple[str, st
 
 
 def _detector_inconsistencies(challenge: Challenge) -> Iterator[tuple[str, str, str]]:
-    features = challenge.features
-    kept = tuple(dict.fromkeys((challenge.target.variable, *features.variables)))
-    known: set[tuple[type[Detector], str]] = set()
+    target, features = challenge.target, challenge.features
+    kept = tuple(dict.fromkeys((target.variable, *features.variables)))
+    known: set[tuple[str, str]] = set()
     for place, detector in enumerate(challenge.detectors):
         where = f"detectors[{place}]"
         for key, variable in detector.reads.items():
@@ -501,25 +447,12 @@ def _detector_inconsistencies(challenge: Challenge) -> Iterator[tuple[str, str, 
                     f"a variable that the service keeps, the target or one that features read ({', '.join(kept)})"
                 )
                 yield f"{where}.{key}", expected, repr(variable)
-        lookback = features.lookback
-        if set(detector.reads.values()) == {challenge.target.variable}:
-            lookback = max(lookback, challenge.target.baseline.lookback(challenge.target.step_minutes))
-        if detector.steps > lookback + 1:
-            expected = f"at most {lookback + 1}, the steps that the service keeps for features and baseline"
+        steps = steps_kept(detector, target.variable, features.lookback, target.baseline.lookback(target.step_minutes))
+        if detector.steps > steps:
+            expected = f"at most {steps}, the steps that the service keeps for features and baseline"
             yield f"{where}.steps", expected, str(detector.steps)
-        if (type(detector), detector.variable) in known:
+        if (detector.kind, detector.variable) in known:
             yield where, "each kind once for a variable", f"a second one for {detector.variable!r}"
-        known.add((type(detector), detector.variable))
-        if isinstance(detector, Physics) and detector.at_least > detector.steps:
-            yield f"{where}.at_least", f"at most {where}.steps ({detector.steps})", str(detector.at_least)
-        if isinstance(detector, Neighbours):
-            yield from _neighbours_inconsistencies(where, detector, challenge)
-
-
-def _neighbours_inconsistencies(where: str, one: Neighbours, challenge: Challenge) -> Iterator[tuple[str, str, str]]:
-    if len(challenge.series_ids) < 2:
-        yield where, "at least two series to compare", f"only {challenge.series_ids[0]}"
-    largest = one.steps * (one.winsor - one.allowance)
-    if one.limit >= largest:
-        expected = f"less than steps · (winsor - allowance), the largest sum that there can be ({largest:g})"
-        yield f"{where}.limit", expected, f"{one.limit:g}"
+        known.add((detector.kind, detector.variable))
+        for key, expected, found in detector.mistakes(challenge.series_ids):
+            yield f"{where}.{key}".rstrip("."), expected, found

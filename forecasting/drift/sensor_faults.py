@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
-from forecasting.challenge.schema import Detector, Neighbours, Physics, Runs
+from forecasting.challenge.detectors import Detector, Neighbours, Physics, Runs
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -62,19 +62,14 @@ class DetectorKind:
     explain: Callable[[Any], str]
 
 
-def kind_of(detector: Detector) -> str:
-    """The name that the challenge calls it by."""
-    return str(detector.__struct_config__.tag)
-
-
 def faults(detector: Detector, grid: SensorGrid, usual: Usual) -> BoolArray:
     """Whether each series is found faulty at each step: (n, T). A step is judged by the last ``detector.steps``."""
-    return DETECTORS[kind_of(detector)].faults(detector, grid, usual)
+    return DETECTORS[detector.kind].faults(detector, grid, usual)
 
 
 def explain(detector: Detector) -> str:
     """What it means that the detector has found something."""
-    return DETECTORS[kind_of(detector)].explain(detector)
+    return DETECTORS[detector.kind].explain(detector)
 
 
 def relative_humidity(temperature: FloatArray, dew_point: FloatArray) -> FloatArray:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from forecasting.challenge.schema import Cycle, Statistic
+from forecasting.challenge.values import Cycle, Statistic
 from forecasting.features.cycles import Part, cycle_values
 from forecasting.features.vectors import Component, component_values
 

@@ -16,7 +16,7 @@ from functools import cache, cached_property
 import numpy as np
 import numpy.typing as npt
 
-from forecasting.challenge.schema import Statistic
+from forecasting.challenge.values import Statistic
 
 FloatArray = npt.NDArray[np.float64]
 

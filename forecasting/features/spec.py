@@ -13,7 +13,8 @@ from functools import cached_property
 
 import msgspec
 
-from forecasting.challenge.schema import Challenge, Features, Name, Positive
+from forecasting.challenge.schema import Challenge, Features
+from forecasting.challenge.values import Name, Positive
 from forecasting.features.cycles import Part, cycle_value
 from forecasting.features.definitions import (
     Calendar,

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from forecasting.baselines import Fitted
-from forecasting.challenge.schema import Statistic
+from forecasting.challenge.values import Statistic
 from forecasting.features.definitions import Cells, FeatureError, FloatArray, IntArray
 from forecasting.features.rolling import Summaries, summaries
 from forecasting.features.spec import FeatureSpec
+from forecasting.judging.baselines import Fitted
 
 CELLS_PER_PIECE = 8192
 _TICKS_PER_MINUTE = {"s": 60, "ms": 60_000, "us": 60_000_000, "ns": 60_000_000_000}

@@ -272,14 +272,8 @@ class Linear(_OfFeatures, frozen=True):
 
 
 Baseline = Persistence | Climatology | Last | Linear
-"""As a challenge names it."""
+"""The table: as a challenge names it, by its ``kind``."""
 Fitted = Persistence | Climatology | Last | FittedLinear
 """With the numbers that training found, as a bundle carries it."""
 
-BASELINES: dict[str, type[Baseline]] = {
-    "persistence": Persistence,
-    "climatology": Climatology,
-    "last": Last,
-    "linear": Linear,
-}
 DEFAULT = Persistence()

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from forecasting.challenge.schema import LossName
-from forecasting.judging.losses import LOSSES, Loss, r2
+from forecasting.judging.losses import LOSSES, Loss, LossName, r2
 from forecasting.judging.panel import Panel, codes
 from forecasting.models.intervals import coverage
 

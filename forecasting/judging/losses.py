@@ -1,8 +1,8 @@
 """How far predictions lie from the truth: a table of the losses that a challenge can name, and what follows from one.
 
 All functions take NumPy arrays of one shape, in the target's unit, without NaN. ValueError is raised for empty ones.
-The names of the errors are read where NumPy is not installed (by the pipeline's exporter), so only what computes
-imports it.
+The names are read where NumPy is not installed (by Airflow's scheduler, by the pipeline's exporter), so only what
+computes imports it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from forecasting.challenge.schema import LossName
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float64]
+
+
+LossName = Literal["squared_error", "absolute_error", "qlike"]
+"""The entries of ``LOSSES``, for a challenge's check."""
 
 
 class Unmeasurable(ValueError):

@@ -10,11 +10,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from forecasting.baselines import DEFAULT, Fitted
-from forecasting.challenge.schema import Detector, Drift, LossName, Name, Positive, SeriesId
+from forecasting.challenge.detectors import Detector, steps_kept
+from forecasting.challenge.schema import Drift
+from forecasting.challenge.values import Name, Positive, SeriesId
 from forecasting.drift.distances import FeatureReference, Share
 from forecasting.drift.sensor_faults import UsualDifference
 from forecasting.features.spec import FeatureSpec
+from forecasting.judging.baselines import DEFAULT, Fitted
+from forecasting.judging.losses import LossName
 from forecasting.models.intervals import Offsets
 
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -164,11 +167,10 @@ def check_description(description: Description) -> None:
     ):
         _check_same(key, expected, found)
     for detector in description.detectors:
-        lacking, lookback = set(detector.reads.values()) - set(spec.variables), spec.lookback
-        if set(detector.reads.values()) == {spec.target}:
-            lookback = max(lookback, description.baseline.lookback(spec.step_minutes))
-        if lacking or detector.steps > lookback + 1:
-            kept = f"variables and steps that are kept ({listed(spec.variables)}; {lookback + 1} steps)"
+        lacking = set(detector.reads.values()) - set(spec.variables)
+        steps = steps_kept(detector, spec.target, spec.lookback, description.baseline.lookback(spec.step_minutes))
+        if lacking or detector.steps > steps:
+            kept = f"variables and steps that are kept ({listed(spec.variables)}; {steps} steps)"
             read = f"{listed(detector.reads.values())}; {detector.steps} steps"
             raise BundleError(f"{MANIFEST}: detectors: expected {kept}; found {read}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from forecasting.challenge.schema import PositiveFloat, Share
+from forecasting.challenge.values import PositiveFloat, Share
 from pipelines.learners.learner import Fit, FloatArray
 from pipelines.learners.linear import LinearLearner
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from msgspec import Meta
 
-from forecasting.challenge.schema import Positive, PositiveFloat
+from forecasting.challenge.values import Positive, PositiveFloat
 from forecasting.models.portable import Portable, Trees
 from pipelines.learners.learner import Fit, FloatArray, LearnerParameters
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forecasting.challenge.schema import Cycle, Features
+from forecasting.challenge.schema import Features
+from forecasting.challenge.values import Cycle
 from forecasting.models.portable import Linear, Portable
 from pipelines.learners.learner import Fit, FloatArray, LearnerParameters
 

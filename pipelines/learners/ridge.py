@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from forecasting.challenge.schema import PositiveFloat
+from forecasting.challenge.values import PositiveFloat
 from pipelines.learners.learner import Fit, FloatArray
 from pipelines.learners.linear import LinearLearner
 

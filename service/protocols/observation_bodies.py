@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from forecasting.challenge.schema import SeriesId
+from forecasting.challenge.values import SeriesId
 from forecasting.features.definitions import FeatureError
 from forecasting.features.ring_buffer import grid_step, moment_of
 from service.model.served import Model

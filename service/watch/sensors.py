@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from forecasting.drift.sensor_faults import FloatArray, SensorGrid, faults, kind_of
+from forecasting.drift.sensor_faults import FloatArray, SensorGrid, faults
 from service.model.served import Model
 from service.state.series import SeriesState
 from service.state.stores import SeriesStore, StateUnreadable, StoreUnavailable
@@ -58,7 +58,7 @@ class SensorWatch:
         grid = self._grid(states, max(steps))
         usual = self._model.bundle.manifest.usual_differences
         return {
-            Sensor(unique_id, kind_of(detector), detector.variable): bool(found[-1])
+            Sensor(unique_id, detector.kind, detector.variable): bool(found[-1])
             for detector in self._detectors
             for unique_id, found in zip(grid.unique_ids, faults(detector, grid, usual), strict=True)
         }

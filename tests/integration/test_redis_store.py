@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from doubles.connection import answering
-from forecasting.challenge.schema import Runs
+from forecasting.challenge.detectors import Runs
 from forecasting.features.ring_buffer import moment_of
 from forecasting.models.bundle import Bundle, read_bundle
 from service.model.served import Model

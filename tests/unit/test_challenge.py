@@ -92,7 +92,7 @@ MISTAKES = [
     ('kind = "physics"\n', "", "detectors[0]", "missing required field `kind`", "the keys temperature, dew_point"),
     ('kind = "physics"', 'kind = "physics"\nhours = 6', "detectors[0]", "kind, temperature, dew_point", "kind, hours"),
     ('kind = "physics"', 'kind = "physics"\npoints = 0.0', "detectors[0].points", "> 0.0", "0.0"),
-    ('kind = "physics"', 'kind = "physics"\nat_least = 7', "detectors[0].at_least", "detectors[0].steps (6)", "7"),
+    ('kind = "physics"', 'kind = "physics"\nat_least = 7', "detectors[0].at_least", "at most steps (6)", "7"),
     ('humidity = "humidity"', 'humidity = "rain"', "detectors[0].humidity", "one of source.variables", "'rain'"),
     (
         'humidity = "humidity"',

@@ -59,11 +59,9 @@ print(json.dumps({
 def bag(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What Airflow's DAG processor reads from a folder in which some challenges are wrong."""
     home, root = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("root")
-    shutil.copytree(ROOT / "forecasting" / "challenge", root / "forecasting" / "challenge")
+    shutil.copytree(ROOT / "forecasting", root / "forecasting")
     for folder in ("dags", "challenges"):
         (root / folder).mkdir()
-    for module in ("__init__.py", "baselines.py"):
-        shutil.copy(ROOT / "forecasting" / module, root / "forecasting")
     shutil.copy(ROOT / "dags" / "retrain.py", root / "dags")
     for name, (right, wrong) in CHALLENGES.items():
         assert right in WEATHER
@@ -173,9 +171,13 @@ def test_reading_the_dags_imports_the_challenge_file_of_ours_and_nothing_heavy(l
     ours = {path.name for path in ROOT.iterdir() if path.is_dir()}
     assert {name for name in loaded["imported"] if name.partition(".")[0] in ours} == {
         "forecasting",
-        "forecasting.baselines",
         "forecasting.challenge",
+        "forecasting.challenge.detectors",
         "forecasting.challenge.schema",
+        "forecasting.challenge.values",
+        "forecasting.judging",
+        "forecasting.judging.baselines",
+        "forecasting.judging.losses",
     }
 
 

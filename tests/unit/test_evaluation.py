@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from clients.errors import DataRejected
-from forecasting.challenge.schema import LossName
 from forecasting.judging.evaluation import BaselineEvaluation, Evaluation, ModelErrors, ModelEvaluation, Window
+from forecasting.judging.losses import LossName
 from pipelines.comparison import PanelFrame
 from pipelines.evaluate import run_metrics
 from pipelines.files import read_json, write_json

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from forecasting.challenge.schema import LossName
-from forecasting.judging.losses import LOSSES, Unmeasurable, r2, skill
+from forecasting.judging.losses import LOSSES, LossName, Unmeasurable, r2, skill
 
 TRUTH = np.array([1.0, 2.0, 3.0, 6.0])
 PREDICTION = np.array([1.0, 4.0, 3.0, 2.0])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from forecasting.challenge.schema import Detector, Neighbours, Physics, Runs
+from forecasting.challenge.detectors import Detector, Neighbours, Physics, Runs
 from forecasting.drift.sensor_faults import (
     DETECTORS,
     BoolArray,
@@ -18,7 +18,6 @@ from forecasting.drift.sensor_faults import (
     cusum,
     explain,
     faults,
-    kind_of,
     relative_humidity,
     usual_differences,
 )
@@ -176,5 +175,5 @@ def test_a_window_says_what_the_table_says_of_its_last_step(detector: Detector) 
 
 @pytest.mark.parametrize("detector", [PHYSICS, NEIGHBOURS, RUNS], ids=list(DETECTORS))
 def test_a_finding_names_the_variable_that_it_blames(detector: Detector) -> None:
-    assert kind_of(detector) in DETECTORS
+    assert detector.kind in DETECTORS
     assert explain(detector).startswith(f"{detector.variable} ")
