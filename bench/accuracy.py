@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bench.accuracy_peers import PEERS
 from bench.accuracy_places import PLACES
-from bench.accuracy_report import every_hour_section, folds_section, peers_section
+from bench.accuracy_report import every_hour_section, folds_section, intervals_section, peers_section
 from bench.loop_models import History
 from bench.peer_environments import interpreter
 from bench.recorded_models import bench_run, fingerprint, in_processes
@@ -58,7 +58,9 @@ def report(place: str) -> Iterator[str]:
     beside = peers(observed, first, max(target.horizons))
     yield from (PLACES[place].about, "")
     yield from every_hour_section(rows, goals=place == CHOSEN_ON)
-    yield from folds_section(every.merge(folds_of(place), on=KEYS))
+    folds = every.merge(folds_of(place), on=KEYS)
+    yield from folds_section(folds)
+    yield from intervals_section(folds, goals=place == CHOSEN_ON)
     yield from peers_section(rows.merge(beside, on=KEYS), EVERY_HOURS, goals=place == CHOSEN_ON)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import msgspec
 import numpy as np
 import pandas as pd
 
 from bench.peer_environments import pinned_version
 from bench.report import met, table
 from forecasting.judging.equal_accuracy import diebold_mariano, holm
+from forecasting.models.intervals import calibrate
 
 NAMES = {
     "ours": "**ours, retrained weekly**",
@@ -28,6 +30,8 @@ COLOURS = {"ours": ("blue", "#0072B2"), "climatology": ("orange", "#E69F00"), "p
 
 GOAL_ERROR, GOAL_SHARE = 1.80, 0.87
 """Ours over the year, °C, and over climatology's."""
+GOAL_INSIDE, GOAL_WIDTH, LEVEL = (0.87, 0.93), 1.03, 0.9
+"""The share of truths inside the intervals by month, their width over plain ones', and their level."""
 CERTAIN = 0.05
 """Ours is ahead of a peer when the paired test's p is below it."""
 
@@ -84,6 +88,57 @@ def folds_section(rows: pd.DataFrame) -> Iterator[str]:
     folds = [(str(number), *_fold(fold, models)) for number, fold in rows.groupby("fold")]
     yield from table("rlr" + "r" * (len(models) + 1), heads, [*folds, ("**all**", *_fold(rows, models))])
     yield ""
+
+
+def intervals_section(rows: pd.DataFrame, *, goals: bool) -> Iterator[str]:
+    """rows: as for `folds_section`; goals: whether they apply."""
+    found = interval_months(rows)
+    yield "### The intervals by month"
+    yield ""
+    yield "Of the same folds: the share of truths inside the 90 % intervals, which follow each series' last"
+    yield "errors, beside plain split conformal intervals of the same model, and the ratio of their widths."
+    yield ""
+    heads = ("", "forecasts", "inside ours", "inside plain", "width, of plain's")
+    yield from table(
+        "lrrrr",
+        heads,
+        [
+            (name, f"{one.forecasts:,}", f"{one.ours:.1%}", f"{one.plain:.1%}", f"{one.width:.2f}")
+            for name, one in zip([*_month_names(found.iloc[:-1].T), "**all**"], found.itertuples(), strict=True)
+        ],
+    )
+    yield ""
+    if goals:
+        held = bool(found["ours"].iloc[:-1].between(*GOAL_INSIDE).all())
+        narrow = bool(found["width"].iloc[-1] <= GOAL_WIDTH)
+        low, high = (f"{limit:.0%}" for limit in GOAL_INSIDE)
+        yield f"Goals: from {low} to {high} inside in every month ({met(well=held)}), at most {GOAL_WIDTH:.2f} of the"
+        yield f"width of plain ones ({met(well=narrow)})."
+        yield ""
+
+
+def interval_months(rows: pd.DataFrame) -> pd.DataFrame:
+    """By month of the origin, and of `all` rows: `forecasts`, shares inside (`ours`, `plain`), `width` of plain's."""
+    rows = rows.reset_index(drop=True)
+    residuals = (rows["truth"] - rows["ours"]).to_numpy()
+    low, high = np.zeros(len(rows)), np.zeros(len(rows))
+    for (horizon, fold), places in rows.groupby(["horizon", "fold"]).indices.items():
+        others = ((rows["horizon"] == horizon) & (rows["fold"] != fold)).to_numpy()
+        low[places], high[places] = msgspec.structs.astuple(calibrate(residuals[others], LEVEL))
+    figures = pd.DataFrame(
+        {
+            "month": rows["ds"].dt.month,
+            "ours": rows["truth"].between(rows["lower"], rows["upper"]),
+            "plain": (low <= residuals) & (residuals <= high),
+            "own_width": rows["upper"] - rows["lower"],
+            "plain_width": high - low,
+        }
+    )
+    months = figures.groupby("month").mean()
+    months.loc["all"] = figures.drop(columns="month").mean()
+    counts = figures["month"].value_counts()
+    counts["all"] = len(figures)
+    return months.assign(forecasts=counts, width=months["own_width"] / months["plain_width"])
 
 
 def _fold(rows: pd.DataFrame, models: Sequence[str]) -> tuple[str, ...]:

@@ -126,13 +126,14 @@ def _make(home: Path) -> None:
 
 def _save_for_peers(home: Path, fitted: MultiOutputRegressor, example: FloatArray) -> None:
     """In the forms that their documentations ask for."""
-    import joblib
     import mlflow.sklearn
+    from joblib.externals import cloudpickle
     from mlflow.models import infer_signature
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # it warns of pickles; nothing of ours loads this one
     (home / "joblib").mkdir()
-    joblib.dump(fitted, home / "joblib" / "model.joblib")
+    with (home / "joblib" / "model.joblib").open("wb") as file:
+        cloudpickle.dump(fitted, file)  # the sum of two learners holds a nested function, which joblib.dump refuses
     mlflow.sklearn.save_model(
         fitted,
         str(home / "mlflow"),

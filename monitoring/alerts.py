@@ -25,7 +25,10 @@ FEWEST_ROWS = 30
 FEWEST_SCORES = 1500
 """Forecasts that have met their truth: a week of three hourly series at three horizons. The errors of a day are alike:
 about every tenth quiet day has an error of 1.5 times the folds', and far fewer weeks."""
-COVERAGE = (0.85, 0.95)
+COVERAGE = (0.82, 0.97)
+"""Intervals follow the errors of the last days, so a week outside of this is no matter of the season."""
+WIDTH = 1.75
+"""Of live intervals over the folds': they hide from the coverage that forecasts have become worse."""
 RUN_HOURS = 24
 """Four times the default schedule's six hours."""
 
@@ -225,6 +228,15 @@ def _model_alerts(pace: float) -> tuple[Alert, ...]:
             f"from {FEWEST_SCORES:,} scored forecasts on",
             summary="{{ $value | humanizePercentage }} of the truths of {{ $labels.challenge }} lie in their interval; "
             f"between {least} and {most} should.",
+        ),
+        warning(
+            name="IntervalWidth",
+            expression=_by_version(f'(rps_live_interval_width_ratio{{horizon="all"}} > {WIDTH} {_ENOUGH_SCORES})'),
+            lasting=hour,
+            when=f"the intervals have become more than {WIDTH} times as wide as on the folds, from {FEWEST_SCORES:,} "
+            "scored forecasts on",
+            summary="The intervals of {{ $labels.challenge }} are {{ $value | humanize }} times as wide as on the "
+            "folds of version {{ $labels.version }}.",
         ),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from grafana_foundation_sdk.models import dashboard as models
 
 from monitoring import dashboard_panels as panels
-from monitoring.alerts import COVERAGE, OBSERVATIONS_HOURS, SPIKE_HOURS
+from monitoring.alerts import COVERAGE, OBSERVATIONS_HOURS, SPIKE_HOURS, WIDTH
 
 SERVED = 'instance=~"$instance"'
 ALL = f'{SERVED}, horizon="all"'
@@ -64,7 +64,7 @@ def _rows() -> Iterator[panels.Row]:
         ),
         panels.number(
             "Interval coverage",
-            "Share of observed values inside their 90 % interval. 85 to 95 % is right.",
+            "Share of observed values inside their 90 % interval. 82 to 97 % is right.",
             (f"min(rps_live_interval_coverage{{{ALL}}})", "coverage"),
             unit="percentunit",
             steps=((None, "red"), (COVERAGE[0], "green"), (COVERAGE[1], "red")),
@@ -121,6 +121,21 @@ def _rows() -> Iterator[panels.Row]:
             (f"rps_live_interval_coverage{{{EACH}}}", "{{horizon}} ({{instance}})"),
             unit="percentunit",
             steps=((None, "red"), (COVERAGE[0], "green"), (COVERAGE[1], "red")),
+        ),
+        panels.chart(
+            "Interval width over the folds'",
+            "Mean width of the intervals of the last scored forecasts over that of the folds: intervals follow the "
+            "size of the last errors, so their width shows what their coverage hides.",
+            (f"rps_live_interval_width_ratio{{{EACH}}}", "{{horizon}} ({{instance}})"),
+            steps=panels.bad_from(WIDTH),
+        ),
+        panels.chart(
+            "Interval scale by series",
+            "The size of each series' last errors, in the target's unit, that its intervals follow.",
+            (
+                f'rps_interval_scale{{{SERVED}, unique_id=~"$unique_id", horizon=~"$horizon"}}',
+                "{{unique_id}}, {{horizon}} steps",
+            ),
         ),
         width=12,
     )

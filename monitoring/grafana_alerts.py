@@ -43,6 +43,7 @@ SHOWN_BY = {
     "FeatureDrift": "The features that drift most",
     "ConceptDrift": "Live error over the folds'",
     "IntervalCoverage": "Interval coverage by horizon",
+    "IntervalWidth": "Interval width over the folds'",
     "RunFailed": "How the last run ended",
     "NoRun": "Since the last good run",
     "PipelineUnknown": "Readable",

@@ -68,6 +68,7 @@ def manifest_errors(errors: Mapping[str, ModelErrors]) -> dict[int, dict[str, fl
             "baseline_error": errors["baseline"].horizons[horizon].error,
             Metric.R2: ours.r2,
             **({} if ours.coverage is None else {Metric.COVERAGE: ours.coverage}),
+            **({} if ours.width is None else {"width": ours.width}),
             "rows": float(ours.rows),
         }
         for horizon, ours in errors["candidate"].horizons.items()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,14 @@ from clients.errors import DataRejected
 from forecasting.challenge.schema import Challenge
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
 from forecasting.judging.folds import Fold, folds
-from forecasting.models.intervals import Offsets, calibrate, residuals_needed
+from forecasting.models.intervals import (
+    Offsets,
+    Scaling,
+    calibrate,
+    least_scale,
+    recent_scales,
+    residuals_needed,
+)
 
 FloatArray = npt.NDArray[np.float64]
 Predict = Callable[[pd.DataFrame], FloatArray]
@@ -69,7 +77,8 @@ def out_of_sample(
     """Every fold's predictions: unique_id, ds (the origin), horizon, fold (from 1), truth, candidate with its interval.
 
     known: what ``known_rows`` gave. A fold that leaves too little to learn from, or lies in a gap, is left out. The
-    interval of a fold comes from the other folds' residuals; of a single fold, from its own.
+    interval of a fold comes from the other folds' residuals; of a single fold, from its own. It follows the errors of
+    the folds before, as the service's follows those that it has made.
     Raises DataRejected when no fold is left, or a horizon has too few predictions.
     """
     spec, origins = feature_spec(challenge), known["ds"].dt.tz_localize(None).to_numpy()
@@ -103,6 +112,21 @@ def offsets_of(judged: pd.DataFrame, challenge: Challenge) -> dict[int, Offsets]
     }
 
 
+def scaling_of(judged: pd.DataFrame, challenge: Challenge) -> Scaling:
+    """How the intervals of a model that is to be served follow its last errors: from all folds' residuals."""
+    scaled = {int(horizon): _scaled(rows, int(horizon), challenge) for horizon, rows in judged.groupby("horizon")}
+    series: dict[str, dict[int, float]] = {}
+    for horizon, one in scaled.items():
+        for unique_id, last in one.last.items():
+            series.setdefault(unique_id, {})[horizon] = last
+    return Scaling(
+        half_life=_half_life(challenge),
+        offsets={horizon: calibrate(one.ratios, challenge.learner.interval) for horizon, one in scaled.items()},
+        usual={horizon: one.usual for horizon, one in scaled.items()},
+        series=series,
+    )
+
+
 def _predicted(
     known: pd.DataFrame, task: tuple[int, Fold, int], purge: timedelta, spec: FeatureSpec, fit: FitFold
 ) -> pd.DataFrame:
@@ -127,13 +151,48 @@ def _can_be_judged(known: pd.DataFrame, fold: Fold, purge: timedelta, spec: Feat
 def _with_intervals(found: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
     parts = []
     level = challenge.learner.interval
-    for _, alike in found.groupby("horizon"):
-        for number, rows in alike.groupby("fold"):
-            others = alike[alike["fold"] != number]
-            offsets = calibrate(_residuals(others if len(others) >= residuals_needed(level) else alike), level)
-            lower, upper = rows["candidate"] + offsets.lower, rows["candidate"] + offsets.upper
+    for horizon, alike in found.groupby("horizon"):
+        scaled = _scaled(alike, int(horizon), challenge)
+        for number in alike["fold"].unique():
+            here = (alike["fold"] == number).to_numpy()
+            others = scaled.ratios[~here]
+            offsets = calibrate(others if len(others) >= residuals_needed(level) else scaled.ratios, level)
+            rows, scales = alike[here], scaled.scales[here]
+            lower, upper = rows["candidate"] + scales * offsets.lower, rows["candidate"] + scales * offsets.upper
             parts.append(rows.assign(candidate_lower=lower, candidate_upper=upper))
     return pd.concat(parts, ignore_index=True)
+
+
+class _Scaled(NamedTuple):
+    """The residuals of one horizon, and what the service would have known of their size when it made the forecasts."""
+
+    scales: FloatArray
+    """Of each row: (n,), in target units."""
+    ratios: FloatArray
+    """The residuals divided by their scales: (n,)."""
+    usual: float
+    last: dict[str, float]
+    """By series, the scale after its newest row."""
+
+
+def _scaled(alike: pd.DataFrame, horizon: int, challenge: Challenge) -> _Scaled:
+    """alike: the folds' predictions of one horizon."""
+    residuals = _residuals(alike)
+    usual = float(np.abs(residuals).mean())
+    steps = ((alike["ds"] - pd.Timestamp(0, tz="UTC")) // challenge.target.step).to_numpy(dtype=np.int64)
+    scales, last = np.zeros(len(alike)), {}
+    for unique_id, places in alike.groupby("unique_id").indices.items():
+        ordered = places[np.argsort(steps[places], kind="stable")]
+        scales[ordered], last[str(unique_id)] = recent_scales(
+            steps[ordered], residuals[ordered], horizon, usual, _half_life(challenge)
+        )
+    scales = np.maximum(scales, least_scale(usual))
+    return _Scaled(scales, residuals / scales, usual, last)
+
+
+def _half_life(challenge: Challenge) -> float:
+    """In steps, as a series has one forecast of a horizon in each."""
+    return timedelta(hours=challenge.learner.interval_half_life_hours) / challenge.target.step
 
 
 def _residuals(rows: pd.DataFrame) -> FloatArray:

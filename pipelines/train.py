@@ -38,6 +38,7 @@ from pipelines.out_of_sample import (
     offsets_of,
     out_of_sample,
     rows_by_week,
+    scaling_of,
 )
 from pipelines.run import Run
 from pipelines.sensors import usual_before
@@ -178,6 +179,7 @@ def describe(run: Run, known: pd.DataFrame, judged: pd.DataFrame, dataset: Datas
         mlflow_run=mlflow_run,
         interval=run.challenge.learner.interval,
         offsets=offsets_of(judged, run.challenge),
+        scaling=scaling_of(judged, run.challenge),
         title=run.challenge.title,
         variables=variable_ranges(run.challenge, spec),
         loss=run.challenge.target.loss,

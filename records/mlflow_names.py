@@ -87,6 +87,7 @@ class Metric(StrEnum):
     R2 = "r2"
     COVERAGE = "coverage"
     """In MLflow always with the interval's level: see ``coverage``."""
+    WIDTH = "interval_width"
     SKILL = "skill"
     FAIR = "fair"
     FOLD = "fold"
@@ -133,6 +134,7 @@ def error_metrics(model: str, measured: ModelErrors, measure: str, interval: flo
             measure: errors.error,
             Metric.R2: errors.r2,
             coverage(interval): errors.coverage,
+            Metric.WIDTH: errors.width,
         }
         for name, value in figures.items():
             if value is not None:

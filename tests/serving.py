@@ -27,7 +27,7 @@ from forecasting.drift.distances import feature_references
 from forecasting.features.spec import FeatureSpec, feature_spec
 from forecasting.features.table import Table, table_features, table_targets
 from forecasting.models.bundle import recent_windows, write_bundle
-from forecasting.models.intervals import calibrate
+from forecasting.models.intervals import Scaling, calibrate
 from forecasting.models.manifest import Description
 from pipelines.learners.hist_gradient_boosting import HistGradientBoosting
 from pipelines.learners.learner import Learner
@@ -83,7 +83,7 @@ def make_bundle(
     learner = learner or HistGradientBoosting(max_iter=trees, max_leaf_nodes=leaves, min_samples_leaf=40)
     table = recorded_table(first, last)
     matrix, targets = table_features(SPEC, table), table_targets(SPEC, table)
-    origin, models, offsets, errors = table.variables[SPEC.target], {}, {}, {}
+    origin, models, offsets, scaled, usual, errors = table.variables[SPEC.target], {}, {}, {}, {}, {}
     for horizon, target in zip(SPEC.horizons, targets.T, strict=True):
         columns = [SPEC.columns.index(name) for name in SPEC.columns_for(horizon)]
         change = target - origin
@@ -94,7 +94,10 @@ def make_bundle(
         residuals = change[known] - fit.estimator.predict(features)
         models[horizon] = fit.portable
         offsets[horizon] = calibrate(residuals, 0.9)
-        errors[horizon] = {"error": float(np.sqrt(np.mean(residuals**2)))}
+        usual[horizon] = float(np.abs(residuals).mean())
+        scaled[horizon] = calibrate(residuals / usual[horizon], 0.9)
+        width = offsets[horizon].upper - offsets[horizon].lower
+        errors[horizon] = {"error": float(np.sqrt(np.mean(residuals**2))), "width": width}
     baseline = CHALLENGE.target.baseline.fitted({}, {})
     in_time = [place for place in np.argsort(table.ds, kind="stable") if not np.isnan(origin[place])]
     description = Description(
@@ -111,6 +114,7 @@ def make_bundle(
         mlflow_run="b" * 32,
         interval=0.9,
         offsets=offsets,
+        scaling=Scaling(half_life=72.0, offsets=scaled, usual=usual, series={}),
         references=feature_references(SPEC.columns, matrix[in_time], CHALLENGE.drift.window_rows),
         title=CHALLENGE.title,
         variables=variable_ranges(CHALLENGE, SPEC),

@@ -28,6 +28,8 @@ class Errors(Struct, frozen=True, kw_only=True):
     r2: float
     coverage: float | None = None
     """The share of truths inside the interval; None for a model that gives none."""
+    width: float | None = None
+    """The mean width of the intervals, in target units."""
 
 
 class Slice(NamedTuple):
@@ -187,4 +189,5 @@ def _errors(truth: FloatArray, value: FloatArray, bounds: Sequence[FloatArray], 
         error=loss.error(mean_loss),
         r2=r2(truth, value),
         coverage=coverage(truth, *bounds) if bounds else None,
+        width=float(np.mean(bounds[1] - bounds[0])) if bounds else None,
     )

@@ -18,7 +18,7 @@ from forecasting.drift.sensor_faults import UsualDifference
 from forecasting.features.spec import FeatureSpec
 from forecasting.judging.baselines import DEFAULT, Fitted
 from forecasting.judging.losses import LossName
-from forecasting.models.intervals import Offsets
+from forecasting.models.intervals import Offsets, Scaling
 
 Moment = Annotated[datetime, Meta(tz=True)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -87,7 +87,9 @@ class Description(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     mlflow_run: str
     interval: Share
     offsets: dict[int, Offsets]
-    """By horizon, the conformal offsets of the interval."""
+    """By horizon, the conformal offsets of the interval of a forecast whose series' last errors are not known."""
+    scaling: Scaling
+    """How the intervals of a series follow its last errors."""
     references: dict[str, FeatureReference]
     """By feature column, what training saw."""
     title: str = ""
@@ -162,6 +164,8 @@ def check_description(description: Description) -> None:
     horizons = set(spec.horizons)
     for key, expected, found in (
         ("offsets", horizons, set(description.offsets)),
+        ("scaling.offsets", horizons, set(description.scaling.offsets)),
+        ("scaling.usual", horizons, set(description.scaling.usual)),
         ("errors", horizons if description.errors else set(), set(description.errors)),
         ("references", set(spec.columns), set(description.references)),
     ):

@@ -18,6 +18,7 @@ from forecasting.drift.distances import out_of_distribution
 from forecasting.features.definitions import Calendar, RollingStatistic
 from forecasting.features.ring_buffer import moment_of
 from forecasting.models.bundle import TOLERANCE, Bundle, filled_buffer
+from forecasting.models.intervals import least_scale, weight
 from forecasting.models.manifest import MANIFEST, BundleError
 from forecasting.models.portable import LinearParts, Trees
 from forecasting.models.quick_scorer import QuickScorer, Unsuitable
@@ -94,6 +95,12 @@ class Model:
         self.lower_offsets = np.array([offset.lower for offset in offsets])
         self.upper_offsets = np.array([offset.upper for offset in offsets])
         self._offsets = [(offset.lower, offset.upper) for offset in offsets]
+        scaling = bundle.manifest.scaling
+        self._scaled = [
+            (least_scale(scaling.usual[horizon]), scaling.offsets[horizon].lower, scaling.offsets[horizon].upper)
+            for horizon in self.horizons
+        ]
+        self.scale_weight = weight(scaling.half_life)
         # The calendar is known beforehand, so no sign of drift.
         self._watched = np.array([not isinstance(feature, Calendar) for feature in spec.definitions])
         self.watched = np.flatnonzero(self._watched)
@@ -154,13 +161,33 @@ class Model:
             unusual.append(UnusualInput(self.columns[place], value, reference.low, reference.high))
         return tuple(unusual)
 
-    def forecasts(self, step: int, values: Sequence[float]) -> tuple[HorizonForecast, ...]:
-        """Predicted values, of an origin at ``step`` of the grid, with times and intervals."""
+    def first_scales(self, unique_id: str) -> list[float]:
+        """The size of a series' last errors, as far as training knows it: one per horizon, in target units."""
+        scaling = self.bundle.manifest.scaling
+        known = scaling.series.get(unique_id, {})
+        return [known.get(horizon, scaling.usual[horizon]) for horizon in self.horizons]
+
+    def offsets(self, scales: Sequence[float] | None = None) -> list[tuple[float, float]]:
+        """What is added to each horizon's value for the ends of its interval.
+
+        scales: the size of the series' last errors, one per horizon; None when they are not known.
+        """
+        if scales is None:
+            return self._offsets
+        return [
+            (max(scale, least) * lower, max(scale, least) * upper)
+            for scale, (least, lower, upper) in zip(scales, self._scaled, strict=True)
+        ]
+
+    def forecasts(
+        self, step: int, values: Sequence[float], scales: Sequence[float] | None = None
+    ) -> tuple[HorizonForecast, ...]:
+        """Predicted values, of an origin at ``step`` of the grid, with times and intervals; scales: as ``offsets``."""
         return tuple(
             [
                 HorizonForecast(horizon, ds, value, value + lower, value + upper)
                 for horizon, ds, value, (lower, upper) in zip(
-                    self.horizons, self._times(step), values, self._offsets, strict=True
+                    self.horizons, self._times(step), values, self.offsets(scales), strict=True
                 )
             ]
         )

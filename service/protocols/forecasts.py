@@ -159,7 +159,7 @@ class Forecasts:
         row = self._model.row_at(columns, step)
         scored = self._model.score(row)
         self._monitor.row("window", row, unusual=bool(scored.unusual))
-        return self._answer(step, row, scored, unique_id, features=features)
+        return self._answer(step, row, scored, self._model.forecasts(step, scored.values), unique_id, features=features)
 
     async def from_state(self, unique_id: str, *, features: bool) -> ForecastAnswer:
         """The forecast of a series that is known; with the features, if asked. Raises Problem."""
@@ -169,7 +169,9 @@ class Forecasts:
             raise Problem(409, f"{unique_id}: no observation yet; POST them to /v1/observations")
         self._require_enough(columns[0], step, f"{unique_id}: ", "POST the missing ones to /v1/observations")
         row = self._model.row_at(columns, step)
-        return self._answer(step, row, self._model.score(row), unique_id, features=features)
+        scored = self._model.score(row)
+        forecasts = self._model.forecasts(step, scored.values, state.scales)
+        return self._answer(step, row, scored, forecasts, unique_id, features=features)
 
     async def series(self, unique_id: str) -> SeriesAnswer:
         """What ``shown`` gives of a known series. Raises Problem."""
@@ -201,7 +203,7 @@ class Forecasts:
                 row = model.row_at(state.buffer.columns, newest)
                 scored = model.score(row)
                 unusual = model.unusual_inputs(row, scored.unusual)
-                forecasts = model.forecasts(newest, scored.values)
+                forecasts = model.forecasts(newest, scored.values, state.scales)
         return SeriesAnswer(
             unique_id=unique_id,
             unit=self._unit,
@@ -229,7 +231,14 @@ class Forecasts:
         return state
 
     def _answer(
-        self, step: int, row: Sequence[float], scored: Scored, unique_id: str | None, *, features: bool
+        self,
+        step: int,
+        row: Sequence[float],
+        scored: Scored,
+        forecasts: tuple[HorizonForecast, ...],
+        unique_id: str | None,
+        *,
+        features: bool,
     ) -> ForecastAnswer:
         model = self._model
         return ForecastAnswer(
@@ -237,7 +246,7 @@ class Forecasts:
             model.origin(step),
             self._unit,
             self._interval,
-            model.forecasts(step, scored.values),
+            forecasts,
             model.unusual_inputs(row, scored.unusual),
             unique_id,
             dict(zip(model.columns, row, strict=True)) if features else None,

@@ -46,7 +46,7 @@ REACH_ATTEMPTS = 10
 """How often, a second apart, a Redis is asked before a service that starts gives up."""
 SECONDS = 2.0
 """How long one command may take, its connection included."""
-ENCODING = 2
+ENCODING = 3
 """Goes up when `SeriesState.encode` writes otherwise."""
 _LOGGER = logging.getLogger("service")
 _ERROR_CODE = re.compile(r"[A-Z]{2,20}\b")
@@ -96,7 +96,7 @@ class RedisStore:
         key = self._key(unique_id)
         for _ in range(ATTEMPTS):
             before, encoded = await _ask(self._redis.hmget(key, "version", "state"), key)
-            state = SeriesState(self._model) if encoded is None else self._decoded(key, encoded)
+            state = SeriesState(self._model, unique_id) if encoded is None else self._decoded(key, encoded)
             changed = change(state)
             now = f"{self._writer}-{next(self._writes):x}"
             values = [before or b"", now, state.encode(), unique_id]

@@ -1,4 +1,4 @@
-"""The state of one series: its last observations, and the forecasts made for it."""
+"""The state of one series: its last observations, the forecasts made for it, and how large their last errors were."""
 
 from __future__ import annotations
 
@@ -42,15 +42,18 @@ class SeriesState:
     made: for each step from the oldest that a feature reads to the farthest horizon, for each horizon, ``NUMBERS``
     values of the forecast first made for that step; NaN where none was.
     met: for each step that a feature reads, 1 once its truth has come, so that a correction is not scored again.
+    scales: by horizon, the exponential mean of the size of the errors, in target units.
     """
 
-    __slots__ = ("buffer", "made", "met", "model")
+    __slots__ = ("buffer", "made", "met", "model", "scales")
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, unique_id: str = "") -> None:
+        """unique_id: of a series that training has seen, for the scales with which it begins."""
         self.model = model
         self.buffer = RingBuffer(model.spec, model.target_lookback)
         self.made = array("d", [math.nan]) * (_steps(model) * len(model.horizons) * NUMBERS)
         self.met = bytearray(model.spec.lookback + 1)
+        self.scales = array("d", model.first_scales(unique_id))
 
     def take(self, step: int, row: Sequence[float]) -> Taken:
         """Take in one observation. row: by ``spec.variables``, NaN when missing; step: of the grid."""
@@ -65,7 +68,11 @@ class SeriesState:
         if -place > len(self.met) or self.met[place]:
             return Taken(arrival, ())
         self.met[place] = 1
-        return Taken(arrival, self._scores(step, truth))
+        scores = self._scores(step, truth)
+        for score in scores:
+            scale = self.scales[score.horizon_place]
+            self.scales[score.horizon_place] += self.model.scale_weight * (abs(truth - score.forecast) - scale)
+        return Taken(arrival, scores)
 
     def remember(self, values: Sequence[float], baseline: Sequence[float]) -> None:
         """Keep the forecasts made from the newest observation for when their truth comes.
@@ -74,11 +81,12 @@ class SeriesState:
         """
         model = self.model
         width = len(model.horizons) * NUMBERS
-        for place, (horizon, value) in enumerate(zip(model.horizons, values, strict=True)):
+        offsets = model.offsets(self.scales)
+        for place, (horizon, value, (lower, upper)) in enumerate(zip(model.horizons, values, offsets, strict=True)):
             start = (model.spec.lookback + horizon) * width + place * NUMBERS
             self.made[start] = value
-            self.made[start + 1] = value + float(model.lower_offsets[place])
-            self.made[start + 2] = value + float(model.upper_offsets[place])
+            self.made[start + 1] = value + lower
+            self.made[start + 2] = value + upper
             self.made[start + 3] = baseline[place]
 
     @property
@@ -111,14 +119,14 @@ class SeriesState:
         """The state as bytes, for a store outside the process."""
         newest = self.buffer.newest_step
         parts = [_HEADER.pack(newest or 0, newest is not None), *(column.tobytes() for column in self.buffer.columns)]
-        content = b"".join([*parts, self.made.tobytes(), self.met])
+        content = b"".join([*parts, self.made.tobytes(), self.scales.tobytes(), self.met])
         return content + _CHECKSUM.pack(zlib.crc32(content))
 
     @classmethod
     def decode(cls, model: Model, encoded: bytes) -> SeriesState:
         """Read what ``encode`` gave, of a model with the same layout. Raises ValueError when it is something else."""
         state = cls(model)
-        columns = (*state.buffer.columns, state.made)
+        columns = (*state.buffer.columns, state.made, state.scales)
         expected = _HEADER.size + 8 * sum(map(len, columns)) + len(state.met) + _CHECKSUM.size
         if len(encoded) != expected:
             raise ValueError(f"expected {expected} bytes of a series' state; found {len(encoded)}")
@@ -146,7 +154,7 @@ class SeriesState:
 
     def _scores(self, step: int, truth: float) -> tuple[Score, ...]:
         return tuple(
-            Score(place, truth, made.value, made.baseline, covered=made.lower <= truth <= made.upper)
+            Score(place, truth, made.value, made.baseline, made.upper - made.lower, made.lower <= truth <= made.upper)
             for place, made in enumerate(self.made_for(step))
             if made is not None
         )

@@ -65,7 +65,7 @@ class MemoryStore:
         state = self._states.get(unique_id)
         if state is not None:
             return change(state)
-        state = SeriesState(self._model)
+        state = SeriesState(self._model, unique_id)
         changed = change(state)
         self._states[unique_id] = state
         insort(self._names, unique_id)

@@ -54,7 +54,7 @@ def follow(model: Model, state: SeriesState, rows: Sequence[Row]) -> Followed:
             followed.unusual.append(bool(scored.unusual))
     last, truth = state.buffer.newest_step, state.buffer.origin_value
     if last is not None and truth == truth:  # noqa: PLR0124 - only NaN differs from itself
-        followed.newest = Newest(last, truth, state.values_made_for_newest)
+        followed.newest = Newest(last, truth, state.values_made_for_newest, tuple(state.scales))
     return followed
 
 

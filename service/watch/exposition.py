@@ -112,6 +112,7 @@ class Exposition(Collector):
             ("rps_live_error", f"{label} of the last forecasts met by their truth.", "error"),
             ("rps_live_skill", f"1 minus the ratio of the live error to that of {baseline}.", "skill"),
             ("rps_live_interval_coverage", "Share of truths that lay in their interval.", "coverage"),
+            ("rps_live_interval_width_ratio", "Mean width of the intervals over the folds'.", "width_ratio"),
             ("rps_live_error_ratio", "Live error over the folds': the signal of concept drift.", "error_ratio"),
         ):
             values = ((str(horizon), getattr(live, read)) for horizon, live in found if live is not None)
@@ -128,6 +129,12 @@ class Exposition(Collector):
                 if not math.isnan(value):
                     forecast.add_metric((unique_id, str(horizon)), value)
         yield forecast
+        text = "The size of the last errors, in the target's unit, that the series' intervals follow."
+        scale = Gauge("rps_interval_scale", text, labels=("unique_id", "horizon"))
+        for unique_id, each in newest.items():
+            for horizon, value in zip(self._model.horizons, each.scales, strict=True):
+                scale.add_metric((unique_id, str(horizon)), value)
+        yield scale
 
     def _sensors(self) -> Metric:
         text = "1 where the newest observations of a series show a faulty sensor, else 0."

@@ -44,12 +44,13 @@ _ARRIVAL_PLACE = {name: place for place, name in enumerate(ARRIVALS)}
 class Newest(NamedTuple):
     """The newest observation of a series that has its target, and the forecasts that were made for that time.
 
-    forecasts: by horizon, NaN where none was made.
+    forecasts: by horizon, NaN where none was made; scales: by horizon, how large the last errors were.
     """
 
     step: int
     truth: float
     forecasts: tuple[float, ...]
+    scales: tuple[float, ...]
 
 
 class Score(NamedTuple):
@@ -59,6 +60,8 @@ class Score(NamedTuple):
     truth: float
     forecast: float
     baseline: float
+    width: float
+    """Of the interval."""
     covered: bool
 
 
@@ -74,7 +77,8 @@ class Sensor(NamedTuple):
 class LiveHorizon:
     """What the last forecasts of one horizon, or of all, turned out to be; ``error`` in the measure of the loss.
 
-    skill: 1 minus the ratio of the error to the baseline's; error_ratio: to the folds', None when that is unknown.
+    skill: 1 minus the ratio of the error to the baseline's; error_ratio and width_ratio: the error and the mean width
+    of the intervals over the folds', None when that is unknown.
     """
 
     scores: int
@@ -82,6 +86,7 @@ class LiveHorizon:
     skill: float | None
     coverage: float
     error_ratio: float | None
+    width_ratio: float | None
 
 
 class Stability(msgspec.Struct, frozen=True):
@@ -163,16 +168,24 @@ class Monitor:
         """The newest truth of a series; kept of the bundle's series only."""
         place = self._places.get(unique_id)
         if place is not None:
-            self.own.newest[place] = (newest.step, time.monotonic(), newest.truth, *newest.forecasts)
+            self.own.newest[place] = (
+                newest.step,
+                time.monotonic(),
+                newest.truth,
+                *newest.forecasts,
+                *newest.scales,
+            )
 
     def newest(self) -> dict[str, Newest]:
         """What any worker has last taken in of the bundle's series; of the same time, what was written last."""
         newest = np.stack([worker.newest for worker in self.counts])
         found = {}
         for place, unique_id in enumerate(self.series):
-            step, written, truth, *forecasts = max(newest[:, place].tolist())
+            step, written, truth, *by_horizon = max(newest[:, place].tolist())
             if written:
-                found[unique_id] = Newest(int(step), truth, tuple(forecasts))
+                horizons = len(self.model.horizons)
+                forecasts, scales = tuple(by_horizon[:horizons]), tuple(by_horizon[horizons:])
+                found[unique_id] = Newest(int(step), truth, forecasts, scales)
         return found
 
     def scored(self, scores: Iterable[Score]) -> None:
@@ -223,19 +236,22 @@ class Monitor:
         """scores: (n, len(SCORE)), of these horizons."""
         manifest = self.model.bundle.manifest
         loss = LOSSES[manifest.loss]
-        _, truth, forecast, baseline, _ = scores.T
+        _, truth, forecast, baseline, _, _ = scores.T
         scores = scores[loss.defined(truth, forecast) & loss.defined(truth, baseline)]
         if len(scores) < FEWEST_ROWS:
             return None
-        _, truth, forecast, baseline, covered = scores.T
+        _, truth, forecast, baseline, width, covered = scores.T
         error, against = (loss.error(float(loss.losses(truth, each).mean())) for each in (forecast, baseline))
-        expected_errors = [manifest.errors.get(horizon, {}).get("error") for horizon in horizons]
-        known = [loss.mean_loss(each) for each in expected_errors if each is not None]
-        expected = loss.error(sum(known) / len(known)) if len(known) == len(horizons) else None
+        expected = [manifest.errors.get(horizon, {}) for horizon in horizons]
+        losses = [loss.mean_loss(each["error"]) for each in expected if "error" in each]
+        widths = [each["width"] for each in expected if "width" in each]
+        usual_error = loss.error(sum(losses) / len(losses)) if len(losses) == len(horizons) else None
+        usual_width = sum(widths) / len(widths) if len(widths) == len(horizons) else None
         return LiveHorizon(
             scores=len(scores),
             error=error,
             skill=1.0 - error / against if against > 0.0 else None,
             coverage=float(covered.mean()),
-            error_ratio=error / expected if expected else None,
+            error_ratio=error / usual_error if usual_error else None,
+            width_ratio=float(width.mean()) / usual_width if usual_width else None,
         )

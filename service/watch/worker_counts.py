@@ -30,11 +30,12 @@ LATENCY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 """In seconds; what takes longer than the last is counted beyond them."""
 PREDICTED_BY = ("stream", "window", "open_inference", "mlflow")
 ARRIVALS = ("newest", "late", "repeated", "corrected", "too_old", "rejected")
-SCORE = ("horizon", "truth", "forecast", "baseline", "covered")
-"""A forecast that was met by its truth: which horizon, the truth, the forecast, the baseline's, and whether the
-interval held the truth."""
+SCORE = ("horizon", "truth", "forecast", "baseline", "width", "covered")
+"""A forecast that was met by its truth: which horizon, the truth, the forecast, the baseline's, how wide the
+interval was, and whether it held the truth."""
 NEWEST = ("step", "written", "truth")
-"""Of a series: the step of the grid, when it was written (seconds), the truth; then the forecast of each horizon."""
+"""Of a series: the step of the grid, when it was written (seconds), the truth; then the forecast of each horizon,
+and the scale of each."""
 MOST_SERIES = 20
 """The most series whose values Prometheus gets."""
 
@@ -64,7 +65,7 @@ class Layout:
             "started": (1,),
             "rows": (self.drift_window, self.features + 1),
             "scores": (self.live_window * self.horizons, len(SCORE)),
-            "newest": (self.series, len(NEWEST) + self.horizons),
+            "newest": (self.series, len(NEWEST) + 2 * self.horizons),
         }
 
     @property

@@ -15,6 +15,7 @@ from tests.integration.model_alert_cases import (
     FEATURE_DRIFT,
     INPUTS_OUT_OF_DISTRIBUTION,
     INTERVAL_COVERAGE,
+    INTERVAL_WIDTH,
     NO_OBSERVATIONS,
     SENSOR_FAULT,
 )
@@ -263,6 +264,7 @@ CASES: Mapping[str, Sequence[Case]] = {
     "FeatureDrift": FEATURE_DRIFT,
     "ConceptDrift": CONCEPT_DRIFT,
     "IntervalCoverage": INTERVAL_COVERAGE,
+    "IntervalWidth": INTERVAL_WIDTH,
     "RunFailed": RUN_FAILED,
     "NoRun": NO_RUN,
     "PipelineUnknown": PIPELINE_UNKNOWN,

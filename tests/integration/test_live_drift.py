@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from forecasting.drift.distances import feature_references
 from forecasting.features.table import Table, table_features, table_targets
 from forecasting.models.bundle import recent_windows, write_bundle
-from forecasting.models.intervals import calibrate
+from forecasting.models.intervals import Scaling, calibrate
 from forecasting.models.manifest import Description
 from pipelines.learners.hist_gradient_boosting import HistGradientBoosting
 from pipelines.train import variable_ranges
@@ -85,7 +85,7 @@ def winter_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fitted, measured = reaching(table, FITTED_DAYS), reaching(table, (MEASURED_DAY,))
     known = np.flatnonzero(fitted & ~np.isnan(origin))
     in_time = known[np.argsort(table.ds[known], kind="stable")]
-    models, offsets, errors = {}, {}, {}
+    models, offsets, scaled, usual, errors = {}, {}, {}, {}, {}
     for horizon, target in zip(SPEC.horizons, targets.T, strict=True):
         inputs = matrix[:, [SPEC.columns.index(name) for name in SPEC.columns_for(horizon)]]
         change = target - origin
@@ -95,6 +95,8 @@ def winter_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             models[horizon] = learner.fit(pd.DataFrame(inputs[fit]), change[fit], "squared_error", seed=0).portable
         residuals = change[measure] - models[horizon].predict(inputs[measure])
         offsets[horizon] = calibrate(residuals, 0.9)
+        usual[horizon] = float(np.abs(residuals).mean())
+        scaled[horizon] = calibrate(residuals / usual[horizon], 0.9)
         errors[horizon] = {"error": float(np.sqrt(np.mean(residuals**2)))}
     description = Description(
         challenge=CHALLENGE.name,
@@ -110,6 +112,7 @@ def winter_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mlflow_run="b" * 32,
         interval=0.9,
         offsets=offsets,
+        scaling=Scaling(half_life=72.0, offsets=scaled, usual=usual, series={}),
         references=feature_references(SPEC.columns, matrix[in_time], LIMITS.window_rows),
         title=CHALLENGE.title,
         variables=variable_ranges(CHALLENGE, SPEC),

@@ -248,7 +248,7 @@ def test_page_tells_drift_beyond_its_limit_with_the_features_and_unusual_inputs(
     with serving.running(bundle, tmp_path / "log") as own:
         own.send(
             [
-                {**each, "temperature": 48.0 + 10.0 * math.sin(1.3 * place)}
+                {**each, "temperature": 48.0 + 10.0 * math.sin(1.3 * place), "pressure": 871.0 + 9.0 * (place % 2)}
                 for place, each in enumerate(_renamed(iter(december), "hot"))
             ]
         )
@@ -276,6 +276,7 @@ def test_page_tells_drift_beyond_its_limit_with_the_features_and_unusual_inputs(
                 assert row.locator("td").last.inner_text() == verdicts[-1], feature
             assert verdicts[:3] == ["drifting"] * 3
             unusual = own.get("/v1/forecasts/hot").json()["unusual"]
+            assert len(unusual) > 3
             page.locator("#more summary").click()
             shown = page.locator("#unusual code, #more code").all_inner_texts()
             assert shown == [each["feature"] for each in unusual]

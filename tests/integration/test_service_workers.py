@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from forecasting.models.bundle import read_bundle
 from tests.conftest import wait_while
 from tests.integration.redis_server import RedisServer, running_redis
 from tests.serving import Running, observations, recorded_table, refused, running
@@ -133,7 +134,7 @@ def test_the_counts_are_one_sum_whoever_answers(service: Running) -> None:
             assert found[name] == pytest.approx(before[name]), name
 
 
-def test_every_worker_tells_the_same_newest_truth_and_what_was_forecast_for_it(service: Running) -> None:
+def test_every_worker_tells_the_same_newest_truth_and_what_was_forecast_for_it(service: Running, bundle: Path) -> None:
     assert not [name for name in service.metrics() if name.startswith(("rps_target_value{", "rps_forecast_value{"))]
     records = list(observations(recorded_table(datetime(2013, 6, 1, tzinfo=UTC)), "EWR"))[:100]
     table = [record | {"ds": f"2014-{record['ds'][5:]}"} for record in records]  # after what is in the bundle
@@ -153,6 +154,12 @@ def test_every_worker_tells_the_same_newest_truth_and_what_was_forecast_for_it(s
         found = samples(answer)
         message = {name: found[name] for name in found if name.startswith(("rps_target_value", "rps_forecast_value"))}
         assert message == expected
+        scaling = read_bundle(bundle).manifest.scaling
+        for forecast in shown["next"]:
+            scale = found[f'rps_interval_scale{{horizon="{forecast["horizon"]}",unique_id="EWR"}}']
+            assert scale != pytest.approx(scaling.usual[forecast["horizon"]])
+            upper = scale * scaling.offsets[forecast["horizon"]].upper
+            assert forecast["upper"] - forecast["value"] == pytest.approx(upper)
 
 
 def test_no_counter_goes_back_when_a_worker_is_killed_and_another_takes_its_place(service: Running) -> None:

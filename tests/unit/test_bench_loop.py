@@ -70,7 +70,7 @@ def test_what_fires_is_what_prometheus_says_over_a_change_of_the_model(
             service = Service(bundle, "2")
         list(service.take(found[step]))
         if hour % HOURS == 50:  # enough of them at once, for the alerts that wait a week for them
-            service.monitor.scored([Score(0, 10.0, 1.0, 9.0, covered=False)] * 2000)
+            service.monitor.scored([Score(0, 10.0, 1.0, 9.0, 1.0, covered=False)] * 2000)
         firing.append(watch.look(hour, monitor := service.fresh_monitor()))
         recorder(monitor)
     fired = set().union(*firing)

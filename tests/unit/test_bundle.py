@@ -22,7 +22,7 @@ from forecasting.features.definitions import FeatureError
 from forecasting.features.spec import FeatureSpec
 from forecasting.features.table import Table, table_features, table_targets
 from forecasting.models.bundle import Bundle, filled_buffer, read_bundle, recent_windows, record_errors, write_bundle
-from forecasting.models.intervals import Offsets
+from forecasting.models.intervals import Offsets, Scaling
 from forecasting.models.manifest import BundleError, Description, SeriesWindow
 from forecasting.models.portable import Portable, Trees
 from pipelines.comparison import seconds_per_row
@@ -88,6 +88,12 @@ class Trained:
             mlflow_run="b" * 32,
             interval=0.9,
             offsets={2: Offsets(-1.5, 1.25), 4: Offsets(-2.5, 2.0)},
+            scaling=Scaling(
+                half_life=72.0,
+                offsets={2: Offsets(-2.0, 1.75), 4: Offsets(-2.5, 2.25)},
+                usual={2: 0.7, 4: 1.1},
+                series={"EWR": {2: 0.5, 4: 1.5}},
+            ),
             references=feature_references(SPEC.columns, self.matrix),
         )
 
@@ -316,6 +322,9 @@ def edited(directory: Path, *keys: str, value: object) -> None:
         (("train_end",), "yesterday", r"train_end"),
         (("offsets",), {"2": {"lower": -1, "upper": 1}}, "offsets: expected 2, 4; found 2"),
         (("offsets", "2"), {"lower": None, "upper": 1}, "lower"),
+        (("scaling", "offsets"), {"2": {"lower": -1, "upper": 1}}, "scaling.offsets: expected 2, 4; found 2"),
+        (("scaling", "usual"), {"2": 0.7, "4": -1}, "usual"),
+        (("scaling", "half_life"), 0, "half_life"),
         (("references",), {}, "references: expected .*temperature_lag_0"),
         (("checksums", "../h9.json"), "0" * 64, r"checksums: expected .*; found \.\./h9\.json"),
         (("checksums", "h2.json"), "0" * 63, "checksums"),

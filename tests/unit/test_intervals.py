@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from forecasting.models.intervals import Offsets, calibrate, coverage, residuals_needed
+from forecasting.models.intervals import (
+    Offsets,
+    calibrate,
+    coverage,
+    least_scale,
+    recent_scales,
+    residuals_needed,
+    weight,
+)
 
 
 def test_offsets_are_the_order_statistics_of_the_finite_sample_correction() -> None:
@@ -57,3 +65,40 @@ def test_as_many_residuals_as_are_needed_are_enough_and_one_less_is_not(level: f
     calibrate(np.arange(needed, dtype=float), level)
     with pytest.raises(ValueError, match="expected at least"):
         calibrate(np.arange(needed - 1, dtype=float), level)
+
+
+def test_a_scale_is_the_exponential_mean_of_the_errors_that_were_known() -> None:
+    """By hand, with a half-life of one: 8 → (8 + 4) / 2 = 6 → (6 + 2) / 2 = 4 → (4 + 0) / 2 = 2."""
+    steps = np.array([10, 11, 13])
+    scales, last = recent_scales(steps, np.array([4.0, -2.0, 0.0]), 2, 8.0, 1.0)
+    # At 11 the target of 10 lies ahead; at 13 those of 10 and 11 are known, the second since then.
+    assert scales.tolist() == [8.0, 8.0, 4.0]
+    assert last == 2.0
+
+
+def test_after_its_half_life_an_error_counts_half() -> None:
+    scale = 1.0
+    for _ in range(72):
+        scale += weight(72.0) * (0.0 - scale)
+    assert scale == pytest.approx(0.5)
+
+
+def test_the_least_scale_is_a_part_of_the_usual_one_and_never_nothing() -> None:
+    assert least_scale(4.0) == 0.2
+    assert least_scale(0.0) > 0.0
+
+
+def test_scaled_intervals_hold_in_a_calm_and_in_a_storm_where_plain_ones_do_not() -> None:
+    random = np.random.default_rng(3)
+    stormy = np.arange(40_000) // 5000 % 2 == 1
+    residuals = random.normal(0.0, np.where(stormy, 3.0, 0.5))
+    scales, _ = recent_scales(np.arange(40_000), residuals, 1, 1.0, 72.0)
+    fitted, tested = slice(0, 20_000), slice(20_000, None)
+
+    def worst(unit: np.ndarray) -> float:
+        offsets = calibrate(residuals[fitted] / unit[fitted], 0.9)
+        covered = (offsets.lower * unit <= residuals) & (residuals <= offsets.upper * unit)
+        return float(min(covered[tested][spell[tested]].mean() for spell in (stormy, ~stormy)))
+
+    assert worst(np.ones(40_000)) < 0.82
+    assert worst(scales) > 0.88

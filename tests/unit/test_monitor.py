@@ -47,7 +47,7 @@ def with_loss(model: Model, loss: str) -> Model:
 
 def some_scores(model: Model, number: int) -> list[Score]:
     return [
-        Score(place, 20.0, 20.0 - error, 20.0 - baseline, covered=abs(error) < 2.0)
+        Score(place, 20.0, 20.0 - error, 20.0 - baseline, 4.0 + place, covered=abs(error) < 2.0)
         for each in range(number)
         for place in range(len(model.horizons))
         for error, baseline in [RANDOM.normal(0.1, [1.5 + place, 4.0])]
@@ -115,6 +115,8 @@ def test_live_error_is_that_of_the_last_scores(model: Model, loss: str) -> None:
         assert live.coverage == pytest.approx(np.mean([score.covered for score in own]))
         expected = mean_error([folds[horizon] for horizon in horizons])
         assert live.error_ratio == pytest.approx(error / expected)
+        usual = np.mean([model.bundle.manifest.errors[horizon]["width"] for horizon in horizons])
+        assert live.width_ratio == pytest.approx(np.mean([score.width for score in own]) / usual)
         assert live.skill == pytest.approx(1 - error / mean_error([score.truth - score.baseline for score in own]))
     assert set(shown) == {(4,), (5,), (6,)}
     assert monitor.own.scored.tolist() == [WINDOW + 100] * 3
@@ -123,8 +125,8 @@ def test_live_error_is_that_of_the_last_scores(model: Model, loss: str) -> None:
 def test_forecasts_that_the_loss_is_not_defined_for_are_left_out(model: Model) -> None:
     """A forecast of no variance at all has no QLIKE."""
     monitor = monitor_of(with_loss(model, "qlike"))
-    monitor.scored([Score(0, 2.0, 1.0, 4.0, covered=True)] * FEWEST_ROWS)
-    monitor.scored([Score(0, 2.0, 0.0, 4.0, covered=False)] * 3)
+    monitor.scored([Score(0, 2.0, 1.0, 4.0, 1.0, covered=True)] * FEWEST_ROWS)
+    monitor.scored([Score(0, 2.0, 0.0, 4.0, 1.0, covered=False)] * 3)
     live = monitor.signals().live
     assert live is not None
     assert (live.scores, live.coverage) == (FEWEST_ROWS, 1.0)
@@ -187,7 +189,7 @@ def test_the_newest_truth_of_a_series_is_the_one_of_the_latest_time_whichever_wo
     assert one.series == two.series == ("EWR", "JFK")
     assert one.newest() == {}
     later, earlier, corrected = (
-        Newest(step, truth, (1.0, 2.0, math.inf)) for step, truth in ((9, 20.0), (8, 10.0), (9, 30.0))
+        Newest(step, truth, (1.0, 2.0, math.inf), (0.5, truth, 0.0)) for step, truth in ((9, 2.0), (8, 1.0), (9, 3.0))
     )
     one.reached("EWR", later)
     two.reached("EWR", earlier)

@@ -13,7 +13,15 @@ import pytest
 from clients.errors import DataRejected
 from forecasting.challenge.schema import Challenge, load_challenge
 from forecasting.features.spec import feature_spec
-from pipelines.out_of_sample import Predict, known_rows, newest_target, offsets_of, out_of_sample, rows_by_week
+from pipelines.out_of_sample import (
+    Predict,
+    known_rows,
+    newest_target,
+    offsets_of,
+    out_of_sample,
+    rows_by_week,
+    scaling_of,
+)
 
 AS_OF = datetime(2013, 12, 30, 23, tzinfo=UTC)
 WEATHER = load_challenge(Path(__file__).parents[2] / "challenges" / "weather.toml")
@@ -126,10 +134,28 @@ def test_the_intervals_of_a_fold_come_from_the_other_folds() -> None:
     features.loc[last, "target_h4"] += 100.0
     known = known_rows(features, challenge, AS_OF)
     judged = out_of_sample(known, challenge, Learner(known).fit, lambda _: None)
-    four = judged[judged["horizon"] == 4]
-    width = (four["candidate_upper"] - four["candidate_lower"]).groupby(four["fold"]).first()
-    assert width[3] < 10.0 < width[1]
+    four = judged[judged["horizon"] == 4].sort_values("ds")
+    upper = (four["candidate_upper"] - four["candidate"]).groupby(four["fold"]).first()
+    scale = scaling_of(judged, challenge).usual[4]
+    assert upper[3] / scale < 1.0 < upper[1] / scale
     assert offsets_of(judged, challenge)[4].upper > 90.0
+
+
+def test_the_intervals_follow_the_errors_that_were_known_at_the_origin() -> None:
+    challenge = challenge_with(horizons=(6,))
+    features = features_of(challenge, days=200, series=("EWR",))
+    wild = features["ds"].between(AS_OF - timedelta(days=60), AS_OF - timedelta(days=55))
+    features.loc[wild, "target_h6"] += 50.0
+    known = known_rows(features, challenge, AS_OF)
+    judged = out_of_sample(known, challenge, Learner(known).fit, lambda _: None).set_index("ds").sort_index()
+    width = judged["candidate_upper"] - judged["candidate_lower"]
+    first = AS_OF - timedelta(days=60)
+    assert width[first + timedelta(hours=5)] == pytest.approx(width[first], rel=0.1)
+    assert width[first + timedelta(hours=7)] > 1.05 * width[first]
+    assert width[first + timedelta(days=5)] > 3.0 * width[first]
+    scaling = scaling_of(judged.reset_index(), challenge)
+    assert scaling.half_life == 72.0
+    assert scaling.series["EWR"][6] < scaling.usual[6]  # the newest errors are small again
 
 
 def test_a_short_history_has_one_fold_if_enough_is_left_to_learn_from() -> None:

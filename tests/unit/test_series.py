@@ -59,7 +59,7 @@ def test_the_truth_meets_the_forecast_made_for_it_once(model: Model) -> None:
     (score,) = taken.scores
     assert score.horizon_place == 0
     assert (score.truth, score.forecast, score.baseline) == (11.5, 11.0, 10.5)
-    lower, upper = model.lower_offsets[0], model.upper_offsets[0]
+    lower, upper = model.offsets(model.first_scales(""))[0]
     assert score.covered == (lower <= 0.5 <= upper)
     assert state.take(START + 4, row(model, 11.5)).scores == ()
     (late,) = state.take(START + 6, row(model, 500.0)).scores
@@ -67,21 +67,46 @@ def test_the_truth_meets_the_forecast_made_for_it_once(model: Model) -> None:
 
 
 def test_a_truth_at_the_end_of_the_interval_is_covered(model: Model) -> None:
+    _, upper = model.offsets(model.first_scales(""))[0]
     for offset, covered in ((0.0, True), (1e-6, False)):
         state = state_with_forecasts(model)
-        (score,) = state.take(START + 4, row(model, 11.0 + float(model.upper_offsets[0]) + offset)).scores
+        (score,) = state.take(START + 4, row(model, 11.0 + upper + offset)).scores
         assert score.covered is covered
+
+
+def test_the_interval_follows_the_size_of_the_last_errors(model: Model) -> None:
+    """A half-life of 72 steps: each error counts 1 - 2 ** (-1/72) of the scale."""
+    state = state_with_forecasts(model)
+    usual, share = list(state.scales), 1.0 - 0.5 ** (1.0 / 72.0)
+    state.take(START + 4, row(model, 61.0))
+    first = usual[0] + share * (50.0 - usual[0])
+    assert list(state.scales) == pytest.approx([first, usual[1], usual[2]])
+    state.remember([20.0, 20.0, 20.0], [0.0, 0.0, 0.0])
+    made = state.made_for(START + 8)[0]
+    offsets = model.bundle.manifest.scaling.offsets[4]
+    assert made is not None
+    assert (made.lower, made.upper) == pytest.approx((20.0 + first * offsets.lower, 20.0 + first * offsets.upper))
+    decoded = SeriesState.decode(model, state.encode())
+    assert decoded.scales == state.scales
+    state.take(START + 4, row(model, 11.0))  # a correction is not scored again
+    assert state.scales[0] == pytest.approx(first)
+
+
+def test_a_perfect_spell_leaves_an_interval(model: Model) -> None:
+    state = SeriesState(model)
+    state.scales[0] = 0.0
+    lower, upper = model.offsets(state.scales)[0]
+    scaling = model.bundle.manifest.scaling
+    assert upper - lower == pytest.approx(
+        scaling.usual[4] / 20.0 * (scaling.offsets[4].upper - scaling.offsets[4].lower)
+    )
 
 
 def test_a_late_truth_is_scored_and_a_gap_keeps_what_it_jumps_over(model: Model) -> None:
     state = state_with_forecasts(model)
     assert state.take(START + 20, row(model, 7.0)).scores == ()
-    assert state.made_for(START + 5)[1] == (
-        12.0,
-        12.0 + float(model.lower_offsets[1]),
-        12.0 + float(model.upper_offsets[1]),
-        9.0,
-    )
+    lower, upper = model.offsets(model.first_scales(""))[1]
+    assert state.made_for(START + 5)[1] == (12.0, 12.0 + lower, 12.0 + upper, 9.0)
     (score,) = state.take(START + 5, row(model, 12.5)).scores
     assert (score.horizon_place, score.truth, score.forecast, score.baseline) == (1, 12.5, 12.0, 9.0)
 

@@ -12,6 +12,7 @@ import pytest
 from forecasting.features.ring_buffer import grid_step, moment_of
 from forecasting.features.table import table_baseline
 from forecasting.models.bundle import read_bundle, recent_windows
+from forecasting.models.intervals import recent_scales
 from forecasting.models.manifest import SeriesWindow
 from service.model.served import Model
 from service.state.series import SeriesState
@@ -54,7 +55,19 @@ def test_what_is_remembered_is_what_the_bundle_forecasts(model: Model) -> None:
         step = grid_step(forecast.ds, model.spec)
         made = state.made_for(step)[model.horizons.index(forecast.horizon)]
         assert made is not None
-        assert made[:3] == pytest.approx((forecast.value, forecast.lower, forecast.upper), abs=1e-12)
+        assert made.value == pytest.approx(forecast.value, abs=1e-12)
+
+
+def test_the_scales_are_those_that_training_computes_from_the_same_errors(model: Model) -> None:
+    state = SeriesState(model)
+    followed = follow(model, state, hours(model, 400))
+    scaling = model.bundle.manifest.scaling
+    for place, horizon in enumerate(model.horizons):
+        errors = np.array([one.truth - one.forecast for one in followed.scores if one.horizon_place == place])
+        steps = START + 400 - horizon - len(errors) + np.arange(len(errors))
+        _, last = recent_scales(steps, errors, horizon, scaling.usual[horizon], scaling.half_life)
+        assert state.scales[place] == pytest.approx(last)
+        assert last != pytest.approx(scaling.usual[horizon])
 
 
 def test_the_baseline_is_remembered_as_the_table_has_it_also_after_a_cold_start(model: Model) -> None:
@@ -130,16 +143,21 @@ def test_what_observations_led_to_is_counted(model: Model) -> None:
 
 def test_the_newest_truth_comes_with_the_forecasts_that_were_made_for_it(model: Model) -> None:
     state = SeriesState(model)
-    assert follow(model, state, hours(model, 1)).newest == (START, 10.0 + math.sin(START / 4), approx_nan(3))
+    assert follow(model, state, hours(model, 1)).newest == (
+        START,
+        10.0 + math.sin(START / 4),
+        approx_nan(3),
+        tuple(model.first_scales("")),
+    )
     followed = follow(model, state, hours(model, 59, START + 1))
     step = START + 59
     made = tuple(made[0] for made in state.made_for(step) if made is not None)
     assert len(made) == len(model.horizons)
-    assert followed.newest == (step, row(model, 10.0 + math.sin(step / 4))[0], made)
+    assert followed.newest == (step, row(model, 10.0 + math.sin(step / 4))[0], made, tuple(state.scales))
     late = follow(model, state, [(step - 1, row(model, 5.0))])
     assert late.newest == followed.newest
     corrected = follow(model, state, [(step, row(model, 6.0))])
-    assert corrected.newest == (step, 6.0, made)
+    assert corrected.newest == (step, 6.0, made, tuple(state.scales))
     assert follow(model, state, [(step + 1, row(model, math.nan))]).newest is None
 
 
