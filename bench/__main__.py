@@ -31,6 +31,7 @@ FILES: dict[str, tuple[str, dict[str, str]]] = {
             "New York, 2013": "bench.accuracy new_york",
             "Another place: Greensboro": "bench.accuracy greensboro",
             "Another place and year: Ireland, 2016": "bench.accuracy ireland",
+            "Faults of sensors": "bench.sensors",
         },
     ),
     "release": ("The release, measured", {"The image": "bench.image", "The whole release": "bench.release"}),

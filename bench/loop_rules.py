@@ -24,7 +24,7 @@ from service.watch.monitor import Monitor
 INSTANCE = "127.0.0.1:8000"
 READ = re.compile(
     "rps_(out_of_distribution_total|predictions_total|forecasts_scored_total|population_stability_(index|limit)"
-    "|drift_threshold|live_error_ratio|live_interval_coverage|model_info)"
+    "|drift_threshold|live_error_ratio|live_interval_coverage|live_interval_width_ratio|model_info)"
 )
 """The metrics that the alerts in question read."""
 GROUPS = ("recordings", "model")

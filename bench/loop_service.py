@@ -17,7 +17,7 @@ import numpy.typing as npt
 from forecasting.features.spec import FeatureSpec
 from forecasting.features.table import Table, grid_steps
 from forecasting.models.bundle import Bundle
-from monitoring.alerts import COVERAGE, FEWEST_ROWS, FEWEST_SCORES, SPIKE_HOURS, alerts
+from monitoring.alerts import COVERAGE, FEWEST_ROWS, FEWEST_SCORES, SPIKE_HOURS, WIDTH, alerts
 from service.model.served import Model
 from service.service_settings import Settings
 from service.state.series import SeriesState
@@ -33,9 +33,9 @@ DRIFT = (INPUTS, FEATURES, CONCEPT)
 """The alerts of drift, in the order of the tables."""
 STARTING = frozenset(alert.name for alert in alerts() if alert.drift)
 """Those that start a retraining."""
-COVERAGE_ALERT = "IntervalCoverage"
+COVERAGE_ALERT, WIDTH_ALERT = "IntervalCoverage", "IntervalWidth"
 LIVE_WINDOW = Settings().live_window
-WATCHED = (*DRIFT, COVERAGE_ALERT)
+WATCHED = (*DRIFT, COVERAGE_ALERT, WIDTH_ALERT)
 LASTING_HOURS = {alert.name: alert.lasting / HOUR for alert in alerts() if alert.name in WATCHED}
 """How long an alert's expression must hold before it fires."""
 
@@ -115,7 +115,7 @@ class Service:
         return Monitor(self.model, self.monitor.counts)
 
     def _state(self, unique_id: str) -> SeriesState:
-        return self._states.setdefault(unique_id, SeriesState(self.model))
+        return self._states.setdefault(unique_id, SeriesState(self.model, unique_id))
 
 
 class Watch:
@@ -157,5 +157,6 @@ class Watch:
             FEATURES: any(each.index > each.limit for each in signals.population_stability.values()),
             CONCEPT: live is not None and (live.error_ratio or 0.0) > limits.max_live_error_ratio,
             COVERAGE_ALERT: live is not None and not COVERAGE[0] <= live.coverage <= COVERAGE[1],
+            WIDTH_ALERT: live is not None and (live.width_ratio or 0.0) > WIDTH,
         }
         return frozenset(name for name, true in found.items() if true)

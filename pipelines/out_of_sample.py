@@ -18,9 +18,9 @@ from forecasting.features.spec import FeatureSpec, feature_spec, target_column
 from forecasting.judging.folds import Fold, folds
 from forecasting.models.intervals import (
     Offsets,
+    Scale,
     Scaling,
     calibrate,
-    least_scale,
     recent_scales,
     residuals_needed,
 )
@@ -115,14 +115,14 @@ def offsets_of(judged: pd.DataFrame, challenge: Challenge) -> dict[int, Offsets]
 def scaling_of(judged: pd.DataFrame, challenge: Challenge) -> Scaling:
     """How the intervals of a model that is to be served follow its last errors: from all folds' residuals."""
     scaled = {int(horizon): _scaled(rows, int(horizon), challenge) for horizon, rows in judged.groupby("horizon")}
-    series: dict[str, dict[int, float]] = {}
+    series: dict[str, dict[int, Scale]] = {}
     for horizon, one in scaled.items():
-        for unique_id, last in one.last.items():
-            series.setdefault(unique_id, {})[horizon] = last
+        for unique_id, scale in one.series.items():
+            series.setdefault(unique_id, {})[horizon] = scale
     return Scaling(
         half_life=_half_life(challenge),
         offsets={horizon: calibrate(one.ratios, challenge.learner.interval) for horizon, one in scaled.items()},
-        usual={horizon: one.usual for horizon, one in scaled.items()},
+        usual={int(horizon): float(np.abs(_residuals(rows)).mean()) for horizon, rows in judged.groupby("horizon")},
         series=series,
     )
 
@@ -170,24 +170,20 @@ class _Scaled(NamedTuple):
     """Of each row: (n,), in target units."""
     ratios: FloatArray
     """The residuals divided by their scales: (n,)."""
-    usual: float
-    last: dict[str, float]
-    """By series, the scale after its newest row."""
+    series: dict[str, Scale]
 
 
 def _scaled(alike: pd.DataFrame, horizon: int, challenge: Challenge) -> _Scaled:
     """alike: the folds' predictions of one horizon."""
-    residuals = _residuals(alike)
-    usual = float(np.abs(residuals).mean())
+    residuals, half_life = _residuals(alike), _half_life(challenge)
     steps = ((alike["ds"] - pd.Timestamp(0, tz="UTC")) // challenge.target.step).to_numpy(dtype=np.int64)
-    scales, last = np.zeros(len(alike)), {}
+    scales, series = np.zeros(len(alike)), {}
     for unique_id, places in alike.groupby("unique_id").indices.items():
         ordered = places[np.argsort(steps[places], kind="stable")]
-        scales[ordered], last[str(unique_id)] = recent_scales(
-            steps[ordered], residuals[ordered], horizon, usual, _half_life(challenge)
-        )
-    scales = np.maximum(scales, least_scale(usual))
-    return _Scaled(scales, residuals / scales, usual, last)
+        usual = float(np.abs(residuals[ordered]).mean())
+        scales[ordered], newest = recent_scales(steps[ordered], residuals[ordered], horizon, usual, half_life)
+        series[str(unique_id)] = Scale(usual, newest)
+    return _Scaled(scales, residuals / scales, series)
 
 
 def _half_life(challenge: Challenge) -> float:

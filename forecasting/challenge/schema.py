@@ -177,7 +177,7 @@ class Learner(Struct, frozen=True, forbid_unknown_fields=True):
     parameters: dict[str, Parameter | dict[str, Parameter]] = {}
     seed: NotNegative = 0
     interval: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.9
-    interval_half_life_hours: PositiveFloat = 72.0
+    interval_half_life_hours: Annotated[float, Meta(ge=1.0, le=8760.0)] = 72.0
     """Intervals follow the size of the last errors, of which one so old counts half."""
 
 

@@ -16,10 +16,12 @@ import numpy.typing as npt
 from msgspec import Meta
 
 FloatArray = npt.NDArray[np.float64]
+Size = Annotated[float, Meta(ge=0.0)]
 
-
-LEAST_SHARE = 20.0
-"""The scale counts as no less than this part of the usual one."""
+LEAST_SHARE = 0.05
+"""The scale is no less than this share of the usual one: a calm does not make the first error after it a surprise."""
+MOST_TIMES = 10.0
+"""An error counts as at most so many times the scale: one wild value does not make the intervals of a week useless."""
 
 
 class Offsets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,6 +31,15 @@ class Offsets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upper: float
 
 
+class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The size of a series' errors at one horizon on the folds, in target units."""
+
+    usual: Size
+    """Their mean."""
+    newest: Size
+    """Their exponential mean after the newest fold."""
+
+
 class Scaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How intervals follow the size of the last errors: an exponential mean per series and horizon, its scale."""
 
@@ -36,10 +47,15 @@ class Scaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """In forecasts: after so many, an error counts half."""
     offsets: dict[int, Offsets]
     """By horizon, in multiples of the scale."""
-    usual: dict[int, Annotated[float, Meta(ge=0.0)]]
-    """By horizon, the mean size of the folds' errors, in target units: where a series without errors begins."""
-    series: dict[str, dict[int, Annotated[float, Meta(ge=0.0)]]]
-    """The scale after the newest fold, by series and horizon, in target units."""
+    usual: dict[int, Size]
+    """By horizon, the mean size of all series' errors on the folds, for a series that has none there."""
+    series: dict[str, dict[int, Scale]]
+    """By series and horizon."""
+
+    def of(self, unique_id: str, horizon: int) -> Scale:
+        """Where a series begins; one that the folds do not have begins with the usual scale."""
+        usual = self.usual[horizon]
+        return self.series.get(unique_id, {}).get(horizon, Scale(usual, usual))
 
 
 def weight(half_life: float) -> float:
@@ -48,25 +64,30 @@ def weight(half_life: float) -> float:
 
 
 def least_scale(usual: float) -> float:
-    """The smallest scale that an interval is made of: a calm does not make the first error after it a surprise."""
-    return usual / LEAST_SHARE or 1.0
+    """The smallest scale of a series whose errors usually have that size; never 0."""
+    return LEAST_SHARE * usual or 1.0
+
+
+def next_scale(scale: float, error: float, share: float, least: float) -> float:
+    """The scale after one more error, of either sign; share: its ``weight``; least: the series' ``least_scale``."""
+    return max(least, scale + share * (min(abs(error), MOST_TIMES * scale) - scale))
 
 
 def recent_scales(
-    steps: npt.NDArray[np.int64], residuals: FloatArray, horizon: int, start: float, half_life: float
+    steps: npt.NDArray[np.int64], residuals: FloatArray, horizon: int, usual: float, half_life: float
 ) -> tuple[FloatArray, float]:
-    """The scale of one series at each forecast, (n,), and after the last; as a service has it that knows no future.
+    """The scale of one series at each forecast, (n,), and after the last, as a service has it that sees no future.
 
     steps: of the forecasts' origins, ascending, (n,); residuals: (n,), of which a forecast knows those whose target
-    was ``horizon`` steps after an origin that lies as long before its own; start: the scale before the first.
+    was ``horizon`` steps after an origin that lies as long before its own; usual: the mean size of the residuals, with
+    which the scale begins.
     """
-    share, scale = weight(half_life), start
-    after = [start]
-    for size in np.abs(residuals).tolist():
-        scale += share * (size - scale)
-        after.append(scale)
+    share, least = weight(half_life), least_scale(usual)
+    after = [max(usual, least)]
+    for residual in residuals.tolist():
+        after.append(next_scale(after[-1], residual, share, least))
     known = np.searchsorted(steps, steps - horizon, side="right")
-    return np.array(after)[known], scale
+    return np.array(after)[known], after[-1]
 
 
 def calibrate(residuals: FloatArray, level: float) -> Offsets:

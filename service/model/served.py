@@ -18,7 +18,7 @@ from forecasting.drift.distances import out_of_distribution
 from forecasting.features.definitions import Calendar, RollingStatistic
 from forecasting.features.ring_buffer import moment_of
 from forecasting.models.bundle import TOLERANCE, Bundle, filled_buffer
-from forecasting.models.intervals import least_scale, weight
+from forecasting.models.intervals import Scale, weight
 from forecasting.models.manifest import MANIFEST, BundleError
 from forecasting.models.portable import LinearParts, Trees
 from forecasting.models.quick_scorer import QuickScorer, Unsuitable
@@ -96,10 +96,7 @@ class Model:
         self.upper_offsets = np.array([offset.upper for offset in offsets])
         self._offsets = [(offset.lower, offset.upper) for offset in offsets]
         scaling = bundle.manifest.scaling
-        self._scaled = [
-            (least_scale(scaling.usual[horizon]), scaling.offsets[horizon].lower, scaling.offsets[horizon].upper)
-            for horizon in self.horizons
-        ]
+        self._scaled = [(offset.lower, offset.upper) for offset in map(scaling.offsets.__getitem__, self.horizons)]
         self.scale_weight = weight(scaling.half_life)
         # The calendar is known beforehand, so no sign of drift.
         self._watched = np.array([not isinstance(feature, Calendar) for feature in spec.definitions])
@@ -161,11 +158,10 @@ class Model:
             unusual.append(UnusualInput(self.columns[place], value, reference.low, reference.high))
         return tuple(unusual)
 
-    def first_scales(self, unique_id: str) -> list[float]:
-        """The size of a series' last errors, as far as training knows it: one per horizon, in target units."""
+    def first_scales(self, unique_id: str) -> list[Scale]:
+        """The size of a series' errors, as far as training knows it: one per horizon."""
         scaling = self.bundle.manifest.scaling
-        known = scaling.series.get(unique_id, {})
-        return [known.get(horizon, scaling.usual[horizon]) for horizon in self.horizons]
+        return [scaling.of(unique_id, horizon) for horizon in self.horizons]
 
     def offsets(self, scales: Sequence[float] | None = None) -> list[tuple[float, float]]:
         """What is added to each horizon's value for the ends of its interval.
@@ -174,10 +170,7 @@ class Model:
         """
         if scales is None:
             return self._offsets
-        return [
-            (max(scale, least) * lower, max(scale, least) * upper)
-            for scale, (least, lower, upper) in zip(scales, self._scaled, strict=True)
-        ]
+        return [(scale * lower, scale * upper) for scale, (lower, upper) in zip(scales, self._scaled, strict=True)]
 
     def forecasts(
         self, step: int, values: Sequence[float], scales: Sequence[float] | None = None

@@ -77,7 +77,7 @@ class RedisStore:
     async def read(self, unique_id: str) -> SeriesState | None:
         key = self._key(unique_id)
         encoded = await _ask(self._redis.hget(key, "state"), key)
-        return None if encoded is None else self._decoded(key, encoded)
+        return None if encoded is None else self._decoded(unique_id, encoded)
 
     async def change(self, unique_id: str, change: Callable[[SeriesState], T]) -> T:
         # Within this replica one after the other: only replicas need race.
@@ -96,7 +96,7 @@ class RedisStore:
         key = self._key(unique_id)
         for _ in range(ATTEMPTS):
             before, encoded = await _ask(self._redis.hmget(key, "version", "state"), key)
-            state = SeriesState(self._model, unique_id) if encoded is None else self._decoded(key, encoded)
+            state = SeriesState(self._model, unique_id) if encoded is None else self._decoded(unique_id, encoded)
             changed = change(state)
             now = f"{self._writer}-{next(self._writes):x}"
             values = [before or b"", now, state.encode(), unique_id]
@@ -125,11 +125,11 @@ class RedisStore:
     def _key(self, unique_id: str) -> str:
         return f"{self._prefix}:series:{unique_id}"
 
-    def _decoded(self, key: str, encoded: bytes) -> SeriesState:
+    def _decoded(self, unique_id: str, encoded: bytes) -> SeriesState:
         try:
-            return SeriesState.decode(self._model, encoded)
+            return SeriesState.decode(self._model, unique_id, encoded)
         except ValueError as error:
-            raise _unreadable(key, str(error)) from error
+            raise _unreadable(self._key(unique_id), str(error)) from error
 
 
 async def reached(address: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from forecasting.features.ring_buffer import Arrival, RingBuffer
+from forecasting.models.intervals import least_scale, next_scale
 from service.model.served import Model
 from service.watch.monitor import Score
 
@@ -45,15 +46,17 @@ class SeriesState:
     scales: by horizon, the exponential mean of the size of the errors, in target units.
     """
 
-    __slots__ = ("buffer", "made", "met", "model", "scales")
+    __slots__ = ("_least_scales", "buffer", "made", "met", "model", "scales")
 
-    def __init__(self, model: Model, unique_id: str = "") -> None:
-        """unique_id: of a series that training has seen, for the scales with which it begins."""
+    def __init__(self, model: Model, unique_id: str) -> None:
+        """unique_id: of the series, which begins with the scales that training knows of it."""
         self.model = model
         self.buffer = RingBuffer(model.spec, model.target_lookback)
         self.made = array("d", [math.nan]) * (_steps(model) * len(model.horizons) * NUMBERS)
         self.met = bytearray(model.spec.lookback + 1)
-        self.scales = array("d", model.first_scales(unique_id))
+        scales = model.first_scales(unique_id)
+        self._least_scales = [least_scale(scale.usual) for scale in scales]
+        self.scales = array("d", map(max, (scale.newest for scale in scales), self._least_scales))
 
     def take(self, step: int, row: Sequence[float]) -> Taken:
         """Take in one observation. row: by ``spec.variables``, NaN when missing; step: of the grid."""
@@ -64,14 +67,15 @@ class SeriesState:
         truth = row[0]
         if truth != truth or arrival is Arrival.TOO_OLD:  # noqa: PLR0124  # only NaN differs from itself
             return Taken(arrival, ())
-        place = -1 if arrival is Arrival.NEWEST or before is None else step - before - 1
-        if -place > len(self.met) or self.met[place]:
+        back = -1 if arrival is Arrival.NEWEST or before is None else step - before - 1
+        if -back > len(self.met) or self.met[back]:
             return Taken(arrival, ())
-        self.met[place] = 1
+        self.met[back] = 1
         scores = self._scores(step, truth)
         for score in scores:
-            scale = self.scales[score.horizon_place]
-            self.scales[score.horizon_place] += self.model.scale_weight * (abs(truth - score.forecast) - scale)
+            place, error = score.horizon_place, truth - score.forecast
+            least = self._least_scales[place]
+            self.scales[place] = next_scale(self.scales[place], error, self.model.scale_weight, least)
         return Taken(arrival, scores)
 
     def remember(self, values: Sequence[float], baseline: Sequence[float]) -> None:
@@ -123,9 +127,9 @@ class SeriesState:
         return content + _CHECKSUM.pack(zlib.crc32(content))
 
     @classmethod
-    def decode(cls, model: Model, encoded: bytes) -> SeriesState:
+    def decode(cls, model: Model, unique_id: str, encoded: bytes) -> SeriesState:
         """Read what ``encode`` gave, of a model with the same layout. Raises ValueError when it is something else."""
-        state = cls(model)
+        state = cls(model, unique_id)
         columns = (*state.buffer.columns, state.made, state.scales)
         expected = _HEADER.size + 8 * sum(map(len, columns)) + len(state.met) + _CHECKSUM.size
         if len(encoded) != expected:

@@ -102,7 +102,7 @@ def shuffled_hours(model: Model, seed: int = 3) -> list[tuple[int, float]]:
 
 
 def expected_target(model: Model, hours: list[tuple[int, float]]) -> list[float]:
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     for step, target in sorted(hours):
         state.take(step, row(model, target))
     return known_target(state)

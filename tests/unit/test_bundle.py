@@ -22,7 +22,7 @@ from forecasting.features.definitions import FeatureError
 from forecasting.features.spec import FeatureSpec
 from forecasting.features.table import Table, table_features, table_targets
 from forecasting.models.bundle import Bundle, filled_buffer, read_bundle, recent_windows, record_errors, write_bundle
-from forecasting.models.intervals import Offsets, Scaling
+from forecasting.models.intervals import Offsets, Scale, Scaling
 from forecasting.models.manifest import BundleError, Description, SeriesWindow
 from forecasting.models.portable import Portable, Trees
 from pipelines.comparison import seconds_per_row
@@ -92,7 +92,7 @@ class Trained:
                 half_life=72.0,
                 offsets={2: Offsets(-2.0, 1.75), 4: Offsets(-2.5, 2.25)},
                 usual={2: 0.7, 4: 1.1},
-                series={"EWR": {2: 0.5, 4: 1.5}},
+                series={"EWR": {2: Scale(usual=0.6, newest=0.5), 4: Scale(usual=1.0, newest=1.5)}},
             ),
             references=feature_references(SPEC.columns, self.matrix),
         )

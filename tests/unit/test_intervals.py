@@ -12,6 +12,7 @@ from forecasting.models.intervals import (
     calibrate,
     coverage,
     least_scale,
+    next_scale,
     recent_scales,
     residuals_needed,
     weight,
@@ -79,13 +80,20 @@ def test_a_scale_is_the_exponential_mean_of_the_errors_that_were_known() -> None
 def test_after_its_half_life_an_error_counts_half() -> None:
     scale = 1.0
     for _ in range(72):
-        scale += weight(72.0) * (0.0 - scale)
+        scale = next_scale(scale, 0.0, weight(72.0), 0.01)
     assert scale == pytest.approx(0.5)
 
 
 def test_the_least_scale_is_a_part_of_the_usual_one_and_never_nothing() -> None:
-    assert least_scale(4.0) == 0.2
+    assert least_scale(4.0) == pytest.approx(0.2)
     assert least_scale(0.0) > 0.0
+    scales, newest = recent_scales(np.arange(3), np.zeros(3), 1, 0.0, 72.0)
+    assert newest == scales[0] > 0.0
+    assert next_scale(0.2, 0.0, weight(1.0), 0.2) == 0.2
+
+
+def test_an_error_counts_as_at_most_ten_times_the_scale() -> None:
+    assert next_scale(1.0, -11.0, 0.5, 0.1) == next_scale(1.0, math.inf, 0.5, 0.1) == 5.5
 
 
 def test_scaled_intervals_hold_in_a_calm_and_in_a_storm_where_plain_ones_do_not() -> None:

@@ -155,7 +155,19 @@ def test_the_intervals_follow_the_errors_that_were_known_at_the_origin() -> None
     assert width[first + timedelta(days=5)] > 3.0 * width[first]
     scaling = scaling_of(judged.reset_index(), challenge)
     assert scaling.half_life == 72.0
-    assert scaling.series["EWR"][6] < scaling.usual[6]  # the newest errors are small again
+    assert scaling.series["EWR"][6].usual == pytest.approx(scaling.usual[6])
+    assert scaling.series["EWR"][6].newest < scaling.usual[6]  # the newest errors are small again
+
+
+def test_series_of_very_different_size_have_intervals_of_their_own() -> None:
+    challenge = challenge_with(horizons=(4,))
+    features = features_of(challenge, days=200)
+    features.loc[features["unique_id"] == "JFK", ["y", "target_h4"]] *= 1000.0
+    known = known_rows(features, challenge, AS_OF)
+    judged = out_of_sample(known, challenge, Learner(known).fit, lambda _: None)
+    inside = judged["truth"].between(judged["candidate_lower"], judged["candidate_upper"])
+    for covered in inside.groupby(judged["unique_id"]).mean():
+        assert 0.87 < covered < 0.93
 
 
 def test_a_short_history_has_one_fold_if_enough_is_left_to_learn_from() -> None:

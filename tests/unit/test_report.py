@@ -203,7 +203,7 @@ def test_what_breaks_the_policy_is_marked():
     assert [row[3] for row in rows_of(render(blocked()), "horizon")] == [
         "6.4 % worse<br>5.1 % to 7.7 %",
         "6.4 % worse<br>5.1 % to 7.7 %",
-        "11.2 % worse ❌<br>9.9 % to 12.5 %",
+        "21.2 % worse ❌<br>19.9 % to 22.5 %",
     ]
     marks = {name[2:]: name[0] for name, *_ in rows_of(render(blocked()), "rule")}
     assert (marks["against production"], marks["each horizon, series"], marks["covered"]) == ("❌", "❌", "✅")

@@ -38,7 +38,7 @@ def hours(model: Model, number: int, first: int = START) -> list[tuple[int, list
 
 
 def test_a_forecast_is_made_from_each_newest_observation_once_there_are_enough(model: Model) -> None:
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     followed = follow(model, state, hours(model, 30))
     assert followed.arrivals == {"newest": 30}
     enough = 30 - model.reach // 2 + 1
@@ -49,7 +49,7 @@ def test_a_forecast_is_made_from_each_newest_observation_once_there_are_enough(m
 
 
 def test_what_is_remembered_is_what_the_bundle_forecasts(model: Model) -> None:
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     follow(model, state, hours(model, 60))
     for forecast in model.bundle.forecast(state.buffer):
         step = grid_step(forecast.ds, model.spec)
@@ -59,7 +59,7 @@ def test_what_is_remembered_is_what_the_bundle_forecasts(model: Model) -> None:
 
 
 def test_the_scales_are_those_that_training_computes_from_the_same_errors(model: Model) -> None:
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     followed = follow(model, state, hours(model, 400))
     scaling = model.bundle.manifest.scaling
     for place, horizon in enumerate(model.horizons):
@@ -79,7 +79,7 @@ def test_the_baseline_is_remembered_as_the_table_has_it_also_after_a_cold_start(
     own = np.flatnonzero(
         (whole.codes == 0) & (whole.ds >= np.datetime64((END - timedelta(days=4)).replace(tzinfo=None)))
     )
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     warm(model, state, windows[whole.unique_ids[0]])
     compared = 0
     for place in own.tolist():
@@ -95,7 +95,7 @@ def test_the_baseline_is_remembered_as_the_table_has_it_also_after_a_cold_start(
 
 
 def test_late_and_repeated_observations_make_no_forecast(model: Model) -> None:
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     follow(model, state, hours(model, 60))
     step = START + 59
     followed = follow(model, state, [(step - 3, row(model, 3.0)), (step, row(model, 10.0 + math.sin(step / 4)))])
@@ -104,7 +104,7 @@ def test_late_and_repeated_observations_make_no_forecast(model: Model) -> None:
 
 
 def test_an_observation_without_its_target_makes_its_forecast_when_corrected_and_only_then(model: Model) -> None:
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     follow(model, state, hours(model, 60))
     step = START + 60
     assert not follow(model, state, [(step, row(model, math.nan))]).rows
@@ -115,7 +115,7 @@ def test_an_observation_without_its_target_makes_its_forecast_when_corrected_and
 
 
 def test_a_gap_that_features_cannot_bear_makes_no_forecast(model: Model) -> None:
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     follow(model, state, hours(model, 60))
     beyond = START + 59 + model.reach // 2 + 2
     assert not follow(model, state, [(beyond, row(model, 12.0))]).rows
@@ -124,7 +124,7 @@ def test_a_gap_that_features_cannot_bear_makes_no_forecast(model: Model) -> None
 def test_what_observations_led_to_is_counted(model: Model) -> None:
     layout = Layout(len(model.columns), len(model.horizons), 100, 100)
     monitor = Monitor(model, AllCounts(layout, None))
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     followed = follow(model, state, [*hours(model, 60), *hours(model, 2, START + 57)])
     count(monitor, followed)
     own = monitor.own
@@ -142,12 +142,12 @@ def test_what_observations_led_to_is_counted(model: Model) -> None:
 
 
 def test_the_newest_truth_comes_with_the_forecasts_that_were_made_for_it(model: Model) -> None:
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     assert follow(model, state, hours(model, 1)).newest == (
         START,
         10.0 + math.sin(START / 4),
         approx_nan(3),
-        tuple(model.first_scales("")),
+        tuple(scale.newest for scale in model.first_scales("")),
     )
     followed = follow(model, state, hours(model, 59, START + 1))
     step = START + 59
@@ -172,7 +172,7 @@ def window(model: Model, first: int, number: int) -> SeriesWindow:
 
 
 def test_a_bundles_window_fills_what_is_missing_and_leaves_what_came(model: Model) -> None:
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     state.take(START + 5, row(model, 100.0))
     state.take(START + 8, row(model, math.nan))
     warm(model, state, window(model, START, 10))
@@ -185,7 +185,7 @@ def test_a_bundles_window_fills_what_is_missing_and_leaves_what_came(model: Mode
 
 
 def test_a_bundles_window_older_than_the_state_is_left_out(model: Model) -> None:
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     follow(model, state, hours(model, 60))
     before = state.encode()
     warm(model, state, window(model, START + 59 - model.target_lookback - 50, 50))
@@ -193,7 +193,7 @@ def test_a_bundles_window_older_than_the_state_is_left_out(model: Model) -> None
 
 
 def test_a_bundles_window_is_no_newest_observation_that_makes_forecasts(model: Model) -> None:
-    state = SeriesState(model)
+    state = SeriesState(model, "")
     warm(model, state, window(model, START, 60))
     assert state.buffer.newest == moment_of(START, model.spec) + timedelta(hours=59)
     assert np.isnan(state.made).all()
