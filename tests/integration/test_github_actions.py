@@ -9,8 +9,10 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from clients.git import Git
 from scripts.github_actions import (
@@ -229,6 +231,19 @@ def test_the_steps_find_the_runners_container_engine(runner: Runner, monkeypatch
     assert "engine []" in run_on_push(runner, "try.yml", "master").wait().output
 
 
+def read_yaml(path: str) -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+    return read
+
+
+def refusal(step: dict[str, Any], **environment: str) -> str:
+    """What a step's script prints before it fails; act at times loses the output of one that fails within moments."""
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+    ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 1
+    return ended.stdout
+
+
 def test_only_master_is_released(runner: Runner) -> None:
     shutil.copytree(ROOT / ".github", runner.repository / ".github")
     git(runner, "add", ".")
@@ -238,8 +253,9 @@ def test_only_master_is_released(runner: Runner) -> None:
     outcome = run_on_dispatch(runner, "release.yml", "dev", {"model_version": "3"}).wait()
 
     assert outcome.jobs == {"release": "failure"}
-    assert "::error::only master is released; found refs/heads/dev." in outcome.output
     assert "asked for Python" not in outcome.output
+    step = read_yaml(".github/workflows/release.yml")["jobs"]["release"]["steps"][0]
+    assert refusal(step, REF="refs/heads/dev").startswith("::error::only master is released; found refs/heads/dev.")
 
 
 APT_GET = b"""#!/bin/sh
@@ -364,4 +380,6 @@ def test_the_set_up_refuses_a_python_that_is_not_supported(runner: Runner) -> No
     commit_workflow(runner, steps)
     outcome = run_on_dispatch(runner, "try.yml", "master", {}).wait()
     assert outcome.jobs == {"try": "failure"}
-    assert "python-version: expected 3.11, 3.12 or 3.13; found '3.9; exit 0'" in outcome.output
+    step = read_yaml(".github/actions/setup/action.yml")["runs"]["steps"][0]
+    message = "::error::python-version: expected 3.11, 3.12 or 3.13; found '3.9; exit 0'"
+    assert refusal(step, PYTHON_VERSION="3.9; exit 0").strip() == message
