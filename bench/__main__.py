@@ -68,7 +68,7 @@ def section(title: str, command: str) -> str:
             measuring.wait()  # it gets the signal too, and ends what it started
             raise
     if measuring.returncode:
-        raise subprocess.CalledProcessError(measuring.returncode, arguments)
+        raise SystemExit(f"{title}: `python -m {command}` ended with {measuring.returncode}; nothing is written.")
     return f"## {title}\n\n{text.strip()}\n"
 
 

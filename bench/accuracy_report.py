@@ -70,9 +70,10 @@ def _goals(errors: pd.DataFrame, months: pd.DataFrame) -> Iterator[str]:
     error = float(errors.loc["ours", "all"])
     share = error / float(errors.loc["climatology", "all"])
     worse = {other: bool((months.loc["ours"] > months.loc[other]).any()) for other in ("persistence", "climatology")}
-    yield f"Goals: RMSE of {GOAL_ERROR:.2f} °C or less ({met(well=error <= GOAL_ERROR)}), {GOAL_SHARE:.2f} of"
-    yield f"climatology's or less ({met(well=share <= GOAL_SHARE)}), no month worse than persistence"
-    yield f"({met(well=not worse['persistence'])}) or climatology ({met(well=not worse['climatology'])})."
+    yield f"Goals: RMSE of {GOAL_ERROR:.2f} °C or less ({met(well=error <= GOAL_ERROR)}: {error:.3f}),"
+    yield f"{GOAL_SHARE:.2f} of climatology's or less ({met(well=share <= GOAL_SHARE)}: {share:.3f}),"
+    yield f"no month worse than persistence ({met(well=not worse['persistence'])}) or climatology"
+    yield f"({met(well=not worse['climatology'])})."
     yield ""
 
 

@@ -212,18 +212,20 @@ def _result(rounds: list[Figures]) -> Result:
 def report(rounds: int, seconds: int, only: list[str]) -> list[str]:
     """Every contestant, and the goals beside what was reached."""
     wrk_program()
-    results = compete(model(), only, rounds, seconds)
+    measured = model()
+    results = compete(measured, only, rounds, seconds)
+    origin = measured.asked.origins[0]
     rows = (
         (label, f"{one.per_second:,.0f}", f"{one.lowest:,.0f} – {one.highest:,.0f}", f"{one.p50:.2f}", f"{one.p99:.2f}")
         for label, one in results.items()
     )
     lines = [
-        "The same 300 trees (three horizons of 100, 31 leaves each) and the same rows of 50 numbers, or for",
-        "`/v1/forecast` the 49 hours that they follow from. One worker each; `wrk -t1 -c8` on the same cores; medians",
-        f"of {rounds} rounds of {seconds} s in turn, each after {WARM_UP_SECONDS} s to warm up; a server whose turn it",
-        "is not is stopped. Every server's predictions were checked to be scikit-learn's to 1e-9. The peers run as",
-        "their documentations say, from pinned environments of their own; with `OMP_NUM_THREADS=1`, with which none",
-        "is slower here and most are faster; the trees as one `MultiOutputRegressor` of three.",
+        f"The weather challenge's model of three horizons, and the same rows of {len(origin.features)} numbers, or for",
+        f"`/v1/forecast` the {len(origin.ds)} hours that they follow from. One worker each; `wrk -t1 -c8` on the",
+        f"same cores; medians of {rounds} rounds of {seconds} s in turn, each after {WARM_UP_SECONDS} s to warm up; a",
+        "server whose turn it is not is stopped. Every server's predictions were checked to be scikit-learn's to 1e-9.",
+        "The peers run as their documentations say, from pinned environments of their own; with `OMP_NUM_THREADS=1`,",
+        "with which none is slower here and most are faster; the model as one `MultiOutputRegressor` of three.",
         f"Versions: {', '.join(_versions())}.",
         "",
         *table("lrrrr", ("server", "requests/s (median)", "lowest – highest", "p50, ms", "p99, ms"), rows),

@@ -1,7 +1,7 @@
 """The model that the service and its peers are measured with: the same model as a bundle and as scikit-learn has it.
 
 One `MultiOutputRegressor` of the weather challenge's learner, on the change of the target 4, 5 and 6 hours out, from
-the recorded weather. Its features leave the calendar out, so that all horizons share their fifty columns and one row
+the recorded weather. Its features leave the calendar out, so that all horizons share their columns and one row
 is one request. Kept under `.rps/bench/service/`.
 """
 
@@ -111,6 +111,7 @@ def _make(home: Path) -> None:
     fits = [learner.fit(numbered, each, loss, seed) for each in change.T]
     fitted = MultiOutputRegressor(fits[0].estimator)
     fitted.estimators_ = [fit.estimator for fit in fits]
+    fitted.n_features_in_ = len(columns)
     horizons = dict(zip(spec.horizons, fits, strict=True))
     write_models(home / "bundle", run, known, judged, horizons, observations=observations)
     _save_for_peers(home, fitted, learnt[columns].to_numpy()[:1])
@@ -126,8 +127,8 @@ def _make(home: Path) -> None:
 
 def _save_for_peers(home: Path, fitted: MultiOutputRegressor, example: FloatArray) -> None:
     """In the forms that their documentations ask for."""
+    import cloudpickle
     import mlflow.sklearn
-    from joblib.externals import cloudpickle
     from mlflow.models import infer_signature
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # it warns of pickles; nothing of ours loads this one

@@ -12,9 +12,12 @@ import numpy as np
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
+model = joblib.load(Path(os.environ["BENCH_MODEL"]) / "model.joblib")
+WIDTH = model.n_features_in_
+
 
 class Row(BaseModel):
-    features: Annotated[list[float], Field(min_length=50, max_length=50)]
+    features: Annotated[list[float], Field(min_length=WIDTH, max_length=WIDTH)]
 
 
 class Prediction(BaseModel):
@@ -22,7 +25,6 @@ class Prediction(BaseModel):
 
 
 app = FastAPI()
-model = joblib.load(Path(os.environ["BENCH_MODEL"]) / "model.joblib")
 
 
 @app.post("/predict")
