@@ -159,7 +159,7 @@ class Forecasts:
         row = self._model.row_at(columns, step)
         scored = self._model.score(row)
         self._monitor.row("window", row, unusual=bool(scored.unusual))
-        return self._answer(step, row, scored, self._model.forecasts(step, scored.values), unique_id, features=features)
+        return self._answer(step, row, scored, unique_id, features=features)
 
     async def from_state(self, unique_id: str, *, features: bool) -> ForecastAnswer:
         """The forecast of a series that is known; with the features, if asked. Raises Problem."""
@@ -169,9 +169,7 @@ class Forecasts:
             raise Problem(409, f"{unique_id}: no observation yet; POST them to /v1/observations")
         self._require_enough(columns[0], step, f"{unique_id}: ", "POST the missing ones to /v1/observations")
         row = self._model.row_at(columns, step)
-        scored = self._model.score(row)
-        forecasts = self._model.forecasts(step, scored.values, state.scales)
-        return self._answer(step, row, scored, forecasts, unique_id, features=features)
+        return self._answer(step, row, self._model.score(row), unique_id, features=features, scales=state.scales)
 
     async def series(self, unique_id: str) -> SeriesAnswer:
         """What ``shown`` gives of a known series. Raises Problem."""
@@ -235,10 +233,10 @@ class Forecasts:
         step: int,
         row: Sequence[float],
         scored: Scored,
-        forecasts: tuple[HorizonForecast, ...],
         unique_id: str | None,
         *,
         features: bool,
+        scales: Sequence[float] | None = None,
     ) -> ForecastAnswer:
         model = self._model
         return ForecastAnswer(
@@ -246,7 +244,7 @@ class Forecasts:
             model.origin(step),
             self._unit,
             self._interval,
-            forecasts,
+            model.forecasts(step, scored.values, scales),
             model.unusual_inputs(row, scored.unusual),
             unique_id,
             dict(zip(model.columns, row, strict=True)) if features else None,

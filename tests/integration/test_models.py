@@ -225,6 +225,7 @@ def test_every_figure_is_logged_and_the_manifest_carries_the_errors(finished, tm
     manifest = read_bundle(run.files.bundle).manifest
     assert manifest.errors[4]["error"] == measured.horizons[4].error
     assert manifest.errors[4]["baseline_error"] == baseline.horizons[4].error
+    assert manifest.errors[4]["width"] == measured.horizons[4].width
     assert contents(logged(client, run, "bundle", tmp_path / "fetched")) == contents(run.files.bundle)
     evaluation_file = logged(client, run, "evaluation/evaluation.json", tmp_path / "evaluation")
     assert evaluation_file.read_bytes() == run.files.evaluation.read_bytes()

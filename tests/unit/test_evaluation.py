@@ -67,6 +67,7 @@ def test_errors_are_given_whole_by_horizon_and_by_series():
     assert errors.horizons[4].loss == 5.0
     assert errors.series["JFK"].loss == 12.5
     assert (errors.overall.coverage, errors.horizons[4].coverage) == (0.75, 1.0)
+    assert (errors.overall.width, errors.series["JFK"].width) == (4.0, 5.5)
 
 
 def test_series_that_do_not_stand_together_are_distinguished():
@@ -108,8 +109,9 @@ def test_nothing_compared_is_an_error():
         candidate_errors(compared=False)
 
 
-def test_a_model_without_intervals_has_no_coverage():
-    assert panel().errors("squared_error")["baseline"].overall.coverage is None
+def test_a_model_without_intervals_has_no_coverage_and_no_width():
+    errors = panel().errors("squared_error")["baseline"].overall
+    assert (errors.coverage, errors.width) == (None, None)
 
 
 def test_a_further_opponent_is_measured_by_its_column():
@@ -130,7 +132,16 @@ def test_metric_names_are_those_that_every_mlflow_takes():
     made = evaluation(measured, opponents=(BaselineEvaluation(kind="last", title="last", measured=measured),))
     metrics = list(run_metrics(made))
     names = [name for name, _ in metrics]
-    assert {"rmse", "r2", "coverage_90", "rmse_h4", "coverage_90_h5", "baseline.rmse", "skill"} <= set(names)
+    assert {
+        "rmse",
+        "r2",
+        "coverage_90",
+        "interval_width",
+        "rmse_h4",
+        "coverage_90_h5",
+        "baseline.rmse",
+        "skill",
+    } <= set(names)
     assert "opponent.last.rmse_h4" in names
     assert "opponent.last.skill" not in names
     assert {"rmse_BTC USD", "rmse_series h4"} <= set(names)
