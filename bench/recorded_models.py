@@ -29,7 +29,7 @@ from pipelines.learners.learner import Fit
 from pipelines.run import Run, RunIdentity
 from pipelines.sources import make_source
 from pipelines.sources.source import Answer
-from pipelines.train import describe
+from pipelines.train import describe, served_models
 from pipelines.transform import feature_frame, read_observations
 from pipelines.version import Dataset
 from records.stages import RunFiles
@@ -106,7 +106,7 @@ def write_models(
     recent = recent_windows(
         description.features, observations, description.baseline.lookback(description.features.step_minutes)
     )
-    write_bundle(directory, description, {horizon: one.portable for horizon, one in fitted.items()}, recent)
+    write_bundle(directory, description, served_models(run.challenge, fitted, judged), recent)
 
 
 def in_processes(function: Callable[..., T], tasks: list[tuple[Any, ...]], what: str) -> list[T]:

@@ -131,7 +131,7 @@ def _rows() -> Iterator[panels.Row]:
         ),
         panels.chart(
             "Interval scale by series",
-            "The size of each series' last errors, in the target's unit, that its intervals follow.",
+            "The size of each series' last errors, on the target's scale, that its intervals follow.",
             (
                 f'rps_interval_scale{{{SERVED}, unique_id=~"$unique_id", horizon=~"$horizon"}}',
                 "{{unique_id}}, {{horizon}} steps",

@@ -13,9 +13,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from clients.errors import DataRejected
+from forecasting.challenge.scales import SCALES
 from forecasting.challenge.schema import Challenge
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
 from forecasting.judging.folds import Fold, folds
+from forecasting.judging.losses import LOSSES
 from forecasting.models.intervals import (
     Offsets,
     Scale,
@@ -77,8 +79,8 @@ def out_of_sample(
     """Every fold's predictions: unique_id, ds (the origin), horizon, fold (from 1), truth, candidate with its interval.
 
     known: what ``known_rows`` gave. A fold that leaves too little to learn from, or lies in a gap, is left out. The
-    interval of a fold comes from the other folds' residuals; of a single fold, from its own. It follows the errors of
-    the folds before, as the service's follows those that it has made.
+    interval of a fold, and the correction that its candidate holds, come from the other folds' residuals; of a single
+    fold, from its own. The interval follows the errors of the folds before, as the service's follows its own.
     Raises DataRejected when no fold is left, or a horizon has too few predictions.
     """
     spec, origins = feature_spec(challenge), known["ds"].dt.tz_localize(None).to_numpy()
@@ -102,13 +104,23 @@ def out_of_sample(
     ]
     if short:
         raise _too_little(challenge, short)
-    return _with_intervals(found, challenge)
+    return _with_intervals(_corrected(found, challenge), challenge)
+
+
+def corrections_of(judged: pd.DataFrame, challenge: Challenge) -> dict[int, float]:
+    """By horizon, what a model that is to be served predicts more than it was fitted to: from all folds' residuals."""
+    loss, scale = LOSSES[challenge.target.loss], SCALES[challenge.target.scale]
+    uncorrected = {
+        horizon: _residuals(rows, challenge) + rows["correction"] for horizon, rows in judged.groupby("horizon")
+    }
+    return {horizon: loss.correction(scale, residuals.to_numpy()) for horizon, residuals in uncorrected.items()}
 
 
 def offsets_of(judged: pd.DataFrame, challenge: Challenge) -> dict[int, Offsets]:
     """By horizon, the offsets of the intervals of a model that is to be served: from all folds' residuals."""
     return {
-        horizon: calibrate(_residuals(rows), challenge.learner.interval) for horizon, rows in judged.groupby("horizon")
+        horizon: calibrate(_residuals(rows, challenge), challenge.learner.interval)
+        for horizon, rows in judged.groupby("horizon")
     }
 
 
@@ -122,7 +134,7 @@ def scaling_of(judged: pd.DataFrame, challenge: Challenge) -> Scaling:
     return Scaling(
         half_life=_half_life(challenge),
         offsets={horizon: calibrate(one.ratios, challenge.learner.interval) for horizon, one in scaled.items()},
-        usual={int(horizon): float(np.abs(_residuals(rows)).mean()) for horizon, rows in judged.groupby("horizon")},
+        usual={horizon: float(np.abs(one.residuals).mean()) for horizon, one in scaled.items()},
         series=series,
     )
 
@@ -137,7 +149,10 @@ def _predicted(
     predict = fit(rows[fold.learnt(origins, purge)], horizon)
     change = predict(judged[list(spec.columns_for(horizon))])
     return judged[["unique_id", "ds"]].assign(
-        horizon=horizon, fold=number, truth=judged[target_column(horizon)], candidate=judged["y"] + change
+        horizon=horizon,
+        fold=number,
+        truth=judged[target_column(horizon)],
+        candidate=spec.target_scale.changed_values(judged["y"].to_numpy(), change),
     )
 
 
@@ -148,9 +163,22 @@ def _can_be_judged(known: pd.DataFrame, fold: Fold, purge: timedelta, spec: Feat
     return bool((learnt.sum() >= FEWEST_ROWS).all() and judged.any().all())
 
 
+def _corrected(found: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
+    """With a column ``correction``, which ``candidate`` holds."""
+    loss, scale = LOSSES[challenge.target.loss], SCALES[challenge.target.scale]
+    residuals = pd.Series(_residuals(found, challenge), index=found.index)
+    correction = pd.Series(0.0, index=found.index)
+    for _, alike in found.groupby("horizon"):
+        for _, here in alike.groupby("fold"):
+            others = alike.index.difference(here.index)
+            correction[here.index] = loss.correction(scale, residuals[others if len(others) else here.index].to_numpy())
+    candidate = scale.changed_values(found["candidate"].to_numpy(), correction.to_numpy())
+    return found.assign(candidate=candidate, correction=correction)
+
+
 def _with_intervals(found: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
     parts = []
-    level = challenge.learner.interval
+    level, scale = challenge.learner.interval, SCALES[challenge.target.scale]
     for horizon, alike in found.groupby("horizon"):
         scaled = _scaled(alike, int(horizon), challenge)
         for number in alike["fold"].unique():
@@ -158,7 +186,9 @@ def _with_intervals(found: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
             others = scaled.ratios[~here]
             offsets = calibrate(others if len(others) >= residuals_needed(level) else scaled.ratios, level)
             rows, scales = alike[here], scaled.scales[here]
-            lower, upper = rows["candidate"] + scales * offsets.lower, rows["candidate"] + scales * offsets.upper
+            candidate = rows["candidate"].to_numpy()
+            lower = scale.changed_values(candidate, scales * offsets.lower)
+            upper = scale.changed_values(candidate, scales * offsets.upper)
             parts.append(rows.assign(candidate_lower=lower, candidate_upper=upper))
     return pd.concat(parts, ignore_index=True)
 
@@ -166,8 +196,10 @@ def _with_intervals(found: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
 class _Scaled(NamedTuple):
     """The residuals of one horizon, and what the service would have known of their size when it made the forecasts."""
 
+    residuals: FloatArray
+    """Of each row: (n,), on the target's scale."""
     scales: FloatArray
-    """Of each row: (n,), in target units."""
+    """Of each row: (n,), likewise."""
     ratios: FloatArray
     """The residuals divided by their scales: (n,)."""
     series: dict[str, Scale]
@@ -175,7 +207,7 @@ class _Scaled(NamedTuple):
 
 def _scaled(alike: pd.DataFrame, horizon: int, challenge: Challenge) -> _Scaled:
     """alike: the folds' predictions of one horizon."""
-    residuals, half_life = _residuals(alike), _half_life(challenge)
+    residuals, half_life = _residuals(alike, challenge), _half_life(challenge)
     steps = ((alike["ds"] - pd.Timestamp(0, tz="UTC")) // challenge.target.step).to_numpy(dtype=np.int64)
     scales, series = np.zeros(len(alike)), {}
     for unique_id, places in alike.groupby("unique_id").indices.items():
@@ -183,7 +215,7 @@ def _scaled(alike: pd.DataFrame, horizon: int, challenge: Challenge) -> _Scaled:
         usual = float(np.abs(residuals[ordered]).mean())
         scales[ordered], newest = recent_scales(steps[ordered], residuals[ordered], horizon, usual, half_life)
         series[str(unique_id)] = Scale(usual, newest)
-    return _Scaled(scales, residuals / scales, series)
+    return _Scaled(residuals, scales, residuals / scales, series)
 
 
 def _half_life(challenge: Challenge) -> float:
@@ -191,9 +223,10 @@ def _half_life(challenge: Challenge) -> float:
     return timedelta(hours=challenge.learner.interval_half_life_hours) / challenge.target.step
 
 
-def _residuals(rows: pd.DataFrame) -> FloatArray:
-    residuals: FloatArray = (rows["truth"] - rows["candidate"]).to_numpy(dtype=np.float64)
-    return residuals
+def _residuals(rows: pd.DataFrame, challenge: Challenge) -> FloatArray:
+    """From the forecasts to their truths, on the target's scale: (n,)."""
+    candidate, truth = (rows[name].to_numpy(dtype=np.float64) for name in ("candidate", "truth"))
+    return SCALES[challenge.target.scale].changes(candidate, truth)
 
 
 def _span(fold: Fold) -> str:

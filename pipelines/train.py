@@ -23,16 +23,17 @@ from forecasting.challenge.schema import Challenge, ChallengeError
 from forecasting.drift.distances import feature_references
 from forecasting.features.spec import FeatureSpec, feature_spec, target_column
 from forecasting.judging import baselines
-from forecasting.judging.losses import LOSSES
+from forecasting.judging.losses import LOSSES, Loss
 from forecasting.models.bundle import recent_windows, write_bundle
 from forecasting.models.manifest import Description, SeriesWindow, VariableRange
-from forecasting.models.portable import PortableError
+from forecasting.models.portable import Portable, PortableError, shifted
 from pipelines.files import read_json, read_table, write_table
 from pipelines.learners import make_learner
 from pipelines.learners.learner import Estimator, Fit, FloatArray, Learner
 from pipelines.out_of_sample import (
     FitFold,
     Predict,
+    corrections_of,
     known_rows,
     newest_target,
     offsets_of,
@@ -71,7 +72,7 @@ def run(run: Run) -> None:
     )
     _print_intervals(description)
     write_table(run.files.out_of_sample, judged)
-    _write(run, description, fitted)
+    _write(run, description, fitted, served_models(run.challenge, fitted, judged))
     _log(run, description, tracking)
     print(f"bundle in {run.files.bundle}, logged to {tracking.run_url}", flush=True)
 
@@ -87,12 +88,16 @@ def _check_baselines(run: Run, spec: FeatureSpec) -> None:
                 raise ConfigurationError(f"{run.challenge_path}: target.{key}: expected {expected}; found {name!r}")
 
 
-def _fitted_baseline(baseline: baselines.Baseline, spec: FeatureSpec, training: pd.DataFrame) -> baselines.Fitted:
+def _fitted_baseline(
+    baseline: baselines.Baseline, loss: Loss, spec: FeatureSpec, training: pd.DataFrame
+) -> baselines.Fitted:
     """With the numbers that the training rows give it. Raises DataRejected when they give none."""
+    scale = spec.target_scale
     features = {name: training[name].to_numpy(dtype=np.float64) for name in baseline.inputs}
-    targets = {horizon: training[target_column(horizon)].to_numpy(dtype=np.float64) for horizon in spec.horizons}
+    known = {horizon: training[target_column(horizon)].to_numpy(dtype=np.float64) for horizon in spec.horizons}
+    targets = {horizon: scale.scaled_values(target) for horizon, target in known.items()}
     try:
-        return baseline.fitted(features, targets)
+        return baseline.fitted(features, targets, lambda residuals: loss.correction(scale, residuals))
     except ValueError as error:
         raise DataRejected(str(error)) from error
 
@@ -113,8 +118,9 @@ def _learner(run: Run) -> Learner:
 
 
 def _print_intervals(description: Description) -> None:
+    text = description.features.target_scale.text
     for horizon, offsets in description.offsets.items():
-        interval = f"{offsets.lower:+.2f} to {offsets.upper:+.2f} {description.unit}"
+        interval = f"{text(offsets.lower, description.unit)} to {text(offsets.upper, description.unit)}"
         print(f"horizon {horizon}: {description.interval:.0%} interval {interval}", flush=True)
 
 
@@ -155,18 +161,19 @@ def fit_horizon(run: Run, spec: FeatureSpec, rows: pd.DataFrame, horizon: int) -
 
 
 def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.DataFrame, FloatArray]:
-    """The rows whose target is known: the horizon's features, and the change of the target from the origin."""
+    """The rows whose target is known: the horizon's features, and the target's change from the origin, on its scale."""
     rows = part[part[target_column(horizon)].notna()]
-    change: FloatArray = (rows[target_column(horizon)] - rows["y"]).to_numpy()
+    change = spec.target_scale.changes(rows["y"].to_numpy(), rows[target_column(horizon)].to_numpy())
     return rows[list(spec.columns_for(horizon))], change
 
 
 def describe(run: Run, known: pd.DataFrame, judged: pd.DataFrame, dataset: Dataset, mlflow_run: str) -> Description:
     """The bundle's description of models that were fitted on ``known``; judged: the recipe's ``out_of_sample``."""
-    spec = feature_spec(run.challenge)
+    spec, target = feature_spec(run.challenge), run.challenge.target
+    loss = LOSSES[target.loss]
     return Description(
         challenge=run.challenge.name,
-        unit=run.challenge.target.unit,
+        unit=target.unit,
         features=spec,
         series=run.challenge.series_ids,
         train_start=known["ds"].iloc[0].to_pydatetime(),
@@ -182,9 +189,9 @@ def describe(run: Run, known: pd.DataFrame, judged: pd.DataFrame, dataset: Datas
         scaling=scaling_of(judged, run.challenge),
         title=run.challenge.title,
         variables=variable_ranges(run.challenge, spec),
-        loss=run.challenge.target.loss,
-        baseline=_fitted_baseline(run.challenge.target.baseline, spec, known),
-        opponents=tuple(_fitted_baseline(each, spec, known) for each in run.challenge.target.opponents),
+        loss=target.loss,
+        baseline=_fitted_baseline(target.baseline, loss, spec, known),
+        opponents=tuple(_fitted_baseline(each, loss, spec, known) for each in target.opponents),
         drift=run.challenge.drift,
         detectors=run.challenge.detectors,
         references=feature_references(
@@ -202,7 +209,13 @@ def variable_ranges(challenge: Challenge, spec: FeatureSpec) -> dict[str, Variab
     }
 
 
-def _write(run: Run, description: Description, fitted: dict[int, Fit]) -> None:
+def served_models(challenge: Challenge, fitted: Mapping[int, Fit], judged: pd.DataFrame) -> dict[int, Portable]:
+    """By horizon, what the bundle holds; judged: the recipe's ``out_of_sample``, which corrects what was fitted."""
+    corrections = corrections_of(judged, challenge)
+    return {horizon: shifted(one.portable, corrections[horizon]) for horizon, one in fitted.items()}
+
+
+def _write(run: Run, description: Description, fitted: dict[int, Fit], models: dict[int, Portable]) -> None:
     spec, observations = description.features, read_observations(run.files.observations, run.challenge)
     recent = recent_windows(spec, observations, description.baseline.lookback(spec.step_minutes))
     windows = {unique_id: recent.get(unique_id, SeriesWindow((), ())) for unique_id in description.series}
@@ -211,7 +224,7 @@ def _write(run: Run, description: Description, fitted: dict[int, Fit]) -> None:
             columns = list(description.features.columns_for(horizon))
             _save_for_mlflow(one.estimator, columns, directory / f"h{horizon}")
     with whole_directory(run.files.bundle) as directory:
-        write_bundle(directory, description, {h: one.portable for h, one in fitted.items()}, windows)
+        write_bundle(directory, description, models, windows)
 
 
 def _save_for_mlflow(model: Estimator, columns: list[str], directory: Path) -> None:
@@ -258,6 +271,7 @@ def _parameters(challenge: Challenge, description: Description) -> dict[str, str
     values = {
         "target.variable": challenge.target.variable,
         "target.horizons": " ".join(map(str, challenge.target.horizons)),
+        "target.scale": challenge.target.scale,
         LOSS: challenge.target.loss,
         "target.baseline": challenge.target.baseline.title,
         **{f"learner.{name}": getattr(learner, name) for name in learner.__struct_fields__ if name != "parameters"},

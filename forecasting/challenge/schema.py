@@ -6,6 +6,7 @@ expected and what was found. Durations carry their unit in the key; all times ar
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from forecasting.challenge.detectors import Detector, steps_kept
+from forecasting.challenge.scales import SCALES, ScaleName
 from forecasting.challenge.values import (
     Cycle,
     Name,
@@ -47,6 +49,8 @@ class Target(Struct, frozen=True, forbid_unknown_fields=True):
     unit: str
     step_minutes: Positive
     horizons: Annotated[tuple[Positive, ...], Meta(min_length=1)]
+    scale: ScaleName = "identity"
+    """On which it is learnt."""
     loss: LossName = "squared_error"
     baseline: Baseline = DEFAULT
     """Every model must beat it."""
@@ -383,6 +387,10 @@ def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str
     for column, (low, high) in quality.ranges.items():
         if not low < high:
             yield f"quality.ranges.{column}", "[low, high] with low < high", repr([low, high])
+    low = quality.ranges.get(target.variable, (-math.inf, math.inf))[0]
+    if SCALES[target.scale].positive and low <= 0.0:
+        expected = f"'identity', or quality.ranges.{target.variable} = [low, high] with low > 0"
+        yield "target.scale", expected, repr(target.scale)
     yield from _baseline_inconsistencies(challenge)
     yield from _gate_inconsistencies(challenge.gate, challenge.learner.interval)
     yield from _feature_inconsistencies(features, challenge.source)

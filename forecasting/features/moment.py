@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from forecasting.challenge.scales import TargetScale
 from forecasting.features.definitions import Difference, Lag, PastFeature, RollingStatistic, VectorComponent
 from forecasting.features.rolling import Summary, leaf, merge_plan, merged, statistic_of
 from forecasting.features.vectors import COMPONENTS
@@ -20,16 +21,20 @@ Floats = Sequence[float]
 Reader = Callable[[Sequence[Floats]], tuple[float, ...]]
 
 
-def origin_reader(variables: Sequence[str], past: Sequence[PastFeature]) -> Reader:
+def origin_reader(variables: Sequence[str], past: Sequence[PastFeature], scale: TargetScale) -> Reader:
     """A function from the last values of each variable, at least ``lookback + 1``, to those of ``past``, in that order.
 
-    Its argument: by ``variables``, one value per step, oldest first, the origin at -1, NaN when missing.
+    Its argument: by ``variables``, one value per step, oldest first, the origin at -1, NaN when missing. The first
+    variable is the target, in its own unit; its features are on the scale.
     """
     lines = ["def read(columns):"]
     scope: dict[str, Any] = {"sqrt": math.sqrt, "radians": math.radians, "u": COMPONENTS["u"], "v": COMPONENTS["v"]}
+    scope["last_scaled"] = scale.last_scaled
+    reach = max((feature.lookback for feature in past), default=0) + 1
     longest = dict.fromkeys(variables, 0)
     for index, variable in enumerate(variables):
-        lines.append(f"    c{index} = columns[{index}]")
+        values = f"columns[{index}]"
+        lines.append(f"    c{index} = {values if index else f'last_scaled({values}, {reach})'}")
         rolling = _rolling_of(variable, past)
         if rolling:
             longest[variable] = max(feature.window for feature in rolling)

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import msgspec
 
+from forecasting.challenge.scales import SCALES, ScaleName, TargetScale
 from forecasting.challenge.schema import Challenge, Features
 from forecasting.challenge.values import Name, Positive
 from forecasting.features.cycles import Part, cycle_value
@@ -37,6 +38,12 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
     step_minutes: Positive
     horizons: tuple[Positive, ...]
     features: Features
+    scale: ScaleName = "identity"
+    """Of the target, wherever a feature reads it."""
+
+    @cached_property
+    def target_scale(self) -> TargetScale:
+        return SCALES[self.scale]
 
     @cached_property
     def variables(self) -> tuple[str, ...]:
@@ -91,7 +98,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
     @cached_property
     def read_origin(self) -> Reader:
         """Reads the shared features of a single moment off the last steps of each variable."""
-        return origin_reader(self.variables, self.past)
+        return origin_reader(self.variables, self.past, self.target_scale)
 
     def calendar_values(self, step: int, horizon: int) -> list[float]:
         """The calendar features of ``horizon`` for an origin at ``step`` of the grid, as ``calendar[horizon]``."""
@@ -130,7 +137,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
 def feature_spec(challenge: Challenge) -> FeatureSpec:
     """What a challenge's features follow from."""
     target = challenge.target
-    return FeatureSpec(target.variable, target.step_minutes, target.horizons, challenge.features)
+    return FeatureSpec(target.variable, target.step_minutes, target.horizons, challenge.features, target.scale)
 
 
 def target_column(horizon: int) -> str:

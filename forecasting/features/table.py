@@ -7,7 +7,7 @@ is worked through in pieces. So nothing crosses into a neighbour, and memory fol
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,7 @@ def table_features(spec: FeatureSpec, table: Table) -> FloatArray:
         raise FeatureError(f"variables: expected {', '.join(spec.variables)}; {', '.join(absent)} missing")
     steps = grid_steps(table, spec.step_minutes)
     places = _places(table.codes, steps, spec.lookback + 1)
+    table = _on_scale(spec, table)
     columns = np.empty((len(spec.definitions), len(places)))
     for rows in _pieces(places):
         cells = TableCells(spec, table, steps, places, rows, reach=spec.lookback)
@@ -57,19 +58,21 @@ def table_features(spec: FeatureSpec, table: Table) -> FloatArray:
 def table_baseline(spec: FeatureSpec, baseline: Fitted, table: Table) -> FloatArray:
     """The baseline's forecasts with each row as origin: (n, len(spec.horizons)); NaN without the target there.
 
-    Raises FeatureError as ``table_features`` does.
+    All in the target's unit. Raises FeatureError as ``table_features`` does.
     """
     steps = grid_steps(table, spec.step_minutes)
     reach = max(spec.lookback, baseline.lookback(spec.step_minutes))
     places = _places(table.codes, steps, reach + 1)
     forecasts = np.empty((len(places), len(spec.horizons)))
+    scaled = _on_scale(spec, table)
     for rows in _pieces(places):
-        forecasts[rows] = baseline.over_table(spec, TableCells(spec, table, steps, places, rows, reach=reach))
+        cells, features = (TableCells(spec, each, steps, places, rows, reach=reach) for each in (table, scaled))
+        forecasts[rows] = baseline.over_table(spec, _Origins(spec, cells, features))
     return forecasts
 
 
 def table_targets(spec: FeatureSpec, table: Table) -> FloatArray:
-    """The target at each row's origin plus each horizon: (n, len(spec.horizons)); NaN where it is not known."""
+    """The target at each row's origin plus each horizon, in its unit: (n, len(spec.horizons)); NaN if not known."""
     steps = grid_steps(table, spec.step_minutes)
     reach = max(spec.horizons)
     places = _places(table.codes, steps, reach + 1)
@@ -129,6 +132,12 @@ def _pieces(places: IntArray) -> Iterator[slice]:
         start = stop
 
 
+def _on_scale(spec: FeatureSpec, table: Table) -> Table:
+    """The table as features read it."""
+    scaled = spec.target_scale.scaled_values(table.variables[spec.target])
+    return replace(table, variables={**table.variables, spec.target: scaled})
+
+
 def _finite(values: FloatArray) -> FloatArray:
     return np.where(np.isfinite(values), values, np.nan)
 
@@ -164,10 +173,6 @@ class TableCells(Cells):
     def minutes_after_origins(self, horizon: int) -> IntArray:
         return (self._steps + horizon) * self._spec.step_minutes
 
-    def feature_at_origins(self, name: str) -> FloatArray:
-        """A feature of the specification, by its name: (rows,)."""
-        return self._spec.definitions[self._spec.columns.index(name)].batch(self)
-
     def _ending(self, age: int) -> slice | IntArray:
         if isinstance(self._origins, slice):
             return slice(self._origins.start - age, self._origins.stop - age)
@@ -179,3 +184,16 @@ class TableCells(Cells):
             grid[self._filled_places] = _finite(self._table.variables[variable][self._filled])
             self._grids[variable] = grid
         return self._grids[variable]
+
+
+class _Origins:
+    """A piece of a table, as a baseline reads it: observations in their own units, and features."""
+
+    def __init__(self, spec: FeatureSpec, observed: TableCells, on_scale: TableCells) -> None:
+        self._spec = spec
+        self._on_scale = on_scale
+        self.at_origins = observed.at_origins
+
+    def feature_at_origins(self, name: str) -> FloatArray:
+        """A feature of the specification, by its name: (rows,)."""
+        return self._spec.definitions[self._spec.columns.index(name)].batch(self._on_scale)

@@ -9,7 +9,7 @@ A challenge is read where NumPy is not installed (by Airflow's scheduler), so on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Protocol, Self
 
 from msgspec import Meta, Struct
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from forecasting.challenge.scales import TargetScale
+
     FloatArray = npt.NDArray[np.float64]
 
 MINUTES_PER_DAY = 1440
 FEWEST_PAIRS = 3
 """The mean change by time of day is of at least so many days: fewer would add more noise than they explain."""
 
+Correction = Callable[["FloatArray"], float]
+"""From residuals on the target's scale, (n,), to what their forecasts should have been changed by."""
 Mistake = tuple[str, str, str]
 """A key of a baseline, what was expected there, and what was found."""
 
@@ -40,6 +44,10 @@ class Grid(Protocol):
     @property
     def variables(self) -> tuple[str, ...]:
         """Those that a series' state holds, the target first."""
+
+    @property
+    def target_scale(self) -> TargetScale:
+        """Changes of the target are averaged on it, and its features are on it; all else is in the target's unit."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -85,7 +93,12 @@ class _Kind(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
 class _Ready(_Kind, frozen=True):
     """A kind that learns nothing in training."""
 
-    def fitted(self, features: Mapping[str, FloatArray], targets: Mapping[int, FloatArray]) -> Self:  # noqa: ARG002
+    def fitted(
+        self,
+        features: Mapping[str, FloatArray],  # noqa: ARG002
+        targets: Mapping[int, FloatArray],  # noqa: ARG002
+        correction: Correction,  # noqa: ARG002
+    ) -> Self:
         return self
 
 
@@ -109,7 +122,7 @@ class Climatology(_Ready, frozen=True, tag="climatology"):
     """The target at the origin, plus its mean change between the same two times of day over the last ``days`` days.
 
     ŷ(t + h) = y(t) + mean over d = ⌈h/day⌉ … days of [y(t + h - d·day) - y(t - d·day)], over the days of which both
-    values are known; y(t) with fewer than FEWEST_PAIRS of them.
+    values are known; y(t) with fewer than FEWEST_PAIRS of them. Differences and sum are on the target's scale.
     """
 
     days: Annotated[int, Meta(ge=1)] = 28
@@ -139,25 +152,27 @@ class Climatology(_Ready, frozen=True, tag="climatology"):
         for place, horizon in enumerate(grid.horizons):
             total, pairs = np.zeros(len(now)), np.zeros(len(now))
             for age in self._ages(grid, horizon):
-                change = origins.at_origins(grid.target, age - horizon) - origins.at_origins(grid.target, age)
+                then = origins.at_origins(grid.target, age)
+                change = grid.target_scale.changes(then, origins.at_origins(grid.target, age - horizon))
                 known = ~np.isnan(change)
                 total += np.where(known, change, 0.0)
                 pairs += known
-            forecasts[:, place] = now + np.where(pairs >= FEWEST_PAIRS, total / np.maximum(pairs, 1.0), 0.0)
+            usual = np.where(pairs >= FEWEST_PAIRS, total / np.maximum(pairs, 1.0), 0.0)
+            forecasts[:, place] = grid.target_scale.changed_values(now, usual)
         return forecasts
 
     def at_moment(self, grid: Grid, columns: Sequence[Sequence[float]], row: Sequence[float]) -> list[float]:  # noqa: ARG002
         """As ``Persistence.at_moment``."""
-        target = columns[0]
+        target, scale = columns[0], grid.target_scale
         forecasts = []
         for horizon in grid.horizons:
             total, pairs = 0.0, 0
             for age in self._ages(grid, horizon):
-                change = target[horizon - age - 1] - target[-age - 1]
+                change = scale.change(target[-age - 1], target[horizon - age - 1])
                 if change == change:  # noqa: PLR0124 - only NaN differs from itself
                     total += change
                     pairs += 1
-            forecasts.append(target[-1] + (total / pairs if pairs >= FEWEST_PAIRS else 0.0))
+            forecasts.append(scale.changed(target[-1], total / pairs if pairs >= FEWEST_PAIRS else 0.0))
         return forecasts
 
     def _ages(self, grid: Grid, horizon: int) -> range:
@@ -196,7 +211,7 @@ class Last(_Ready, frozen=True, tag="last"):
 
 
 class Line(Struct, frozen=True, forbid_unknown_fields=True):
-    """A linear function of the features; ``weights``: one per feature."""
+    """A linear function of the features, on the target's scale; ``weights``: one per feature."""
 
     intercept: float
     weights: tuple[float, ...]
@@ -232,6 +247,7 @@ class FittedLinear(_OfFeatures, frozen=True):
             found = np.full(len(now), line.intercept)
             for weight, column in zip(line.weights, columns, strict=True):
                 found += weight * column
+            found = grid.target_scale.unscaled_values(found)
             forecasts[:, place] = np.where(np.isnan(found) | np.isnan(now), now, found)
         return forecasts
 
@@ -245,17 +261,21 @@ class FittedLinear(_OfFeatures, frozen=True):
             found = line.intercept
             for weight, value in zip(line.weights, inputs, strict=True):
                 found += weight * value
-            forecasts.append(found if found == found and now == now else now)  # noqa: PLR0124 - only NaN differs
+            known = found == found and now == now  # noqa: PLR0124 - only NaN differs from itself
+            forecasts.append(grid.target_scale.unscaled(found) if known else now)
         return forecasts
 
 
 class Linear(_OfFeatures, frozen=True):
     """Named features, such as those of HAR (Corsi 2009), by least squares on the training rows."""
 
-    def fitted(self, features: Mapping[str, FloatArray], targets: Mapping[int, FloatArray]) -> FittedLinear:
+    def fitted(
+        self, features: Mapping[str, FloatArray], targets: Mapping[int, FloatArray], correction: Correction
+    ) -> FittedLinear:
         """The line of each horizon through the rows of which all is known; of many that fit alike, the shortest.
 
-        features: (n,) each, by name; targets: (n,) each, by horizon. Raises ValueError when no row is known.
+        features: (n,) each, by name; targets: (n,) each, by horizon, on the target's scale; correction: what to add to
+        a line, from its residuals. Raises ValueError when no row is known.
         """
         import numpy as np
 
@@ -266,8 +286,9 @@ class Linear(_OfFeatures, frozen=True):
             if not known.any():
                 expected = f"rows of which {', '.join(self.features)} and the target {horizon} steps ahead are known"
                 raise ValueError(f"the baseline {self.title}: expected {expected}; found none")
-            intercept, *weights = np.linalg.lstsq(inputs[known], target[known], rcond=None)[0].tolist()
-            lines[horizon] = Line(intercept, tuple(weights))
+            found = np.linalg.lstsq(inputs[known], target[known], rcond=None)[0]
+            intercept, *weights = found.tolist()
+            lines[horizon] = Line(intercept + correction(target[known] - inputs[known] @ found), tuple(weights))
         return FittedLinear(self.features, lines)
 
 

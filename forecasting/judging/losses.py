@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from forecasting.challenge.scales import TargetScale
+
     FloatArray = NDArray[np.float64]
 
 
@@ -45,6 +47,13 @@ class Loss:
     """Whether truth and prediction must be above 0."""
     in_unit: bool = True
     """Whether the error has the target's unit; a loss of ratios has none."""
+
+    def correction(self, scale: TargetScale, changes: FloatArray) -> float:
+        """By which change on the scale forecasts that were learnt there become the best ones for this loss.
+
+        changes: (n,), from forecasts to their truths, on the scale. A median needs none: it is its own image.
+        """
+        return scale.mean_correction(changes) if self.learner == "squared_error" else 0.0
 
     def losses(self, truth: FloatArray, prediction: FloatArray) -> FloatArray:
         """The loss of each prediction: (n,). Raises Unmeasurable where it is not defined."""

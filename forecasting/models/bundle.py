@@ -1,9 +1,9 @@
 """The model bundle: a directory that is all a server needs, and holds only data.
 
 `manifest.json`, one model per horizon as plain arrays (`h4.json`), and `observations.json`, the last observations of
-each series. The models predict the change of the target from its value at the origin. The same inputs give the same
-bytes. Nothing is read as a model before its checksum has been found right, and nothing is computed from a model whose
-arrays do not fit together.
+each series. The models predict the change of the target from its value at the origin, on the target's scale. The same
+inputs give the same bytes. Nothing is read as a model before its checksum has been found right, and nothing is computed
+from a model whose arrays do not fit together.
 """
 
 from __future__ import annotations
@@ -74,8 +74,9 @@ class Bundle:
             raise FeatureError(f"matrix: expected (n, {width}) for horizon {horizon}; found {inputs.shape}")
         if not len(inputs):
             return np.zeros(0)
-        predicted: FloatArray = inputs[:, self.spec.origin_column] + self.models[horizon].predict(inputs)
-        return predicted
+        scale = self.spec.target_scale
+        origin = scale.unscaled_values(inputs[:, self.spec.origin_column])
+        return scale.changed_values(origin, self.models[horizon].predict(inputs))
 
     def forecast(self, buffer: RingBuffer) -> tuple[Forecast, ...]:
         """Every horizon, with intervals, from the state of a series.
@@ -91,7 +92,8 @@ class Bundle:
             value = float(self.predict(horizon, buffer.features(horizon))[0])
             offsets = self.manifest.offsets[horizon]
             ds = origin + horizon * timedelta(minutes=spec.step_minutes)
-            forecasts.append(Forecast(horizon, ds, value, value + offsets.lower, value + offsets.upper))
+            lower, upper = (spec.target_scale.changed(value, each) for each in (offsets.lower, offsets.upper))
+            forecasts.append(Forecast(horizon, ds, value, lower, upper))
         return tuple(forecasts)
 
     def forecast_window(self, window: SeriesWindow) -> tuple[Forecast, ...]:

@@ -184,6 +184,17 @@ class Portable(Struct, frozen=True, forbid_unknown_fields=True):
         return found
 
 
+def shifted(model: Portable, by: float) -> Portable:
+    """A model that predicts ``by`` more."""
+    if model.trees is not None:
+        trees = msgspec.structs.replace(model.trees, base=model.trees.base + by)
+        return msgspec.structs.replace(model, trees=trees)
+    if model.linear is not None:
+        linear = msgspec.structs.replace(model.linear, intercept=model.linear.intercept + by)
+        return msgspec.structs.replace(model, linear=linear)
+    return model
+
+
 def encoded_model(model: Portable) -> bytes:
     """The model as JSON, whose numbers are exact; the same model gives the same bytes."""
     return msgspec.json.encode(model)

@@ -106,6 +106,7 @@ class Model:
         linear = [each.linear for each in models]
         self._linear = LinearParts(linear, self._inputs.tolist()) if any(linear) else None
         self._origin = spec.origin_column
+        self.scale = spec.target_scale
         kept = lru_cache(CALENDARS_KEPT)
         self.origin: Callable[[int], datetime] = kept(lambda step: moment_of(step, spec))
         self._times: Callable[[int], list[datetime]] = kept(
@@ -122,7 +123,8 @@ class Model:
             forecast, unusual = np.array([values]), np.array([bool(places)])
         else:
             forecast, unusual = self._score_rows(matrix)
-        return Prediction(forecast, forecast + self.lower_offsets, forecast + self.upper_offsets, unusual)
+        lower, upper = (self.scale.changed_values(forecast, each) for each in (self.lower_offsets, self.upper_offsets))
+        return Prediction(forecast, lower, upper, unusual)
 
     def score(self, row: Sequence[float]) -> Scored:
         """One forecast per horizon. row: (len(columns),), NaN when missing."""
@@ -132,8 +134,8 @@ class Model:
         change, places = self._scorer.score(row)
         if self._linear:
             change = change + self._linear.predict(np.array([row]))[0]
-        origin = row[self._origin]
-        return Scored([each + origin for each in change.tolist()], places)
+        origin, changed = self.scale.unscaled(row[self._origin]), self.scale.changed
+        return Scored([changed(origin, each) for each in change.tolist()], places)
 
     def row_at(self, columns: Sequence[Sequence[float]], step: int) -> tuple[float, ...]:
         """The input row of a series' last steps, the newest of them ``step`` of the grid: (len(columns),).
@@ -164,7 +166,7 @@ class Model:
         return [scaling.of(unique_id, horizon) for horizon in self.horizons]
 
     def offsets(self, scales: Sequence[float] | None = None) -> list[tuple[float, float]]:
-        """What is added to each horizon's value for the ends of its interval.
+        """By which change on the target's scale each horizon's value becomes the ends of its interval.
 
         scales: the size of the series' last errors, one per horizon; None when they are not known.
         """
@@ -176,9 +178,10 @@ class Model:
         self, step: int, values: Sequence[float], scales: Sequence[float] | None = None
     ) -> tuple[HorizonForecast, ...]:
         """Predicted values, of an origin at ``step`` of the grid, with times and intervals; scales: as ``offsets``."""
+        changed = self.scale.changed
         return tuple(
             [
-                HorizonForecast(horizon, ds, value, value + lower, value + upper)
+                HorizonForecast(horizon, ds, value, changed(value, lower), changed(value, upper))
                 for horizon, ds, value, (lower, upper) in zip(
                     self.horizons, self._times(step), values, self.offsets(scales), strict=True
                 )
@@ -204,7 +207,8 @@ class Model:
         change, unusual = self._scorer.score_rows(matrix)
         if self._linear:
             change = change + self._linear.predict(matrix)
-        return matrix[:, [self._origin]] + change, unusual
+        origins = self.scale.unscaled_values(matrix[:, [self._origin]])
+        return self.scale.changed_values(origins, change), unusual
 
     def _walked(self, matrix: FloatArray) -> FloatArray:
         """The forecasts of each row, each model by itself: (n, horizons). matrix: (n, len(columns))."""

@@ -43,7 +43,7 @@ class SeriesState:
     made: for each step from the oldest that a feature reads to the farthest horizon, for each horizon, ``NUMBERS``
     values of the forecast first made for that step; NaN where none was.
     met: for each step that a feature reads, 1 once its truth has come, so that a correction is not scored again.
-    scales: by horizon, the exponential mean of the size of the errors, in target units.
+    scales: by horizon, the exponential mean of the size of the errors, on the target's scale.
     """
 
     __slots__ = ("_least_scales", "buffer", "made", "met", "model", "scales")
@@ -73,7 +73,7 @@ class SeriesState:
         self.met[back] = 1
         scores = self._scores(step, truth)
         for score in scores:
-            place, error = score.horizon_place, truth - score.forecast
+            place, error = score.horizon_place, self.model.scale.change(score.forecast, truth)
             least = self._least_scales[place]
             self.scales[place] = next_scale(self.scales[place], error, self.model.scale_weight, least)
         return Taken(arrival, scores)
@@ -89,8 +89,8 @@ class SeriesState:
         for place, (horizon, value, (lower, upper)) in enumerate(zip(model.horizons, values, offsets, strict=True)):
             start = (model.spec.lookback + horizon) * width + place * NUMBERS
             self.made[start] = value
-            self.made[start + 1] = value + lower
-            self.made[start + 2] = value + upper
+            self.made[start + 1] = model.scale.changed(value, lower)
+            self.made[start + 2] = model.scale.changed(value, upper)
             self.made[start + 3] = baseline[place]
 
     @property

@@ -129,7 +129,7 @@ class Exposition(Collector):
                 if not math.isnan(value):
                     forecast.add_metric((unique_id, str(horizon)), value)
         yield forecast
-        text = "The size of the last errors, in the target's unit, that the series' intervals follow."
+        text = "The size of the last errors, on the target's scale, that the series' intervals follow."
         scale = Gauge("rps_interval_scale", text, labels=("unique_id", "horizon"))
         for unique_id, each in newest.items():
             for horizon, value in zip(self._model.horizons, each.scales, strict=True):

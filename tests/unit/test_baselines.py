@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 import msgspec
@@ -43,6 +44,7 @@ SPEC = FeatureSpec(
     ),
 )
 """Four steps a day."""
+LOG = msgspec.structs.replace(SPEC, scale="log")
 LINE = FittedLinear(
     ("level_lag_1", "level_rolling_mean_4"),
     {1: Line(1.0, (0.5, 0.25)), 3: Line(2.0, (0.0, 1.0)), 5: Line(0.0, (1.0, 0.0))},
@@ -107,6 +109,28 @@ def test_climatology_of_a_hand_computed_example() -> None:
     assert forecast[2] == 62.0
 
 
+def test_climatology_on_the_log_scale_of_a_hand_computed_example() -> None:
+    """Three days of 1, 2, 4, 8, each ten times the day before, and a fourth that has only begun."""
+    level = [day * each for day in (1.0, 10.0, 100.0) for each in (1.0, 2.0, 4.0, 8.0)]
+    (forecast,) = table_baseline(LOG, Climatology(3), table_of([*level, 1000.0]))[-1:]
+    assert forecast[0] == pytest.approx(1000.0 * 2.0)  # each day doubled from its first step to its second
+    assert forecast[1] == pytest.approx(1000.0 * 8.0)
+    assert forecast[2] == 1000.0  # of five steps on, two days have both values: too few
+
+
+def test_linear_on_the_log_scale_of_a_hand_computed_example() -> None:
+    forecasts = table_baseline(LOG, LINE, table_of([2.0, 4.0, 8.0, 16.0]))
+    # The logarithms of the last four are log 2 times 1, 2, 3 and 4; their mean is 2.5 of it.
+    expected = [math.exp(1.0) * 2 ** (0.5 * 3 + 0.25 * 2.5), math.exp(2.0) * 2**2.5, 8.0]
+    assert forecasts[-1] == pytest.approx(expected)
+
+
+def test_linear_adds_what_its_residuals_lack() -> None:
+    features, targets = {"a": np.array([0.0, 0.0])}, {1: np.log([1.0, 3.0])}
+    fitted = Linear(("a",)).fitted(features, targets, LOG.target_scale.mean_correction)
+    assert math.exp(fitted.lines[1].intercept) == pytest.approx(2.0)  # the mean of 1 and 3, not their geometric one
+
+
 def test_climatology_takes_the_days_of_which_both_values_are_known() -> None:
     level = [day + each for day in (0.0, 10.0, 30.0, 60.0, 100.0) for each in (0.0, 1.0, 4.0, 2.0)]
     level[7] = NAN  # the same time of day as the origin, three days before it
@@ -162,7 +186,7 @@ def test_linear_fits_as_the_training_library_does_on_the_rows_that_are_known() -
     targets = {horizon: random.normal(size=60) + horizon * features["a"] for horizon in (1, 3)}
     features["b"][5] = NAN
     targets[3][9] = NAN
-    fitted = Linear(("a", "b")).fitted(features, targets)
+    fitted = Linear(("a", "b")).fitted(features, targets, lambda _: 0.0)
     for horizon, target in targets.items():
         inputs = np.stack([features["a"], features["b"]], axis=1)
         known = ~np.isnan(inputs).any(axis=1) & ~np.isnan(target)
@@ -175,7 +199,7 @@ def test_linear_without_a_known_row_says_so() -> None:
     with pytest.raises(
         ValueError, match=r"linear \(a\): expected rows of which a and the target 2 steps ahead are known"
     ):
-        Linear(("a",)).fitted({"a": np.array([NAN, 1.0])}, {2: np.array([1.0, NAN])})
+        Linear(("a",)).fitted({"a": np.array([NAN, 1.0])}, {2: np.array([1.0, NAN])}, lambda _: 0.0)
 
 
 values = st.one_of(st.just(NAN), st.floats(-50.0, 50.0))
@@ -188,12 +212,13 @@ series = st.integers(1, 60).flatmap(
 )
 
 
+@pytest.mark.parametrize("spec", [SPEC, LOG], ids=lambda each: each.scale)
 @pytest.mark.parametrize("baseline", ALL, ids=lambda each: each.title)
 @given(drawn=series)
 @settings(max_examples=40, deadline=None)
-def test_both_forms_give_the_same_numbers_to_the_bit(baseline: Fitted, drawn) -> None:
+def test_both_forms_give_the_same_numbers_to_the_bit(baseline: Fitted, spec: FeatureSpec, drawn) -> None:
     table = table_of(*drawn)
-    np.testing.assert_array_equal(by_moment(baseline, SPEC, table), table_baseline(SPEC, baseline, table))
+    np.testing.assert_array_equal(by_moment(baseline, spec, table), table_baseline(spec, baseline, table))
 
 
 @pytest.mark.parametrize("baseline", ALL, ids=lambda each: each.title)

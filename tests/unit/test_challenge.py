@@ -153,6 +153,14 @@ MISTAKES = [
         "found 'persistence'",
     ),
     ('loss = "squared_error"', 'loss = "surprise"', "target.loss", "", "'surprise'"),
+    ('loss = "squared_error"', 'scale = "root"', "target.scale", "", "'root'"),
+    (
+        'loss = "squared_error"',
+        'scale = "log"',
+        "target.scale",
+        "'identity', or quality.ranges.temperature = [low, high] with low > 0",
+        "'log'",
+    ),
     ("[target]", "[target", "not valid TOML", "line", ""),
 ]
 

@@ -173,6 +173,7 @@ def test_reading_the_dags_imports_the_challenge_file_of_ours_and_nothing_heavy(l
         "forecasting",
         "forecasting.challenge",
         "forecasting.challenge.detectors",
+        "forecasting.challenge.scales",
         "forecasting.challenge.schema",
         "forecasting.challenge.values",
         "forecasting.judging",

@@ -38,6 +38,7 @@ SPEC = FeatureSpec(
         calendar=("hour_of_day", "day_of_week", "day_of_year"),
     ),
 )
+LOG = msgspec.structs.replace(SPEC, scale="log")
 
 Observation = tuple[int, Sequence[float]]  # hour since 1970, a value per SPEC.variables
 Series = list[Observation]
@@ -121,18 +122,19 @@ def a_series(draw: st.DrawFn) -> Series:
     return series
 
 
-@given(st.lists(a_series(), min_size=1, max_size=4), st.sampled_from([1, 7, 8192]))
+@pytest.mark.parametrize("spec", [SPEC, LOG], ids=lambda each: each.scale)
+@given(all_series=st.lists(a_series(), min_size=1, max_size=4), cells_per_piece=st.sampled_from([1, 7, 8192]))
 @settings(max_examples=150, deadline=None)
-def test_both_forms_give_the_same_numbers(all_series: list[Series], cells_per_piece: int) -> None:
+def test_both_forms_give_the_same_numbers(spec: FeatureSpec, all_series: list[Series], cells_per_piece: int) -> None:
     size, table_features_module.CELLS_PER_PIECE = table_features_module.CELLS_PER_PIECE, cells_per_piece
     try:
-        batch = table_features(SPEC, table_of(all_series))
+        batch = table_features(spec, table_of(all_series))
     finally:
         table_features_module.CELLS_PER_PIECE = size
     first = 0
     for series in all_series:
         last_of_hour = [row for row, (hour, _) in enumerate(series) if hour not in {at for at, _ in series[row + 1 :]}]
-        streaming = streamed(series)
+        streaming = streamed(series, spec)
         np.testing.assert_array_equal(batch[first : first + len(series)][last_of_hour], streaming[last_of_hour])
         first += len(series)
 
@@ -235,6 +237,18 @@ def test_a_relative_statistic_is_given_from_the_value_at_the_origin() -> None:
     rows = streamed(series, spec)
     np.testing.assert_array_equal(rows, table_features(spec, table_of([series], spec=spec)))
     np.testing.assert_array_equal(rows[2:, 1:], [(-3.0, -5.0, 0.0), (math.nan, math.nan, math.nan)])
+
+
+def test_features_of_the_target_are_on_its_scale_and_the_targets_are_not() -> None:
+    series = [(START + age, (2.0 ** (age + 1), 5.0)) for age in range(7)]
+    row = dict(zip(LOG.columns, table_features(LOG, table_of([series]))[-1].tolist(), strict=True))
+    two = math.log(2.0)
+    assert row["temperature_lag_0"] == pytest.approx(7 * two)
+    assert row["temperature_difference_6"] == pytest.approx(6 * two)
+    assert row["temperature_rolling_mean_3"] == pytest.approx(6 * two)
+    assert row["temperature_rolling_mean_3_relative"] == pytest.approx(-two)
+    assert row["pressure_lag_0"] == 5.0
+    assert table_targets(LOG, table_of([series]))[0].tolist() == [8.0, 32.0]
 
 
 def test_a_wind_is_split_into_what_blows_to_the_east_and_to_the_north() -> None:

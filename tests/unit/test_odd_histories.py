@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,14 +15,16 @@ import pytest
 from forecasting.challenge.schema import Challenge, load_challenge
 from forecasting.features.spec import feature_spec
 from forecasting.models.bundle import read_bundle, recent_windows, write_bundle
+from forecasting.models.intervals import next_scale
 from forecasting.models.manifest import SeriesWindow
 from pipelines.out_of_sample import known_rows, out_of_sample
 from pipelines.run import Run, RunIdentity
-from pipelines.train import describe, fit_horizon, fold_fit
+from pipelines.train import describe, fit_horizon, fold_fit, served_models
 from pipelines.transform import feature_frame, observation_table
 from pipelines.version import Dataset
 from records.stages import RunFiles
 from service.model.served import Model, check_example
+from service.state.series import SeriesState
 
 PATH = Path(__file__).parents[2] / "challenges" / "weather.toml"
 WEATHER = load_challenge(PATH)
@@ -66,6 +69,22 @@ def small(challenge: Challenge, series: int) -> Challenge:
     )
 
 
+def trained(root: Path, challenge: Challenge, rows: pd.DataFrame) -> tuple[pd.DataFrame, Model]:
+    """The folds' predictions, and the model as a service has it."""
+    spec, as_of = feature_spec(challenge), rows["ds"].max().to_pydatetime()
+    run = Run(challenge, PATH, RunFiles(root), RunIdentity(run_id="r", git_sha="0" * 40, as_of=as_of, reason="r"))
+    observations = observation_table(rows, challenge.columns)
+    known = known_rows(feature_frame(spec, observations), challenge, as_of)
+    judged = out_of_sample(known, challenge, fold_fit(run, spec), lambda _: None)
+    fits = {horizon: fit_horizon(run, spec, known, horizon) for horizon in spec.horizons}
+    dataset = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="r")
+    description = describe(run, known, judged, dataset, "m")
+    recent = recent_windows(spec, observations)
+    windows = {unique_id: recent.get(unique_id, EMPTY) for unique_id in description.series}
+    write_bundle(root / "bundle", description, served_models(challenge, fits, judged), windows)
+    return judged, Model(read_bundle(root / "bundle"), "1")
+
+
 @pytest.mark.parametrize(
     ("change", "series"),
     [
@@ -83,18 +102,55 @@ def test_a_poor_history_gives_a_model_that_can_be_served(
     tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], series: int
 ) -> None:
     challenge, rows = small(WEATHER, series), change(history())
-    spec, as_of = feature_spec(challenge), rows["ds"].max().to_pydatetime()
-    run = Run(challenge, PATH, RunFiles(tmp_path), RunIdentity(run_id="r", git_sha="0" * 40, as_of=as_of, reason="r"))
-    observations = observation_table(rows, challenge.columns)
-    known = known_rows(feature_frame(spec, observations), challenge, as_of)
-    judged = out_of_sample(known, challenge, fold_fit(run, spec), lambda _: None)
-    fits = {horizon: fit_horizon(run, spec, known, horizon) for horizon in spec.horizons}
-    dataset = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="r")
-    description = describe(run, known, judged, dataset, "m")
-    recent = recent_windows(spec, observations)
-    windows = {unique_id: recent.get(unique_id, EMPTY) for unique_id in description.series}
-    write_bundle(tmp_path / "bundle", description, {each: fit.portable for each, fit in fits.items()}, windows)
-    check_example(Model(read_bundle(tmp_path / "bundle"), "1"))
+    judged, model = trained(tmp_path, challenge, rows)
+    check_example(model)
     inside = judged["truth"].between(judged["candidate_lower"], judged["candidate_upper"]).mean()
     assert inside > 0.85
     assert (judged["candidate_upper"] >= judged["candidate_lower"]).all()
+
+
+def on_log_scale(challenge: Challenge) -> Challenge:
+    """A challenge of a target that is positive and has a long tail, as volatility has."""
+    ranges = {**challenge.quality.ranges, "temperature": (1e-6, 1e6)}
+    return msgspec.structs.replace(
+        challenge,
+        target=msgspec.structs.replace(challenge.target, scale="log", loss="qlike"),
+        quality=msgspec.structs.replace(challenge.quality, ranges=ranges),
+    )
+
+
+def test_a_model_on_the_log_scale_is_unbiased_in_the_targets_unit(tmp_path: Path) -> None:
+    challenge, rows = on_log_scale(small(WEATHER, 3)), history()
+    noise = np.random.default_rng(5).normal(0.0, 1.0, len(rows))
+    rows["temperature"] = np.exp(rows["temperature"] - 10.0 + noise)
+    judged, model = trained(tmp_path, challenge, rows)
+    check_example(model)
+    assert (judged["candidate_lower"] > 0.0).all()
+    ratio = judged["truth"] / judged["candidate"]
+    assert ratio.mean() == pytest.approx(1.0, abs=0.03)
+    assert np.exp(judged["correction"]).min() > 1.4  # without it, the mean of the ratios is exp(1 / 2) or more
+    assert 0.87 < judged["truth"].between(judged["candidate_lower"], judged["candidate_upper"]).mean() < 0.93
+    for scale in model.first_scales("EWR"):  # on the log scale, the noise has a mean size of √(2/π), and there is more
+        assert math.sqrt(2.0 / math.pi) < scale.usual < 1.5
+
+
+def test_a_series_on_the_log_scale_keeps_its_errors_on_it(tmp_path: Path) -> None:
+    challenge, rows = on_log_scale(small(WEATHER, 3)), history()
+    _, model = trained(tmp_path, challenge, rows)
+    state, newest = model.bundle.buffer("EWR"), SeriesState(model, "EWR")
+    assert state.newest_step is not None
+    for step in range(state.newest_step - model.spec.lookback, state.newest_step + 1):
+        newest.take(step, state.at(step))
+        if not model.missing_steps(newest.buffer.columns[0]):
+            row = model.row_at(newest.buffer.columns, step)
+            newest.remember(model.score(row).values, model.baseline_at(newest.buffer.columns, row))
+    made, (lower, upper) = newest.made_for(step + model.horizons[0])[0], model.offsets(newest.scales)[0]
+    assert made is not None
+    assert made.lower == pytest.approx(made.value * math.exp(lower))
+    assert made.upper == pytest.approx(made.value * math.exp(upper))
+    before, truth = newest.scales[0], 40.0
+    newest.take(step + 1, [truth, *state.at(step)[1:]])
+    met = newest.made_for(step + 1)[0]
+    assert met is not None
+    error = math.log(truth / met.value)
+    assert newest.scales[0] == pytest.approx(next_scale(before, error, model.scale_weight, 0.0))
