@@ -54,7 +54,8 @@ class LinearParts:
     """The linear parts of several models over one shared row, computed together in a few operations of NumPy.
 
     Each part has its own standardised features; those of all parts are one row, and a matrix has a column of weights
-    for each part and second factor.
+    for each part and second factor. A single row without a missing value takes a shorter way: standardising is linear,
+    so one matrix gives both factors of each column from the row as it is.
     """
 
     def __init__(self, parts: Sequence[Linear | None], inputs: Sequence[Sequence[int]]) -> None:
@@ -65,17 +66,19 @@ class LinearParts:
         self._scale = np.array([each for _, part in present for each in part.scale])
         self._intercepts = np.array([part.intercept if part else 0.0 for part in parts])
         one = len(self._columns)
-        self._factors = factors = max((len(set(part.second)) for _, part in present), default=0)
+        self._factors = factors = max((len({-1, *part.second}) for _, part in present), default=1)
         self._weights = np.zeros((one, len(parts) * factors))
         self._seconds = np.full(len(parts) * factors, one)
         start = 0
         for place, part in present:
-            columns: dict[int, int] = {}
+            columns = {-1: 0}
             for first, second, weight in zip(part.first, part.second, part.weight, strict=True):
                 column = place * factors + columns.setdefault(second, len(columns))
                 self._weights[start + first, column] += weight
                 self._seconds[column] = start + second if second >= 0 else one
             start += len(part.center)
+        self._width = 1 + int(self._columns.max(initial=-1))
+        self._both_factors, self._by_part = self._single_row_form()
 
     def predict(self, rows: FloatArray) -> FloatArray:
         """One number per row and part: (n, parts). rows: (n, columns), NaN when missing."""
@@ -83,6 +86,37 @@ class LinearParts:
         if len(rows) <= most:
             return self._predict(rows)
         return np.concatenate([self._predict(rows[start : start + most]) for start in range(0, len(rows), most)])
+
+    def predict_row(self, row: Sequence[float]) -> FloatArray:
+        """As ``predict`` of one row, which may be longer: (parts,)."""
+        both = np.array([*row[: self._width], 1.0]).dot(self._both_factors)
+        count = len(self._seconds)
+        found: FloatArray = (both[:count] * both[count:]).dot(self._by_part)
+        total = sum(found.tolist())
+        if total != total:  # noqa: PLR0124 - only NaN differs from itself
+            return self._predict(np.array([row]))[0]
+        return found
+
+    def _single_row_form(self) -> tuple[FloatArray, FloatArray]:
+        """What gives the first and then the second factors of all columns, (width + 1, 2 · columns), and what sums
+        their products, (columns, parts).
+
+        The last of a row is 1, for what standardising takes away, and for the intercept of a part, which is in its
+        first column, whose second factor is 1.
+        """
+        first, second = np.zeros((2, self._width + 1, len(self._seconds)))
+        slopes = self._weights / self._scale[:, np.newaxis]
+        np.add.at(first, self._columns, slopes)
+        first[-1] = -self._center @ slopes
+        first[-1, :: self._factors] += self._intercepts
+        for column, place in enumerate(self._seconds.tolist()):
+            if place == len(self._columns):
+                second[-1, column] = 1.0
+            else:
+                second[self._columns[place], column] = 1.0 / self._scale[place]
+                second[-1, column] = -self._center[place] / self._scale[place]
+        by_part = np.repeat(np.eye(len(self._intercepts)), self._factors, axis=0)
+        return np.concatenate([first, second], axis=1), by_part
 
     def _predict(self, rows: FloatArray) -> FloatArray:
         z = np.ones((len(rows), len(self._columns) + 1))  # the last stays 1: a term without a second factor

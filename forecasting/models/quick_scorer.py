@@ -100,7 +100,7 @@ class QuickScorer:
     def score(self, row: Sequence[float]) -> tuple[FloatArray, Sequence[int]]:
         """One number per model, and the columns that lie outside what training saw. row: NaN when missing."""
         values = self._columns(row)
-        looked_up = self._first + np.array(list(map(bisect_left, self._thresholds, values)), dtype=np.intp)
+        looked_up = self._first + np.fromiter(map(bisect_left, self._thresholds, values), np.intp, len(values))
         if math.isnan(sum(values)):
             for place, value in enumerate(values):
                 if value != value:  # noqa: PLR0124  # only NaN differs from itself

@@ -133,7 +133,7 @@ class Model:
             return Scored(self._walked(matrix)[0].tolist(), np.flatnonzero(self._outside(matrix)[0]).tolist())
         change, places = self._scorer.score(row)
         if self._linear:
-            change = change + self._linear.predict(np.array([row]))[0]
+            change = change + self._linear.predict_row(row)
         origin, changed = self.scale.unscaled(row[self._origin]), self.scale.changed
         return Scored([changed(origin, each) for each in change.tolist()], places)
 

@@ -8,6 +8,8 @@ import math
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forecasting.models import portable
 from forecasting.models.portable import (
@@ -18,6 +20,7 @@ from forecasting.models.portable import (
     Trees,
     decoded_model,
     encoded_model,
+    shifted,
     weighted_sum,
 )
 
@@ -78,6 +81,21 @@ def test_linear_parts_of_several_models_are_computed_over_one_row() -> None:
     expected = [BY_LINE, [0.0] * 4, [5.5, 0.5, 0.5, 1.0], [2.5] * 4]
     assert parts.predict(rows).T.tolist() == expected
     assert LinearParts([empty], [(0,)]).predict(rows).tolist() == [[2.5]] * 4
+    for row, values in zip(rows.tolist(), np.transpose(expected), strict=True):
+        assert parts.predict_row(row) == pytest.approx(values, rel=1e-13)
+        assert parts.predict_row((*row, NAN, 4.0)) == pytest.approx(values, rel=1e-13)  # columns of others follow
+    assert LinearParts([empty], [(0,)]).predict_row([NAN]).tolist() == [2.5]
+
+
+@given(st.lists(st.one_of(st.just(NAN), st.floats(-1e3, 1e3)), min_size=3, max_size=3))
+def test_a_single_row_gives_what_it_gives_among_others(row: list[float]) -> None:
+    parts = LinearParts([LINEAR, LINEAR], [(0, 1, 2), (2, 0, 1)])
+    assert parts.predict_row(row) == pytest.approx(parts.predict(np.array([row] * 3))[1], rel=1e-9, abs=1e-9)
+
+
+def test_a_shifted_model_predicts_so_much_more_whatever_it_is_made_of() -> None:
+    for model in (BOTH, Portable(3, LINEAR, None), Portable(3, None, TREES)):
+        assert shifted(model, 0.5).predict(ROWS[:4]).tolist() == (model.predict(ROWS[:4]) + 0.5).tolist()
 
 
 def test_a_model_comes_back_from_json_to_the_bit() -> None:
