@@ -34,6 +34,8 @@ from pipelines.sources import make_source
 from pipelines.sources.source import Answer, Source
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
+FARTHEST_AHEAD = timedelta(days=1)
+"""No clock is off by more: an answer that is dated later was not collected then, and must not stop the later ones."""
 
 
 class _Received(NamedTuple):
@@ -51,7 +53,7 @@ def run(run: Run) -> None:
     # Should this ingest fail, what an earlier one left here must not pass for its own.
     for output in (files.observations, files.collection, files.history):
         output.unlink(missing_ok=True)
-    keys = raw_keys(store, challenge.name)
+    keys = _believable(raw_keys(store, challenge.name))
     newest = _newest_collection(keys)
     accepted = load_snapshot(store, challenge) or empty_history(challenge)
     known = fold_raws(accepted, source, store, (key for key in keys if key not in accepted.raw_keys), as_of)
@@ -72,6 +74,17 @@ def run(run: Run) -> None:
     write_table(files.observations, observations)
     message = f"received {collection.rows_received:,} rows in {len(received.keys)} answers, {collection.rows_new:,} new"
     print(f"{message}; {collection.rows:,} observations of {len(collection.rows_by_series)} series", flush=True)
+
+
+def _believable(keys: list[str]) -> list[str]:
+    """The keys without those that are dated too far ahead, which are reported. keys: in the order of their moments."""
+    latest = datetime.now(UTC) + FARTHEST_AHEAD
+    believed = [key for key in keys if collected_at_of(key) <= latest]
+    ahead = keys[len(believed) :]
+    if ahead:
+        such = f"{len(ahead)} stored answers that are dated more than a day ahead, the first {ahead[0]}"
+        print(f"ignored {such}: rename or remove them in the store", flush=True)
+    return believed
 
 
 def _newest_collection(keys: list[str]) -> datetime | None:

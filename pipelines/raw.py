@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -36,13 +37,19 @@ def raw_key(challenge: str, collected_at: datetime) -> str:
 
 def raw_keys(store: Store, challenge: str) -> list[str]:
     """The keys of the challenge's raw answers, in the order of their collection; other objects do not count."""
-    return sorted(filter(_KEY.search, store.keys(f"raw/{challenge}/")), key=collected_at_of)
+    return sorted(filter(_is_raw_key, store.keys(f"raw/{challenge}/")), key=collected_at_of)
 
 
 def collected_at_of(key: str) -> datetime:
     """The moment in a raw key."""
     stamp = key.rsplit("/", 1)[-1].removesuffix(".json.gz")
     return datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+
+
+def _is_raw_key(key: str) -> bool:
+    with suppress(ValueError):  # digits that make no date
+        return bool(_KEY.search(key) and collected_at_of(key))
+    return False
 
 
 def store_raw(store: Store, challenge: str, answer: Answer) -> tuple[str, Answer]:

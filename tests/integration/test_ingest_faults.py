@@ -201,6 +201,22 @@ def test_a_clock_that_went_back_is_reported_before_anything_is_asked(capsys: pyt
     assert len(stored()) == before
 
 
+def test_an_answer_that_is_dated_days_ahead_is_reported_and_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ingest() == 0
+    store = open_store()
+    before = raw_keys(store, "weather")
+    ahead = raw_key("weather", datetime.now(UTC) + timedelta(days=1, minutes=5))
+    store.put(ahead, store.get(before[0]) or b"")
+    store.put("raw/weather/2026/13/41/2026-13-41T00:00:00.000000Z.json.gz", b"of no day")
+    capsys.readouterr()
+    assert ingest() == 0
+    assert (
+        f"ignored 1 stored answers that are dated more than a day ahead, the first {ahead}" in capsys.readouterr().out
+    )
+    assert set(raw_keys(store, "weather")) == {*before, ahead, *collection().raw_keys}
+    assert collection().raw_keys
+
+
 def test_a_clock_that_is_a_little_behind_still_collects_in_order() -> None:
     assert ingest() == 0
     store = open_store()
