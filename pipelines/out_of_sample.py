@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -79,8 +79,8 @@ def out_of_sample(
     """Every fold's predictions: unique_id, ds (the origin), horizon, fold (from 1), truth, candidate with its interval.
 
     known: what ``known_rows`` gave. A fold that leaves too little to learn from, or lies in a gap, is left out. The
-    interval of a fold, and the correction that its candidate holds, come from the other folds' residuals; of a single
-    fold, from its own. The interval follows the errors of the folds before, as the service's follows its own.
+    interval of a fold, and the ``correction`` that its candidate holds, come from the other folds' residuals; of a
+    single fold, from its own. The interval follows the errors of the folds before, as the service's follows its own.
     Raises DataRejected when no fold is left, or a horizon has too few predictions.
     """
     spec, origins = feature_spec(challenge), known["ds"].dt.tz_localize(None).to_numpy()
@@ -104,29 +104,30 @@ def out_of_sample(
     ]
     if short:
         raise _too_little(challenge, short)
-    return _with_intervals(_corrected(found, challenge), challenge)
+    return _with_intervals(found, challenge)
 
 
 def corrections_of(judged: pd.DataFrame, challenge: Challenge) -> dict[int, float]:
-    """By horizon, what a model that is to be served predicts more than it was fitted to: from all folds' residuals."""
-    loss, scale = LOSSES[challenge.target.loss], SCALES[challenge.target.scale]
-    uncorrected = {
-        horizon: _residuals(rows, challenge) + rows["correction"] for horizon, rows in judged.groupby("horizon")
-    }
-    return {horizon: loss.correction(scale, residuals.to_numpy()) for horizon, residuals in uncorrected.items()}
+    """By horizon, the change on the target's scale that a model which is to be served adds: from all folds."""
+    return {horizon: _correction(_uncorrected(rows, challenge), challenge) for horizon, rows in _by_horizon(judged)}
 
 
 def offsets_of(judged: pd.DataFrame, challenge: Challenge) -> dict[int, Offsets]:
     """By horizon, the offsets of the intervals of a model that is to be served: from all folds' residuals."""
+    corrections, level = corrections_of(judged, challenge), challenge.learner.interval
     return {
-        horizon: calibrate(_residuals(rows, challenge), challenge.learner.interval)
-        for horizon, rows in judged.groupby("horizon")
+        horizon: calibrate(_residuals(_uncorrected(rows, challenge), challenge) - corrections[horizon], level)
+        for horizon, rows in _by_horizon(judged)
     }
 
 
 def scaling_of(judged: pd.DataFrame, challenge: Challenge) -> Scaling:
     """How the intervals of a model that is to be served follow its last errors: from all folds' residuals."""
-    scaled = {int(horizon): _scaled(rows, int(horizon), challenge) for horizon, rows in judged.groupby("horizon")}
+    corrections = corrections_of(judged, challenge)
+    scaled = {
+        horizon: _scaled(_uncorrected(rows, challenge), challenge, corrections[horizon])
+        for horizon, rows in _by_horizon(judged)
+    }
     series: dict[str, dict[int, Scale]] = {}
     for horizon, one in scaled.items():
         for unique_id, scale in one.series.items():
@@ -137,6 +138,22 @@ def scaling_of(judged: pd.DataFrame, challenge: Challenge) -> Scaling:
         usual={horizon: float(np.abs(one.residuals).mean()) for horizon, one in scaled.items()},
         series=series,
     )
+
+
+def _by_horizon(judged: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+    return ((int(horizon), rows) for horizon, rows in judged.groupby("horizon"))
+
+
+def _uncorrected(rows: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
+    """The rows with the forecasts as they were fitted."""
+    changed = SCALES[challenge.target.scale].changed_values
+    return rows.assign(candidate=changed(rows["candidate"].to_numpy(), -rows["correction"].to_numpy()))
+
+
+def _correction(rows: pd.DataFrame, challenge: Challenge) -> float:
+    """The change that is best for the loss. rows: uncorrected."""
+    truth, candidate = (rows[name].to_numpy(dtype=np.float64) for name in ("truth", "candidate"))
+    return SCALES[challenge.target.scale].correction(LOSSES[challenge.target.loss].factor, truth, candidate)
 
 
 def _predicted(
@@ -163,33 +180,28 @@ def _can_be_judged(known: pd.DataFrame, fold: Fold, purge: timedelta, spec: Feat
     return bool((learnt.sum() >= FEWEST_ROWS).all() and judged.any().all())
 
 
-def _corrected(found: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
-    """With a column ``correction``, which ``candidate`` holds."""
-    loss, scale = LOSSES[challenge.target.loss], SCALES[challenge.target.scale]
-    residuals = pd.Series(_residuals(found, challenge), index=found.index)
-    correction = pd.Series(0.0, index=found.index)
-    for _, alike in found.groupby("horizon"):
-        for _, here in alike.groupby("fold"):
-            others = alike.index.difference(here.index)
-            correction[here.index] = loss.correction(scale, residuals[others if len(others) else here.index].to_numpy())
-    candidate = scale.changed_values(found["candidate"].to_numpy(), correction.to_numpy())
-    return found.assign(candidate=candidate, correction=correction)
-
-
 def _with_intervals(found: pd.DataFrame, challenge: Challenge) -> pd.DataFrame:
-    parts = []
+    """With the interval of each forecast and the ``correction`` that the forecast holds.
+
+    Of a fold, both come from the other folds, whose forecasts are corrected alike; of a single fold, from its own.
+    """
     level, scale = challenge.learner.interval, SCALES[challenge.target.scale]
-    for horizon, alike in found.groupby("horizon"):
-        scaled = _scaled(alike, int(horizon), challenge)
+    parts = []
+    for _, alike in _by_horizon(found):
+        scaled: dict[float, _Scaled] = {}
         for number in alike["fold"].unique():
             here = (alike["fold"] == number).to_numpy()
-            others = scaled.ratios[~here]
-            offsets = calibrate(others if len(others) >= residuals_needed(level) else scaled.ratios, level)
-            rows, scales = alike[here], scaled.scales[here]
-            candidate = rows["candidate"].to_numpy()
+            others = ~here if (~here).sum() >= residuals_needed(level) else here | ~here
+            correction = _correction(alike[others], challenge)
+            if correction not in scaled:
+                scaled[correction] = _scaled(alike, challenge, correction)
+            offsets = calibrate(scaled[correction].ratios[others], level)
+            rows, scales = alike[here], scaled[correction].scales[here]
+            candidate = scale.changed_values(rows["candidate"].to_numpy(), correction)
             lower = scale.changed_values(candidate, scales * offsets.lower)
             upper = scale.changed_values(candidate, scales * offsets.upper)
-            parts.append(rows.assign(candidate_lower=lower, candidate_upper=upper))
+            ends = {"candidate_lower": lower, "candidate_upper": upper}
+            parts.append(rows.assign(candidate=candidate, correction=correction, **ends))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -205,9 +217,10 @@ class _Scaled(NamedTuple):
     series: dict[str, Scale]
 
 
-def _scaled(alike: pd.DataFrame, horizon: int, challenge: Challenge) -> _Scaled:
-    """alike: the folds' predictions of one horizon."""
-    residuals, half_life = _residuals(alike, challenge), _half_life(challenge)
+def _scaled(alike: pd.DataFrame, challenge: Challenge, correction: float) -> _Scaled:
+    """alike: the folds' predictions of one horizon, uncorrected."""
+    residuals, half_life = _residuals(alike, challenge) - correction, _half_life(challenge)
+    horizon = int(alike["horizon"].iloc[0])
     steps = ((alike["ds"] - pd.Timestamp(0, tz="UTC")) // challenge.target.step).to_numpy(dtype=np.int64)
     scales, series = np.zeros(len(alike)), {}
     for unique_id, places in alike.groupby("unique_id").indices.items():

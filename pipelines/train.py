@@ -96,8 +96,12 @@ def _fitted_baseline(
     features = {name: training[name].to_numpy(dtype=np.float64) for name in baseline.inputs}
     known = {horizon: training[target_column(horizon)].to_numpy(dtype=np.float64) for horizon in spec.horizons}
     targets = {horizon: scale.scaled_values(target) for horizon, target in known.items()}
+
+    def correction(truth: FloatArray, forecast: FloatArray) -> float:
+        return scale.correction(loss.factor, scale.unscaled_values(truth), scale.unscaled_values(forecast))
+
     try:
-        return baseline.fitted(features, targets, lambda residuals: loss.correction(scale, residuals))
+        return baseline.fitted(features, targets, correction)
     except ValueError as error:
         raise DataRejected(str(error)) from error
 

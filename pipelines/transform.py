@@ -104,4 +104,9 @@ def read_features(path: Path, spec: FeatureSpec) -> pd.DataFrame:
     if lacking:
         message = f"{path} was made for other features (no {', '.join(sorted(lacking))})"
         raise ConfigurationError(f"{message}: run the stage 'transform' again.")
-    return read_table(path, wanted, made_by="transform")
+    table = read_table(path, wanted, made_by="transform")
+    origin = table[spec.columns[spec.origin_column]].to_numpy()
+    if not np.array_equal(spec.target_scale.scaled_values(table["y"].to_numpy()), origin, equal_nan=True):
+        message = f"{path} was made on another scale of {spec.target} than {spec.scale!r}"
+        raise ConfigurationError(f"{message}: run the stage 'transform' again.")
+    return table

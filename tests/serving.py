@@ -98,7 +98,7 @@ def make_bundle(
         scaled[horizon] = calibrate(residuals / usual[horizon], 0.9)
         width = offsets[horizon].upper - offsets[horizon].lower
         errors[horizon] = {"error": float(np.sqrt(np.mean(residuals**2))), "width": width}
-    baseline = CHALLENGE.target.baseline.fitted({}, {}, lambda _: 0.0)
+    baseline = CHALLENGE.target.baseline.fitted({}, {}, lambda _truth, _forecast: 0.0)
     in_time = [place for place in np.argsort(table.ds, kind="stable") if not np.isnan(origin[place])]
     description = Description(
         challenge=CHALLENGE.name,

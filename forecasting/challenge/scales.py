@@ -1,7 +1,7 @@
 """On which scale a target is learnt: a table, from which a challenge names its own.
 
 Features of the target, its change, and the residuals that intervals come from are on the scale. Observations, forecasts
-and everything else that people see are in the target's unit.
+and their errors are in the target's unit.
 
 A challenge is read where NumPy is not installed (by Airflow's scheduler), so only what computes on arrays imports it.
 """
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
+Factor = Callable[["FloatArray", "FloatArray"], float]
 ScaleName = Literal["identity", "log"]
 """The entries of ``SCALES``, for a challenge's check."""
 
 _MOST = 200.0
-"""exp of more counts as exp of this, so that a value, its change and the end of its interval multiply to a number."""
+"""exp of a number farther from 0 counts as exp of this, so that a value, its change and the end of its interval
+multiply to a number, which is not 0."""
 
 
 class TargetScale(Protocol):
@@ -52,10 +54,10 @@ class TargetScale(Protocol):
 
     def changed_values(self, values: FloatArray, changes: FloatArray | float) -> FloatArray: ...
 
-    def mean_correction(self, changes: FloatArray) -> float:
-        """By which change forecasts that are the mean on the scale become the mean in the target's unit.
+    def correction(self, factor: Factor, truth: FloatArray, forecast: FloatArray) -> float:
+        """By which change on the scale forecasts that were learnt there become the best ones in the target's unit.
 
-        changes: (n,), from forecasts to their truths, on the scale.
+        factor: of truths and forecasts, by what the latter are best multiplied.
         """
 
     def text(self, change: float, unit: str) -> str:
@@ -94,7 +96,7 @@ class Identity:
     def changed_values(self, values: FloatArray, changes: FloatArray | float) -> FloatArray:
         return values + changes
 
-    def mean_correction(self, changes: FloatArray) -> float:  # noqa: ARG002 - a mean is its own image
+    def correction(self, factor: Factor, truth: FloatArray, forecast: FloatArray) -> float:  # noqa: ARG002 - none
         return 0.0
 
     def text(self, change: float, unit: str) -> str:
@@ -116,7 +118,7 @@ class Log:
         return [self.scaled(value) for value in values[-count:]]
 
     def unscaled(self, scaled: float) -> float:
-        return math.exp(min(scaled, _MOST))
+        return math.exp(max(min(scaled, _MOST), -_MOST))
 
     def unscaled_values(self, scaled: FloatArray) -> FloatArray:
         return _one_by_one(self.unscaled, scaled)
@@ -135,11 +137,8 @@ class Log:
 
         return values * self.unscaled_values(np.asarray(changes))
 
-    def mean_correction(self, changes: FloatArray) -> float:
-        """The logarithm of the mean of exp(change): Duan (1983), "Smearing estimate"."""
-        import numpy as np
-
-        return math.log(float(np.mean(self.unscaled_values(changes))))
+    def correction(self, factor: Factor, truth: FloatArray, forecast: FloatArray) -> float:
+        return self.scaled(factor(truth, forecast))
 
     def text(self, change: float, unit: str) -> str:  # noqa: ARG002 - a factor has none
         return f"×{self.unscaled(change):.2f}"

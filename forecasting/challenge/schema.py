@@ -387,10 +387,7 @@ def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str
     for column, (low, high) in quality.ranges.items():
         if not low < high:
             yield f"quality.ranges.{column}", "[low, high] with low < high", repr([low, high])
-    low = quality.ranges.get(target.variable, (-math.inf, math.inf))[0]
-    if SCALES[target.scale].positive and low <= 0.0:
-        expected = f"'identity', or quality.ranges.{target.variable} = [low, high] with low > 0"
-        yield "target.scale", expected, repr(target.scale)
+    yield from _scale_inconsistencies(challenge)
     yield from _baseline_inconsistencies(challenge)
     yield from _gate_inconsistencies(challenge.gate, challenge.learner.interval)
     yield from _feature_inconsistencies(features, challenge.source)
@@ -400,6 +397,19 @@ def _inconsistencies(challenge: Challenge, stem: str) -> Iterator[tuple[str, str
         yield "folds.days", expected, str(challenge.folds.days)
     if len(challenge.schedule.cron.split()) != 5:
         yield "schedule.cron", "a cron expression of five fields", repr(challenge.schedule.cron)
+
+
+def _scale_inconsistencies(challenge: Challenge) -> Iterator[tuple[str, str, str]]:
+    target = challenge.target
+    low = challenge.quality.ranges.get(target.variable, (-math.inf, math.inf))[0]
+    if SCALES[target.scale].positive and low <= 0.0:
+        expected = f"'identity', or quality.ranges.{target.variable} = [low, high] with low > 0"
+        yield "target.scale", expected, repr(target.scale)
+    for place, vectors in enumerate(challenge.features.vectors if target.scale != "identity" else ()):
+        for key in ("speed", "direction"):
+            if getattr(vectors, key) == target.variable:
+                expected = f"another variable than the target, which is learnt on the scale {target.scale!r}"
+                yield f"features.vectors[{place}].{key}", expected, repr(target.variable)
 
 
 def _baseline_inconsistencies(challenge: Challenge) -> Iterator[tuple[str, str, str]]:

@@ -26,8 +26,8 @@ MINUTES_PER_DAY = 1440
 FEWEST_PAIRS = 3
 """The mean change by time of day is of at least so many days: fewer would add more noise than they explain."""
 
-Correction = Callable[["FloatArray"], float]
-"""From residuals on the target's scale, (n,), to what their forecasts should have been changed by."""
+Correction = Callable[["FloatArray", "FloatArray"], float]
+"""Of truths and forecasts on the target's scale, (n,) each: what the latter should have been changed by."""
 Mistake = tuple[str, str, str]
 """A key of a baseline, what was expected there, and what was found."""
 
@@ -275,7 +275,7 @@ class Linear(_OfFeatures, frozen=True):
         """The line of each horizon through the rows of which all is known; of many that fit alike, the shortest.
 
         features: (n,) each, by name; targets: (n,) each, by horizon, on the target's scale; correction: what to add to
-        a line, from its residuals. Raises ValueError when no row is known.
+        a line, from its fit. Raises ValueError when no row is known.
         """
         import numpy as np
 
@@ -288,7 +288,7 @@ class Linear(_OfFeatures, frozen=True):
                 raise ValueError(f"the baseline {self.title}: expected {expected}; found none")
             found = np.linalg.lstsq(inputs[known], target[known], rcond=None)[0]
             intercept, *weights = found.tolist()
-            lines[horizon] = Line(intercept + correction(target[known] - inputs[known] @ found), tuple(weights))
+            lines[horizon] = Line(intercept + correction(target[known], inputs[known] @ found), tuple(weights))
         return FittedLinear(self.features, lines)
 
 

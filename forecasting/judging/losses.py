@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from forecasting.challenge.scales import TargetScale
+    from forecasting.challenge.scales import Factor
 
     FloatArray = NDArray[np.float64]
 
@@ -41,19 +41,14 @@ class Loss:
     """scikit-learn's loss that a model of the target's change is fitted with."""
     per_row: Callable[[FloatArray, FloatArray], FloatArray]
     """(truth, prediction) to the loss of each."""
+    factor: Factor
+    """Of truths and predictions, all positive: by what the latter are multiplied so that their mean loss is least."""
     power: float = 1.0
     """error = mean loss ** power."""
     positive: bool = False
     """Whether truth and prediction must be above 0."""
     in_unit: bool = True
     """Whether the error has the target's unit; a loss of ratios has none."""
-
-    def correction(self, scale: TargetScale, changes: FloatArray) -> float:
-        """By which change on the scale forecasts that were learnt there become the best ones for this loss.
-
-        changes: (n,), from forecasts to their truths, on the scale. A median needs none: it is its own image.
-        """
-        return scale.mean_correction(changes) if self.learner == "squared_error" else 0.0
 
     def losses(self, truth: FloatArray, prediction: FloatArray) -> FloatArray:
         """The loss of each prediction: (n,). Raises Unmeasurable where it is not defined."""
@@ -96,6 +91,17 @@ def _absolute(truth: FloatArray, prediction: FloatArray) -> FloatArray:
     return abs(prediction - truth)
 
 
+def _squared_factor(truth: FloatArray, prediction: FloatArray) -> float:
+    """Least squares through the origin."""
+    unit = prediction.max()  # so that no square is too large a number
+    return float((truth / unit) @ (prediction / unit) / ((prediction / unit) @ (prediction / unit)))
+
+
+def _qlike_factor(truth: FloatArray, prediction: FloatArray) -> float:
+    """Where the derivative of the mean loss by the factor is 0."""
+    return float((truth / prediction).mean())
+
+
 def _qlike(truth: FloatArray, prediction: FloatArray) -> FloatArray:
     """Patton (2011), "Volatility forecast comparison using imperfect volatility proxies", with b = -2."""
     import numpy as np
@@ -114,9 +120,17 @@ LOSSES: Mapping[LossName, Loss] = {
             label="RMSE",
             learner="squared_error",
             per_row=_squared,
+            factor=_squared_factor,
             power=0.5,
         ),
-        Loss(name="absolute_error", measure="mae", label="MAE", learner="absolute_error", per_row=_absolute),
+        Loss(
+            name="absolute_error",
+            measure="mae",
+            label="MAE",
+            learner="absolute_error",
+            per_row=_absolute,
+            factor=lambda _truth, _prediction: 1.0,  # a median is a median on any scale
+        ),
         # QLIKE is half the gamma deviance (scikit-learn: `gamma`), which takes positive targets only. Models learn the
         # change of the target, which has both signs: so they are fitted to its mean, which minimises QLIKE too.
         Loss(
@@ -125,6 +139,7 @@ LOSSES: Mapping[LossName, Loss] = {
             label="QLIKE",
             learner="squared_error",
             per_row=_qlike,
+            factor=_qlike_factor,
             positive=True,
             in_unit=False,
         ),

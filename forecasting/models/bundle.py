@@ -46,7 +46,7 @@ from forecasting.models.portable import Portable, decoded_model, encoded_model
 FloatArray = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-9
-"""How far, in target units and relative, a forecast may come out from what the worked example says."""
+"""How far a forecast may come out from what the worked example says: relative, and in target units if these reach 0."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Bundle:
                 (expected.value, expected.lower, expected.upper),
                 (found.value, found.lower, found.upper),
                 rtol=TOLERANCE,
-                atol=TOLERANCE,
+                atol=0.0 if self.spec.target_scale.positive else TOLERANCE,
             )
             if not same:
                 raise BundleError(f"{MANIFEST}: example.forecasts: expected {expected}; found {found}")

@@ -25,14 +25,14 @@ MOST_TIMES = 10.0
 
 
 class Offsets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is added to a forecast for the ends of its interval: in target units, or in multiples of a scale."""
+    """By which change a forecast becomes the ends of its interval: on the target's scale, or in multiples of a size."""
 
     lower: float
     upper: float
 
 
 class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The size of a series' errors at one horizon on the folds, in target units."""
+    """The size of a series' errors at one horizon on the folds, on the target's scale."""
 
     usual: Size
     """Their mean."""
@@ -70,7 +70,8 @@ def least_scale(usual: float) -> float:
 
 def next_scale(scale: float, error: float, share: float, least: float) -> float:
     """The scale after one more error, of either sign; share: its ``weight``; least: the series' ``least_scale``."""
-    return max(least, scale + share * (min(abs(error), MOST_TIMES * scale) - scale))
+    most, size = MOST_TIMES * scale, abs(error)
+    return max(least, scale + share * ((size if size < most else most) - scale))  # NaN is not less, so it is the most
 
 
 def recent_scales(

@@ -28,6 +28,10 @@ MULTIPLICATIONS = 1 << 17
 """Of matrices at a time: few enough that OpenBLAS starts no threads, which on a busy machine wait for one another."""
 
 
+FARTHEST_CENTER = 1e4
+"""In scales from 0. From a feature farther away, its center is taken before anything else, or digits would be lost."""
+
+
 class Linear(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """``intercept`` + Σ ``weight[k]`` · z[``first[k]``] · (z[``second[k]``], or 1 where ``second[k]`` is -1).
 
@@ -79,6 +83,7 @@ class LinearParts:
             start += len(part.center)
         self._width = 1 + int(self._columns.max(initial=-1))
         self._both_factors, self._by_part = self._single_row_form()
+        self._moves_little = bool((np.abs(self._center) <= FARTHEST_CENTER * self._scale).all())
 
     def predict(self, rows: FloatArray) -> FloatArray:
         """One number per row and part: (n, parts). rows: (n, columns), NaN when missing."""
@@ -89,12 +94,18 @@ class LinearParts:
 
     def predict_row(self, row: Sequence[float]) -> FloatArray:
         """As ``predict`` of one row, which may be longer: (parts,)."""
+        if not self._moves_little:
+            return self._only(row)
         both = np.array([*row[: self._width], 1.0]).dot(self._both_factors)
         count = len(self._seconds)
         found: FloatArray = (both[:count] * both[count:]).dot(self._by_part)
         total = sum(found.tolist())
         if total != total:  # noqa: PLR0124 - only NaN differs from itself
-            return self._predict(np.array([row]))[0]
+            return self._only(row)
+        return found
+
+    def _only(self, row: Sequence[float]) -> FloatArray:
+        found: FloatArray = self._predict(np.array([row]))[0]
         return found
 
     def _single_row_form(self) -> tuple[FloatArray, FloatArray]:

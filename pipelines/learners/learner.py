@@ -18,7 +18,7 @@ FloatArray = NDArray[np.float64]
 Parameters = Mapping[str, Any]
 
 PARITY = 1e-9
-"""How far the portable form's prediction may lie from scikit-learn's, in the target's unit."""
+"""How far the portable form's prediction may lie from scikit-learn's, on the target's scale."""
 
 
 class Estimator(Protocol):
@@ -59,8 +59,9 @@ class Learner(Protocol):
     def fit(self, features: pd.DataFrame, change: FloatArray, loss: str, seed: int) -> Fit:
         """Fit the change of the target from origin to horizon.
 
-        features: (n, columns), NaN where unknown; change: (n,), in the target's unit, all known; loss: what the learner
-        calls it, `squared_error` or `absolute_error`. Raises PortableError when it learns numbers that are not finite.
+        features: (n, columns), NaN where unknown; change: (n,), on the target's scale, all known; loss: what the
+        learner calls it, `squared_error` or `absolute_error`. Raises PortableError when it learns numbers that are not
+        finite.
         """
 
 

@@ -259,7 +259,7 @@ def check_example(model: Model) -> None:
         ("in a batch", np.stack([together.forecast[-1], together.lower[-1], together.upper[-1]], axis=1).tolist()),
     ):
         named = [(each.value, each.lower, each.upper) for each in expected]
-        if not np.allclose(found, named, rtol=TOLERANCE, atol=TOLERANCE):
+        if not np.allclose(found, named, rtol=TOLERANCE, atol=0.0 if model.scale.positive else TOLERANCE):
             raise BundleError(f"{MANIFEST}: example.forecasts: expected {named}; {way} the models give {found}")
 
 

@@ -191,5 +191,5 @@ def _layout(model: Model) -> str:
     spec = model.spec
     unit = model.bundle.manifest.unit
     reach = [spec.lookback, model.target_lookback]
-    said = [ENCODING, spec.variables, reach, spec.horizons, spec.step_minutes, unit]
+    said = [ENCODING, spec.variables, reach, spec.horizons, spec.step_minutes, unit, spec.scale]
     return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12]

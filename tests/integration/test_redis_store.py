@@ -274,6 +274,20 @@ def test_a_write_whose_answer_was_lost_is_done_once(model: Model, redis: RedisSe
     within(work)
 
 
+def test_a_model_on_another_scale_begins_anew(model: Model, redis: RedisServer) -> None:
+    features = msgspec.structs.replace(model.bundle.manifest.features, scale="log")
+    manifest = msgspec.structs.replace(model.bundle.manifest, features=features)
+    other = Model(Bundle(manifest, model.bundle.observations, model.bundle.models), "1")
+    with redis.client() as client:
+        client.flushall()
+
+        async def work(store: RedisStore, of_other: RedisStore) -> None:
+            assert (await store.change("EWR", taking(model, START, 1.0))).arrivals == {"newest": 1}
+            assert await of_other.read("EWR") is None
+
+        within(work, RedisStore(model, redis.url), RedisStore(other, redis.url))
+
+
 def test_what_is_no_state_is_reported_with_its_key_and_leaves_other_series_alone(
     model: Model, redis: RedisServer
 ) -> None:

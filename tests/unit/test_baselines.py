@@ -125,10 +125,10 @@ def test_linear_on_the_log_scale_of_a_hand_computed_example() -> None:
     assert forecasts[-1] == pytest.approx(expected)
 
 
-def test_linear_adds_what_its_residuals_lack() -> None:
+def test_linear_adds_its_correction() -> None:
     features, targets = {"a": np.array([0.0, 0.0])}, {1: np.log([1.0, 3.0])}
-    fitted = Linear(("a",)).fitted(features, targets, LOG.target_scale.mean_correction)
-    assert math.exp(fitted.lines[1].intercept) == pytest.approx(2.0)  # the mean of 1 and 3, not their geometric one
+    fitted = Linear(("a",)).fitted(features, targets, lambda truth, forecast: float((truth - forecast).max()))
+    assert math.exp(fitted.lines[1].intercept) == pytest.approx(3.0)  # √3 from the fit, and √3 to its largest residual
 
 
 def test_climatology_takes_the_days_of_which_both_values_are_known() -> None:
@@ -186,7 +186,7 @@ def test_linear_fits_as_the_training_library_does_on_the_rows_that_are_known() -
     targets = {horizon: random.normal(size=60) + horizon * features["a"] for horizon in (1, 3)}
     features["b"][5] = NAN
     targets[3][9] = NAN
-    fitted = Linear(("a", "b")).fitted(features, targets, lambda _: 0.0)
+    fitted = Linear(("a", "b")).fitted(features, targets, lambda _truth, _forecast: 0.0)
     for horizon, target in targets.items():
         inputs = np.stack([features["a"], features["b"]], axis=1)
         known = ~np.isnan(inputs).any(axis=1) & ~np.isnan(target)
@@ -199,7 +199,7 @@ def test_linear_without_a_known_row_says_so() -> None:
     with pytest.raises(
         ValueError, match=r"linear \(a\): expected rows of which a and the target 2 steps ahead are known"
     ):
-        Linear(("a",)).fitted({"a": np.array([NAN, 1.0])}, {2: np.array([1.0, NAN])}, lambda _: 0.0)
+        Linear(("a",)).fitted({"a": np.array([NAN, 1.0])}, {2: np.array([1.0, NAN])}, lambda _truth, _forecast: 0.0)
 
 
 values = st.one_of(st.just(NAN), st.floats(-50.0, 50.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,19 @@ def test_what_the_features_look_back_on_is_what_the_service_keeps(
     path.write_text(WEATHER.replace(old, new), encoding="utf-8")
     challenge = load_challenge(path)
     assert challenge.features.lookback == lookback == feature_spec(challenge).lookback
+
+
+@pytest.mark.parametrize("key", ["speed", "direction"])
+def test_a_vector_of_a_target_that_is_learnt_as_its_logarithm_is_refused(tmp_path: Path, key: str) -> None:
+    variable = {"speed": "wind_speed", "direction": "wind_direction"}[key]
+    target = WEATHER.index("[target]"), WEATHER.index("[target.baseline]")
+    unit = tomllib.loads(WEATHER)["source"]["variables"][variable]["unit"]
+    learnt = f'[target]\nvariable = "{variable}"\nunit = "{unit}"\nstep_minutes = 60\nhorizons = [4]\nscale = "log"\n\n'
+    low, high = tomllib.loads(WEATHER)["quality"]["ranges"][variable]
+    text = WEATHER[: target[0]] + learnt + WEATHER[target[1] :]
+    text = text.replace(f"{variable} = [{low}, {high}]", f"{variable} = [0.01, {high}]")
+    path = tmp_path / "weather.toml"
+    path.write_text(text, encoding="utf-8")
+    expected = rf"features\.vectors\[0\]\.{key}: expected another variable than the target.*'log'; found '{variable}'"
+    with pytest.raises(ChallengeError, match=expected):
+        load_challenge(path)

@@ -94,6 +94,7 @@ def test_the_least_scale_is_a_part_of_the_usual_one_and_never_nothing() -> None:
 
 def test_an_error_counts_as_at_most_ten_times_the_scale() -> None:
     assert next_scale(1.0, -11.0, 0.5, 0.1) == next_scale(1.0, math.inf, 0.5, 0.1) == 5.5
+    assert next_scale(1.0, math.nan, 0.5, 0.1) == 5.5
 
 
 def test_scaled_intervals_hold_in_a_calm_and_in_a_storm_where_plain_ones_do_not() -> None:

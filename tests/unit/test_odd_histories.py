@@ -14,10 +14,10 @@ import pytest
 
 from forecasting.challenge.schema import Challenge, load_challenge
 from forecasting.features.spec import feature_spec
-from forecasting.models.bundle import read_bundle, recent_windows, write_bundle
+from forecasting.models.bundle import Bundle, read_bundle, recent_windows, write_bundle
 from forecasting.models.intervals import next_scale
-from forecasting.models.manifest import SeriesWindow
-from pipelines.out_of_sample import known_rows, out_of_sample
+from forecasting.models.manifest import BundleError, SeriesWindow
+from pipelines.out_of_sample import corrections_of, known_rows, out_of_sample
 from pipelines.run import Run, RunIdentity
 from pipelines.train import describe, fit_horizon, fold_fit, served_models
 from pipelines.transform import feature_frame, observation_table
@@ -154,3 +154,34 @@ def test_a_series_on_the_log_scale_keeps_its_errors_on_it(tmp_path: Path) -> Non
     assert met is not None
     error = math.log(truth / met.value)
     assert newest.scales[0] == pytest.approx(next_scale(before, error, model.scale_weight, 0.0))
+
+
+def test_one_fold_of_wild_values_spoils_no_other_folds_intervals(tmp_path: Path) -> None:
+    challenge, rows = on_log_scale(small(WEATHER, 3)), history()
+    noise = np.random.default_rng(5).normal(0.0, 0.5, len(rows))
+    rows["temperature"] = np.exp(rows["temperature"] - 10.0 + noise)
+    wild = rows["ds"] == rows["ds"].max() - timedelta(days=4)
+    rows.loc[wild, "temperature"] *= 1000.0
+    judged, model = trained(tmp_path, challenge, rows)
+    inside = judged["truth"].between(judged["candidate_lower"], judged["candidate_upper"])
+    for fold, covered in inside.groupby(judged["fold"]).mean().items():
+        assert 0.85 < covered < 0.97, fold
+    four = judged[judged["horizon"] == 4]
+    offsets = model.bundle.manifest.offsets[4]
+    served = four["candidate"] * np.exp(corrections_of(judged, challenge)[4] - four["correction"])
+    covered = four["truth"].between(served * math.exp(offsets.lower), served * math.exp(offsets.upper)).mean()
+    assert 0.89 < covered < 0.91
+
+
+def test_the_example_of_a_tiny_target_is_checked_as_that_of_another(tmp_path: Path) -> None:
+    challenge, rows = on_log_scale(small(WEATHER, 1)), first_series(history())
+    rows["temperature"] *= 1e-12
+    _, model = trained(tmp_path, challenge, rows)
+    manifest, bundle = model.bundle.manifest, model.bundle
+    wrong = [msgspec.structs.replace(each, value=each.value * 1.001) for each in manifest.example.forecasts]
+    example = msgspec.structs.replace(manifest.example, forecasts=tuple(wrong))
+    spoilt = Bundle(msgspec.structs.replace(manifest, example=example), bundle.observations, bundle.models)
+    with pytest.raises(BundleError):
+        spoilt.check_example()
+    with pytest.raises(BundleError):
+        check_example(Model(spoilt, "1"))

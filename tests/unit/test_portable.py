@@ -93,6 +93,13 @@ def test_a_single_row_gives_what_it_gives_among_others(row: list[float]) -> None
     assert parts.predict_row(row) == pytest.approx(parts.predict(np.array([row] * 3))[1], rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.parametrize("center", [1e3, 1e9])
+def test_a_single_row_loses_no_digits_far_from_zero(center: float) -> None:
+    part = Linear((center, 0.0), (1e-3, 1.0), (0, 0), (-1, 1), (2.0, 1.0), 0.0)
+    parts, row = LinearParts([part], [(0, 1)]), [center + 5e-4, 3.0]
+    assert parts.predict_row(row) == pytest.approx(parts.predict(np.array([row]))[0], rel=1e-13)
+
+
 def test_a_shifted_model_predicts_so_much_more_whatever_it_is_made_of() -> None:
     for model in (BOTH, Portable(3, LINEAR, None), Portable(3, None, TREES)):
         assert shifted(model, 0.5).predict(ROWS[:4]).tolist() == (model.predict(ROWS[:4]) + 0.5).tolist()

@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecasting.challenge.scales import SCALES, ScaleName
-from forecasting.judging.losses import LOSSES
+from forecasting.judging.losses import LOSSES, LossName
 
 NAN = float("nan")
 ANY = st.one_of(st.just(NAN), st.floats(1e-6, 1e6), st.floats(-10.0, 10.0))
-ONE_AND_THREE = np.log([1.0, 3.0])
 
 
 def test_every_entry_of_the_table_is_tested_here() -> None:
@@ -59,25 +58,25 @@ def test_a_value_without_a_logarithm_is_missing(value: float) -> None:
 
 def test_a_change_beyond_all_numbers_stays_one() -> None:
     assert math.isfinite(SCALES["log"].unscaled(1e300))
-    assert SCALES["log"].unscaled(-1e300) == 0.0
+    assert SCALES["log"].unscaled(-1e300) > 0.0
 
 
-def test_the_mean_on_the_log_scale_lacks_the_mean_of_the_ratios() -> None:
-    """Truths of 1 and 3 times their forecasts: on average, these are half of what they should be."""
-    assert LOSSES["qlike"].correction(SCALES["log"], ONE_AND_THREE) == pytest.approx(math.log(2.0))
-    assert LOSSES["squared_error"].correction(SCALES["log"], ONE_AND_THREE) == pytest.approx(math.log(2.0))
+@pytest.mark.parametrize(
+    ("loss", "factor"),
+    [("qlike", (1.0 / 1.0 + 6.0 / 2.0) / 2.0), ("squared_error", 13.0 / 5.0), ("absolute_error", 1.0)],
+)
+def test_the_factor_of_a_loss_of_a_hand_computed_example(loss: LossName, factor: float) -> None:
+    """Truths of 1 and 6, forecasts of 1 and 2: y/ŷ is 1 and 3, Σyŷ is 13, Σŷ² is 5."""
+    truth, forecast = np.array([1.0, 6.0]), np.array([1.0, 2.0])
+    log, identity = SCALES["log"], SCALES["identity"]
+    assert log.correction(LOSSES[loss].factor, truth, forecast) == pytest.approx(math.log(factor))
+    assert identity.correction(LOSSES[loss].factor, truth, forecast) == 0.0
 
 
-def test_a_median_and_the_targets_own_scale_lack_nothing() -> None:
-    assert LOSSES["absolute_error"].correction(SCALES["log"], ONE_AND_THREE) == 0.0
-    for loss in LOSSES.values():
-        assert loss.correction(SCALES["identity"], ONE_AND_THREE) == 0.0
-
-
-def test_of_all_factors_the_correction_makes_qlike_least() -> None:
-    random = np.random.default_rng(1)
-    truth, forecast = np.exp(random.normal(0.0, 0.8, (2, 500)))
-    qlike, log = LOSSES["qlike"], SCALES["log"]
-    best = qlike.correction(log, log.changes(forecast, truth))
-    errors = [qlike.losses(truth, log.changed_values(forecast, best + off)).mean() for off in (-0.01, 0.0, 0.01)]
+@pytest.mark.parametrize("name", ["qlike", "squared_error"])
+def test_of_all_factors_the_correction_makes_the_loss_least(name: LossName) -> None:
+    truth, forecast = np.exp(np.random.default_rng(1).normal(0.0, 0.8, (2, 500)))
+    loss, log = LOSSES[name], SCALES["log"]
+    best = log.correction(loss.factor, truth, forecast)
+    errors = [loss.losses(truth, log.changed_values(forecast, best + off)).mean() for off in (-0.01, 0.0, 0.01)]
     assert errors[1] == min(errors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from clients.errors import ConfigurationError, DataRejected
 from forecasting.features.spec import feature_spec
 from pipelines import transform
+from pipelines.transform import read_features
 from tests.runs import made_up_weather, make_run, weather, write_observations
 
 SPEC = feature_spec(weather())
@@ -118,3 +120,12 @@ def test_a_table_of_other_types_is_reported_and_not_a_crash(
     observations = made_up_weather(hours=48).assign(**{column: values})
     with pytest.raises(ConfigurationError, match=shown):
         transformed(tmp_path, observations)
+
+
+def test_features_of_another_scale_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    write_observations(run, made_up_weather(hours=50))
+    transform.run(run)
+    assert len(read_features(run.files.features, SPEC))
+    with pytest.raises(ConfigurationError, match=r"on another scale of temperature than 'log'.* 'transform' again"):
+        read_features(run.files.features, msgspec.structs.replace(SPEC, scale="log"))
