@@ -33,7 +33,7 @@ DEADLINE_SECONDS = 900.0
 GOAL_SECONDS = 60.0
 GOAL_MEBIBYTES = 1024.0
 RECORDING_ENDS = "2013-12-30T23:00:00Z"
-DONE = re.compile(r"done in [\d.]+ s, peak memory (\d+) MiB")
+DONE = re.compile(r"(?:done|carried) in [\d.]+ s, peak memory (\d+) MiB")
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def _run(addresses: dict[str, str], sha: str, name: str) -> Measured:
     if any(task.state != "success" for task in tasks):
         failed = next(task for task in tasks if task.state == "failed")
         raise StackError(f"the task {failed.name} failed:\n" + "\n".join(started.log(failed)[-20:]))
-    logs = {task.name: DONE.search("\n".join(started.log(task))) for task in tasks}
-    peaks = {name: float(found[1]) for name, found in logs.items() if found}
+    logs = {task.name: DONE.findall("\n".join(started.log(task))) for task in tasks}
+    peaks = {name: max(map(float, found)) for name, found in logs.items() if found}
     data = fetch_evidence(mlflow_settings(addresses), "weather", run_id, sha).data
     say(f"{run_id}: {took:.1f} s")
     return Measured(took, data.rows, {task.name: task for task in tasks}, peaks)

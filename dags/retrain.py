@@ -36,7 +36,8 @@ MAX_RETRY_DELAY = timedelta(minutes=10)
 
 ORDER = {
     "ingest": ("workspace",),
-    "validate": ("ingest",),
+    "merge": ("ingest",),
+    "validate": ("merge",),
     "transform": ("validate",),
     # The model does not need the profile, which runs beside versioning and training.
     "profile": ("transform",),
@@ -109,12 +110,14 @@ class StageOperator(CommandOperator):
     """Runs one stage of the pipeline in the run's workspace."""
 
     def __init__(self, *, stage: str, challenge: str, **arguments: Any) -> None:  # noqa: ANN401 - Airflow's own
-        super().__init__(task_id=stage, **arguments)
+        super().__init__(task_id=stage, on_failure_callback=self.failed, **arguments)
         self.stage = stage
         self.challenge = challenge
 
     def execute(self, context: Context) -> None:
-        workspace = context["ti"].xcom_pull(task_ids="workspace")
+        self.carry(self.stage, context, context["ti"].xcom_pull(task_ids="workspace"))
+
+    def carry(self, step: str, context: Context, workspace: dict[str, str]) -> None:
         environment = {
             **{f"RPS_{name.upper()}": context["params"][name] for name in ("as_of", "reason", "pull_request")},
             "RPS_RUN_ID": _run_id(context),
@@ -123,8 +126,14 @@ class StageOperator(CommandOperator):
             "PYTHONPATH": "",
             "PYTHONDONTWRITEBYTECODE": "",  # the first run fills the environment's byte code
         }
-        command = [workspace["python"], "-m", "pipelines", self.stage, "--challenge", self.challenge]
+        command = [workspace["python"], "-m", "pipelines.carrier", step, "--challenge", self.challenge]
         self.run_command(command, Path(workspace["directory"]), environment)
+
+    def failed(self, context: Context) -> None:
+        """No later task will end the run in MLflow. Airflow logs what this raises, and the task stays failed."""
+        workspace = context["ti"].xcom_pull(task_ids="workspace")
+        if workspace:
+            self.carry("fail", context, workspace)
 
 
 def _run_id(context: Context) -> str:

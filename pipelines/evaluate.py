@@ -1,4 +1,4 @@
-"""Measure candidate, production model and baselines on the same folds; write and log the results.
+"""Measure candidate, production model and baselines on the same folds, and write the results.
 
 The gate judges them: this stage only records a candidate that is worse, or folds that are too short.
 """
@@ -21,41 +21,40 @@ from forecasting.models.bundle import Bundle, read_bundle, record_errors
 from forecasting.models.manifest import BundleError
 from pipelines.comparison import PanelFrame, compare, seconds_per_row
 from pipelines.files import read_table, write_json, write_table
-from pipelines.production import Production, fetch_production
+from pipelines.plots import write_plots
+from pipelines.production import Production, read_production
 from pipelines.run import Run
-from pipelines.tracked_run import TrackedRun, open_tracking
 from pipelines.transform import read_features, read_observations
-from records.mlflow_names import Artifact, Metric, RunTag, error_metrics, metric
+from records.mlflow_names import Metric, error_metrics, metric
 
 
 def run(run: Run) -> None:
-    """Write `evaluation.json` and `losses.parquet`, add the errors to the bundle, and log all of it."""
-    tracking = open_tracking(run)
-    candidate = _candidate(run, tracking)
+    """Write `evaluation.json`, `losses.parquet`, `metrics.json` and `plots/`, and add the errors to the bundle."""
+    candidate = _candidate(run)
     features = read_features(run.files.features, candidate.spec)
     observations = read_observations(run.files.observations, run.challenge)
     judged = read_table(run.files.out_of_sample, made_by="train")
-    production = fetch_production(run, tracking)
+    production = read_production(run)
     panel = compare(run.challenge, judged, observations, candidate, production)
     errors = panel.errors(run.challenge.target.loss)
     record_errors(run.files.bundle, manifest_errors(panel.own_errors(run.challenge.target.loss)))
     evaluation = evaluation_of(run, candidate, production, panel, features, errors=errors)
     _print(evaluation)
     write_json(run.files.evaluation, evaluation)
+    write_json(run.files.metrics, dict(run_metrics(evaluation)))
+    write_plots(run.files, panel.rows, LOSSES[run.challenge.target.loss])
     write_table(run.files.losses, panel.rows)
-    _log(run, evaluation, tracking)
-    print(f"logged to {tracking.run_url}", flush=True)
 
 
-def _candidate(run: Run, tracking: TrackedRun) -> Bundle:
+def _candidate(run: Run) -> Bundle:
     try:
         bundle = read_bundle(run.files.bundle)
         bundle.check_example()
     except BundleError as error:
         raise ConfigurationError(f"the candidate's bundle cannot be used ({error}): run the stage 'train'.") from error
-    mlflow_run = bundle.manifest.mlflow_run
-    if (mlflow_run, bundle.spec) != (tracking.run_id, feature_spec(run.challenge)):
-        found = f"{run.files.bundle} is of MLflow run {mlflow_run}, or of other features than the challenge's"
+    mlflow_run, spec = bundle.manifest.mlflow_run, feature_spec(run.challenge)
+    if (mlflow_run, bundle.spec) != (run.mlflow_run, spec):
+        found = f"{run.files.bundle} is of MLflow run {mlflow_run or 'none'}, or of other features than the challenge's"
         raise ConfigurationError(f"{found}: run the stage 'train'.")
     return bundle
 
@@ -166,26 +165,6 @@ def _print(evaluation: Evaluation) -> None:
         print(f"{titles.get(model, model)}: {error} ({horizons}){covered}", flush=True)
     for reason in evaluation.reasons:
         print(f"not fair: {reason}", flush=True)
-
-
-def _log(run: Run, evaluation: Evaluation, tracking: TrackedRun) -> None:
-    """A second run logs everything again, but a metric only if its value is new: MLflow keeps every value."""
-    with tracking.faults("read the run"):
-        known = tracking.client.get_run(tracking.run_id).data.metrics
-    tracking.log_artifacts(run.files.bundle, Artifact.BUNDLE)
-    tracking.log_artifacts(run.files.evaluation, Artifact.EVALUATION)
-    tracking.log_artifacts(run.files.losses, Artifact.EVALUATION)
-    tracking.log_metrics({name: value for name, value in run_metrics(evaluation) if known.get(name) != value})
-    folds = [dict(fold_metrics(evaluation, fold)) for fold in evaluation.folds]
-    if any(known.get(name) != value for name, value in folds[-1].items()):
-        tracking.log_steps(folds)
-    tracking.set_tags(
-        {
-            RunTag.FAIR: str(evaluation.fair).lower(),
-            RunTag.UNFAIR_REASONS: " ".join(f"{reason}." for reason in evaluation.reasons),
-            RunTag.PRODUCTION_VERSION: evaluation.production_version,
-        }
-    )
 
 
 def run_metrics(evaluation: Evaluation) -> Iterator[tuple[str, float]]:

@@ -1,8 +1,6 @@
 """The observation history: a fold over the raw answers in which the last collection of an hour wins.
 
-Order and repeats of the answers do not matter. A snapshot in object storage saves folding them all again. Only data
-that passed the quality gate replaces it, and the next ingest folds any raw answer that it lacks, so that two runs that
-write it at once lose nothing.
+Order and repeats of the answers do not matter.
 """
 
 from __future__ import annotations
@@ -21,10 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clients.errors import DataRejected, PassingFault
-from clients.store import Store, open_store
 from forecasting.challenge.schema import Challenge
 from pipelines.files import read_parquet, reading
-from pipelines.raw import load_raws
 from pipelines.run import Run
 from pipelines.sources.source import Answer, Source
 
@@ -33,8 +29,16 @@ FORMAT = 1
 _METADATA = b"rps.history"
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """`asked.json`: which hours this run's ingest asked for, both ends included."""
+
+    run_id: str
+    since: datetime
+    until: datetime
+
+
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
-    """`collection.json`: what this run's ingest requested, received and made of it."""
+    """`collection.json`: what this run's ingest requested and received, and what was made of it."""
 
     run_id: str
     as_of: datetime
@@ -42,7 +46,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     requested_until: datetime
     fingerprint: str
     raw_keys: tuple[str, ...]
-    """The answers that this ingest stored."""
+    """Those of this run's answers."""
     rows_received: int
     rows_new: int
     """Hours of the window that were unknown before."""
@@ -53,7 +57,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     out_of_order: int
     """Rows older than the row before them."""
     raw_folded: int
-    """Older answers that the snapshot lacked and this ingest folded again."""
+    """Older answers that the accepted history lacked, and that were folded again."""
     raw_unreadable: tuple[str, ...]
     """Older answers that today's parser refuses; they stay where they are."""
     rows: int
@@ -131,11 +135,16 @@ class Refolded(NamedTuple):
     unreadable: tuple[str, ...]
 
 
-def fold_raws(history: History, source: Source, store: Store, keys: Iterable[str], as_of: datetime) -> Refolded:
-    """Fold stored answers into the history, but those of runs as of later than ``as_of``: unknown at that moment."""
+def fold_answers(
+    history: History, source: Source, stored: Iterable[tuple[str, Answer | None]], as_of: datetime
+) -> Refolded:
+    """Fold stored answers into the history, but those of runs as of later than ``as_of``: unknown at that moment.
+
+    stored: with their raw keys, in the order of their collection; None for a damaged one.
+    """
     tables: dict[str, pd.DataFrame] = {}
     unreadable: list[str] = []
-    for key, answer in load_raws(store, keys):
+    for key, answer in stored:
         if answer is None:
             unreadable.append(key)
         elif answer.as_of <= as_of:
@@ -161,39 +170,12 @@ def fingerprint(challenge: Challenge) -> str:
     return digest.hexdigest()[:32]
 
 
-def snapshot_key(challenge: Challenge) -> str:
-    return f"history/{challenge.name}/{fingerprint(challenge)}.parquet"
-
-
-def load_snapshot(store: Store, challenge: Challenge) -> History | None:
-    """The accepted history; None when there is none, or a damaged one, which folding the raw answers again mends."""
-    key = snapshot_key(challenge)
-    packed = store.get(key)
-    if packed is None:
-        return None
-    try:
-        return _unpack(packed, challenge)[0]
-    except ValueError as error:
-        print(f"snapshot {key} is damaged and ignored ({error}): folding the raw answers again", flush=True)
-        return None
-
-
-def accept_history(run: Run) -> None:
-    """Make this run's history the snapshot, once its observations have passed the quality gate."""
-    challenge, path = run.challenge, run.files.history
-    with reading(path, made_by="ingest"):
-        history, run_id = _unpack(path.read_bytes(), challenge)
-    run.require_own(path, run_id, made_by="ingest")
-    store = open_store()
-    # Another run may have been accepted since this one's ingest: neither may undo the other.
-    known = load_snapshot(store, challenge)
-    if known is not None:
-        if history.raw_keys <= known.raw_keys:
-            print("history: the accepted snapshot holds this run already", flush=True)
-            return
-        history = history.merged(known)
-    store.put(snapshot_key(challenge), pack_history(history, run_id))
-    print(f"history: accepted {len(history.rows):,} rows from {len(history.raw_keys):,} answers", flush=True)
+def accepted_history(run: Run) -> History:
+    """The history that passed the quality gate before, if it lies beside the run's files; else an empty one."""
+    if not run.files.accepted.exists():
+        return empty_history(run.challenge)
+    with reading(run.files.accepted, made_by="ingest"):
+        return unpack_history(run.files.accepted.read_bytes(), run.challenge)[0]
 
 
 def pack_history(history: History, run_id: str) -> bytes:
@@ -207,7 +189,7 @@ def pack_history(history: History, run_id: str) -> bytes:
     return packed.getvalue()
 
 
-def _unpack(packed: bytes, challenge: Challenge) -> tuple[History, str]:
+def unpack_history(packed: bytes, challenge: Challenge) -> tuple[History, str]:
     """The inverse of ``pack_history``. Raises ValueError when the bytes are damaged or of another format."""
     try:
         table = read_parquet(packed)

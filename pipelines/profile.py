@@ -1,4 +1,4 @@
-"""A page for people about the observations (distributions, missing values, correlations), logged to MLflow."""
+"""A page for people about the observations: distributions, missing values, correlations."""
 
 from __future__ import annotations
 
@@ -10,23 +10,17 @@ import pandas as pd
 from clients.errors import DataRejected
 from pipelines.files import read_table, require_files, write_text
 from pipelines.run import Run
-from pipelines.tracked_run import open_tracking
-from records.mlflow_names import Artifact
 
 
 def run(run: Run) -> None:
-    """Write `profile.html`; log it and the quality report to MLflow under `profile/`."""
+    """Write `profile.html`."""
     files = run.files
-    require_files({files.observations: "ingest", files.quality: "validate", files.quality_report: "validate"})
-    observations = read_table(files.observations, made_by="ingest")
+    require_files({files.observations: "merge", files.quality: "validate", files.quality_report: "validate"})
+    observations = read_table(files.observations, made_by="merge")
     if observations.empty:
         raise DataRejected(f"{files.observations}: expected observations; found none.")
     write_text(files.profile, profile_page(observations, title=run.challenge.title))
     print(f"profiled the observations in {files.profile}", flush=True)
-    tracking = open_tracking(run)
-    for path in (files.profile, files.quality, files.quality_report):
-        tracking.log_artifacts(path, Artifact.PROFILE)
-    print(f"logged it to {tracking.run_url}", flush=True)
 
 
 def profile_page(observations: pd.DataFrame, *, title: str) -> str:

@@ -1,4 +1,4 @@
-"""Raw answers in object storage, unchanged, each under the moment of its collection."""
+"""A raw answer as a file or object, unchanged, under the moment of its collection."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import base64
 import gzip
 import re
 import zlib
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
-from clients.store import Store
 from pipelines.sources.source import Answer
 
-_PARALLEL = 8
-_KEY = re.compile(r"/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\.json\.gz$")
+_STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
+_SUFFIX = ".json.gz"
+_STAMPED = re.compile(r"(^|/)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\.json\.gz$")
 
 
 class _Envelope(msgspec.Struct, kw_only=True):
@@ -32,47 +31,31 @@ class _Envelope(msgspec.Struct, kw_only=True):
 
 def raw_key(challenge: str, collected_at: datetime) -> str:
     """`raw/<challenge>/<YYYY>/<MM>/<DD>/<collected_at>.json.gz`; keys sort as their moments do."""
-    return f"raw/{challenge}/{collected_at:%Y/%m/%d}/{collected_at:%Y-%m-%dT%H:%M:%S.%f}Z.json.gz"
+    return f"raw/{challenge}/{collected_at:%Y/%m/%d}/{collected_at.strftime(_STAMP)}{_SUFFIX}"
 
 
-def raw_keys(store: Store, challenge: str) -> list[str]:
-    """The keys of the challenge's raw answers, in the order of their collection; other objects do not count."""
-    return sorted(filter(_is_raw_key, store.keys(f"raw/{challenge}/")), key=collected_at_of)
+def answer_file(directory: Path, collected_at: datetime) -> Path:
+    """`<collected_at>.json.gz`, as in the key."""
+    return directory / f"{collected_at.strftime(_STAMP)}{_SUFFIX}"
 
 
-def collected_at_of(key: str) -> datetime:
-    """The moment in a raw key."""
-    stamp = key.rsplit("/", 1)[-1].removesuffix(".json.gz")
-    return datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+def answer_files(directory: Path) -> list[Path]:
+    """The answers in a directory, in the order of their collection, nothing else; none if it is not there."""
+    found = (path for path in directory.glob(f"[!.]*{_SUFFIX}") if is_stamped(path.name))
+    return sorted(found, key=lambda path: collected_at_of(path.name))
 
 
-def _is_raw_key(key: str) -> bool:
+def is_stamped(name: str) -> bool:
+    """Whether a key, or a file's name, ends in the moment of a collection."""
     with suppress(ValueError):  # digits that make no date
-        return bool(_KEY.search(key) and collected_at_of(key))
+        return bool(_STAMPED.search(name) and collected_at_of(name))
     return False
 
 
-def store_raw(store: Store, challenge: str, answer: Answer) -> tuple[str, Answer]:
-    """Store an answer under the first free microsecond from its moment on; its key, and the answer with that moment."""
-    while True:
-        key = raw_key(challenge, answer.collected_at)
-        if store.put_new(key, pack(answer)):
-            return key, answer
-        answer = msgspec.structs.replace(answer, collected_at=answer.collected_at + timedelta(microseconds=1))
-
-
-def load_raws(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, Answer | None]]:
-    """The answers under these keys, in their order, several fetched at once; None for one that is gone or damaged."""
-
-    def load(key: str) -> tuple[str, Answer | None]:
-        packed = store.get(key)
-        try:
-            return key, None if packed is None else unpack(packed)
-        except ValueError:
-            return key, None
-
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        yield from pool.map(load, keys)
+def collected_at_of(key: str) -> datetime:
+    """The moment in a key, or a file's name. Raises ValueError."""
+    stamp = key.rsplit("/", 1)[-1].removesuffix(_SUFFIX)
+    return datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
 
 
 def pack(answer: Answer) -> bytes:

@@ -36,6 +36,27 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     pull_request: str = ""
 
 
+class Dataset(msgspec.Struct, frozen=True, kw_only=True):
+    """`dataset.json`: where to fetch the dataset of this run from."""
+
+    md5: str
+    rev: str
+    """The commit on ``branch``."""
+    branch: str
+    rows: int
+    bytes: int
+    run_id: str
+
+
+class RunAddress(msgspec.Struct, frozen=True):
+    """`mlflow.json`: where the MLflow run of this pipeline run is."""
+
+    rps_run_id: str
+    mlflow_run_id: str
+    experiment_id: str
+    url: str
+
+
 @dataclass(frozen=True)
 class Run:
     """The argument of every stage, whose function `run` raises an RpsError when it cannot go on."""
@@ -44,6 +65,23 @@ class Run:
     challenge_path: Path
     files: RunFiles
     identity: RunIdentity
+
+    @property
+    def dataset(self) -> Dataset | None:
+        """Where the run's dataset is recorded; None when a stage runs by itself. Raises ConfigurationError."""
+        if not self.files.dataset.exists():
+            return None
+        found = read_json(self.files.dataset, Dataset, made_by="version")
+        self.require_own(self.files.dataset, found.run_id, made_by="version")
+        return found
+
+    @property
+    def mlflow_run(self) -> str:
+        """The id of the run in MLflow; empty when a stage runs by itself. Raises ConfigurationError."""
+        if not self.files.tracking.exists():
+            return ""
+        found = read_json(self.files.tracking, RunAddress, made_by="version")
+        return found.mlflow_run_id if found.rps_run_id == self.identity.run_id else ""
 
     def require_own(self, path: Path, run_id: str, *, made_by: str) -> None:
         """Raises ConfigurationError when the file ``path``, which names the run ``run_id``, is another run's."""

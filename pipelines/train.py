@@ -1,4 +1,4 @@
-"""Fit one direct model per horizon on everything known, and the same recipe on folds; write and log the bundle.
+"""Fit one direct model per horizon on everything known, and the same recipe on folds; write the bundle.
 
 The models predict the change of the target. The folds give the intervals, and what the stage `evaluate` measures.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from forecasting.judging.losses import LOSSES, Loss
 from forecasting.models.bundle import recent_windows, write_bundle
 from forecasting.models.manifest import Description, SeriesWindow, VariableRange
 from forecasting.models.portable import Portable, PortableError, shifted
-from pipelines.files import read_json, read_table, write_table
+from pipelines.files import read_table, write_table
 from pipelines.learners import make_learner
 from pipelines.learners.learner import Estimator, Fit, FloatArray, Learner
 from pipelines.out_of_sample import (
@@ -43,10 +43,7 @@ from pipelines.out_of_sample import (
 )
 from pipelines.run import Run
 from pipelines.sensors import usual_before
-from pipelines.tracked_run import TrackedRun, open_tracking
 from pipelines.transform import read_features, read_observations
-from pipelines.version import Dataset
-from records.mlflow_names import LOSS, Artifact, RunTag
 
 _CHECKED_ROWS = 1000
 """Of the rows that a model was fitted on, on so many its two forms must predict the same."""
@@ -57,24 +54,20 @@ def run(run: Run) -> None:
     spec = feature_spec(run.challenge)
     _check_baselines(run, spec)
     table = read_features(run.files.features, spec)
-    dataset = read_json(run.files.dataset, Dataset, made_by="version")
-    run.require_own(run.files.dataset, dataset.run_id, made_by="version")
-    known = known_rows(table, run.challenge, run.identity.as_of)
-    tracking = open_tracking(run)
+    known, dataset = known_rows(table, run.challenge, run.identity.as_of), run.dataset
     _print_known(spec, known)
     with threadpool_limits(1, user_api="blas"):
         judged = out_of_sample(known, run.challenge, fold_fit(run, spec), lambda line: print(line, flush=True))
         fitted = _fit_all(run, spec, known)
-    observations = read_table(run.files.observations, made_by="ingest")
+    observations = read_table(run.files.observations, made_by="merge")
     description = msgspec.structs.replace(
-        describe(run, known, judged, dataset, tracking.run_id),
+        describe(run, known, judged, dataset.md5 if dataset else "", run.mlflow_run),
         usual_differences=usual_before(observations, run.challenge, pd.Timestamp(run.identity.as_of)),
     )
     _print_intervals(description)
     write_table(run.files.out_of_sample, judged)
     _write(run, description, fitted, served_models(run.challenge, fitted, judged))
-    _log(run, description, tracking)
-    print(f"bundle in {run.files.bundle}, logged to {tracking.run_url}", flush=True)
+    print(f"bundle in {run.files.bundle}", flush=True)
 
 
 def _check_baselines(run: Run, spec: FeatureSpec) -> None:
@@ -171,7 +164,9 @@ def _known(part: pd.DataFrame, spec: FeatureSpec, horizon: int) -> tuple[pd.Data
     return rows[list(spec.columns_for(horizon))], change
 
 
-def describe(run: Run, known: pd.DataFrame, judged: pd.DataFrame, dataset: Dataset, mlflow_run: str) -> Description:
+def describe(
+    run: Run, known: pd.DataFrame, judged: pd.DataFrame, dataset_md5: str = "", mlflow_run: str = ""
+) -> Description:
     """The bundle's description of models that were fitted on ``known``; judged: the recipe's ``out_of_sample``."""
     spec, target = feature_spec(run.challenge), run.challenge.target
     loss = LOSSES[target.loss]
@@ -185,7 +180,7 @@ def describe(run: Run, known: pd.DataFrame, judged: pd.DataFrame, dataset: Datas
         newest_row=known["ds"].iloc[-1].to_pydatetime(),
         rows={"train": len(known), "judged": len(judged)},
         rows_by_week=rows_by_week(known),
-        dataset_md5=dataset.md5,
+        dataset_md5=dataset_md5,
         git_sha=run.identity.git_sha,
         mlflow_run=mlflow_run,
         interval=run.challenge.learner.interval,
@@ -250,48 +245,3 @@ def _save_for_mlflow(model: Estimator, columns: list[str], directory: Path) -> N
         )
     finally:
         logger.setLevel(level)
-
-
-def _log(run: Run, description: Description, tracking: TrackedRun) -> None:
-    with tracking.faults("read the run"):
-        known = tracking.client.get_run(tracking.run_id).data.params
-    parameters = _parameters(run.challenge, description)
-    changed = [f"{name} from {known[name]} to {new}" for name, new in parameters.items() if known.get(name, new) != new]
-    if changed:
-        hint = "start a new run with the stage 'ingest'"
-        raise ConfigurationError(f"this run was trained before with other settings: {', '.join(changed)}; {hint}.")
-    tracking.log_params({name: value for name, value in parameters.items() if name not in known})
-    tracking.set_tags({RunTag.TRAIN_END: description.train_end.isoformat()})
-    tracking.log_artifacts(run.files.bundle, Artifact.BUNDLE)
-    tracking.log_artifacts(run.files.models, Artifact.SKLEARN)
-    tracking.log_artifacts(run.challenge_path, Artifact.CHALLENGE)
-    with tracking.faults("take the list of features"):
-        columns = {f"h{horizon}": description.features.columns_for(horizon) for horizon in description.offsets}
-        tracking.client.log_dict(tracking.run_id, columns, Artifact.FEATURES)
-
-
-def _parameters(challenge: Challenge, description: Description) -> dict[str, str]:
-    learner = challenge.learner
-    values = {
-        "target.variable": challenge.target.variable,
-        "target.horizons": " ".join(map(str, challenge.target.horizons)),
-        "target.scale": challenge.target.scale,
-        LOSS: challenge.target.loss,
-        "target.baseline": challenge.target.baseline.title,
-        **{f"learner.{name}": getattr(learner, name) for name in learner.__struct_fields__ if name != "parameters"},
-        **dict(_flat(learner.parameters, "learner.parameters")),
-        "features": len(description.features.columns),
-        **{f"rows.{name}": count for name, count in description.rows.items()},
-        "train_start": description.train_start.isoformat(),
-        "train_end": description.train_end.isoformat(),
-    }
-    return {name: str(value) for name, value in values.items()}
-
-
-def _flat(table: Mapping[str, object], key: str) -> Iterator[tuple[str, object]]:
-    """The values of a table and of the tables in it, in order, by their keys below ``key``."""
-    for name, value in sorted(table.items()):
-        if isinstance(value, dict):
-            yield from _flat(value, f"{key}.{name}")
-        else:
-            yield f"{key}.{name}", value

@@ -27,7 +27,7 @@ def run(run: Run) -> None:
     try:
         features = feature_frame(spec, table)
     except FeatureError as error:
-        message = f"{run.files.observations}: {error}. Check target.step_minutes, or run the stage 'ingest' again."
+        message = f"{run.files.observations}: {error}. Check target.step_minutes, or run the stage 'merge' again."
         raise ConfigurationError(message) from error
     origins = features.loc[features["y"].notna()].reset_index(drop=True)
     if origins.empty:
@@ -47,7 +47,7 @@ def read_observations(path: Path, challenge: Challenge) -> Table:
 
     Raises ConfigurationError when the file is missing, damaged, or not of this challenge.
     """
-    frame = read_table(path, made_by="ingest")
+    frame = read_table(path, made_by="merge")
     wanted = ["unique_id", "ds", *challenge.columns]
     lacking = [column for column in wanted if column not in frame]
     if lacking:
@@ -56,11 +56,11 @@ def read_observations(path: Path, challenge: Challenge) -> Table:
     if not numeric or not pd.api.types.is_datetime64_any_dtype(frame["ds"]):
         expected = f"ds as times, and {', '.join(challenge.columns)} as floats"
         found = frame.dtypes.astype(str).to_dict()
-        raise ConfigurationError(f"{path}: expected {expected}; found {found}: run the stage 'ingest' again.")
+        raise ConfigurationError(f"{path}: expected {expected}; found {found}: run the stage 'merge' again.")
     unknown = sorted(set(map(str, frame["unique_id"].unique())) - set(challenge.series_ids))
     if unknown:
         message = f"{path}: expected the series {', '.join(challenge.series_ids)}; found {', '.join(unknown)}"
-        raise ConfigurationError(f"{message}: run the stage 'ingest' again.")
+        raise ConfigurationError(f"{message}: run the stage 'merge' again.")
     for column, (low, high) in challenge.quality.ranges.items():
         beyond = (frame[column] < low) | (frame[column] > high)
         if beyond.any():

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from clients.errors import DataRejected, RpsError
+from clients.errors import DataRejected
 from pipelines.data_rules import judge
 from pipelines.files import read_json, read_table, write_json, write_text
-from pipelines.history import Collection, accept_history
+from pipelines.history import Collection
 from pipelines.run import Run
-from pipelines.tracked_run import open_tracking
-from records.mlflow_names import Artifact
 from records.quality import QualityReport, Violation
 
 
 def run(run: Run) -> None:
-    """Write `quality.json` and `quality.md`; then accept the data, or raise DataRejected with every error."""
+    """Write `quality.json` and `quality.md`. Raises DataRejected with every error."""
     files = run.files
-    collection = read_json(files.collection, Collection, made_by="ingest")
-    run.require_own(files.collection, collection.run_id, made_by="ingest")
-    observations = read_table(files.observations, made_by="ingest")
+    collection = read_json(files.collection, Collection, made_by="merge")
+    run.require_own(files.collection, collection.run_id, made_by="merge")
+    observations = read_table(files.observations, made_by="merge")
     received, conflicting = collection.rows_received, collection.conflicting_repeats
     as_of = run.identity.as_of
     report = judge(observations, run.challenge, as_of, rows_received=received, conflicting_repeats=conflicting)
@@ -26,30 +24,12 @@ def run(run: Run) -> None:
     for violation in report.violations:
         print(f"{violation.severity}: {_line(violation)}", flush=True)
     if not report.passed:
-        _log_rejection(run)
         errors = "\n".join(f"  - {_line(violation)}" for violation in report.errors)
         raise DataRejected(
             f"{len(report.errors)} quality rules are broken:\n{errors}\n"
             f"The data stays in {files.root}, the source's answers in the store; the report is {files.quality_report}."
         )
-    accept_history(run)
     print(f"{report.rows:,} rows of {len(report.series)} series passed", flush=True)
-
-
-def _log_rejection(run: Run) -> None:
-    """Log the report to MLflow and end the run there: no other stage of this attempt does.
-
-    A fault of MLflow is printed and changes nothing about the verdict.
-    """
-    try:
-        tracking = open_tracking(run)
-        for path in (run.files.quality, run.files.quality_report):
-            tracking.log_artifacts(path, Artifact.PROFILE)
-        tracking.finish("FAILED")
-    except RpsError as error:
-        print(f"the report is not in MLflow: {' '.join(str(error).split())}", flush=True)
-    else:
-        print(f"logged the report to {tracking.run_url}", flush=True)
 
 
 def as_markdown(report: QualityReport) -> str:

@@ -30,6 +30,8 @@ class Data(Struct, frozen=True, kw_only=True):
     drift: dict[str, float]
     """Population stability index of each feature in the newest fold, against what ``drift_from`` saw in training."""
     drift_from: Literal["production", "candidate"]
+    sandbox: str = ""
+    """What surrounded the stages that made the candidate: `bubblewrap`, or `process` for none but a process."""
 
 
 class Failure(Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ class RunTag(StrEnum):
     DATASET_MD5 = "rps.dataset_md5"
     DATASET_REV = "rps.dataset_rev"
     TRAIN_END = "rps.train_end"
+    SANDBOX = "rps.sandbox"
     FAIR = "rps.fair"
     UNFAIR_REASONS = "rps.unfair_reasons"
     PRODUCTION_VERSION = "rps.production_version"
@@ -77,6 +78,7 @@ class Artifact(StrEnum):
     EVALUATION = "evaluation"
     EVALUATION_RECORD = "evaluation/evaluation.json"
     LOSSES = "evaluation/losses.parquet"
+    PLOTS = "plots"
     PROFILE = "profile"
     QUALITY = "profile/quality.json"
 

@@ -141,6 +141,7 @@ def data(**changes: object) -> Data:
         last=NOW,
         dataset_md5="5f0e6d3c1b2a49788f0e6d3c1b2a4978",
         dataset_rev="3b72c09de84a1f5c6b7a8d9e0f1a2b3c4d5e6f70",
+        sandbox="bubblewrap",
         errors=0,
         warnings=2,
         drift={"pressure_lag_0": 0.31, "temperature_lag_0": 0.17, "dew_point_lag_0": 0.08, "wind_speed_lag_0": 0.02},

@@ -12,12 +12,12 @@ import pandas as pd
 
 from forecasting.challenge.schema import load_challenge
 from forecasting.judging.evaluation import Evaluation
-from pipelines import evaluate, register, train, transform
+from pipelines import transform
+from pipelines.carrier.registry import Registered
 from pipelines.files import read_json, write_json
-from pipelines.run import Run, RunIdentity
-from pipelines.version import Dataset
+from pipelines.run import Dataset, Run, RunIdentity
 from records.stages import RunFiles
-from tests.runs import AS_OF, ROOT, made_up_weather, write_observations
+from tests.runs import AS_OF, ROOT, carried, made_up_weather, write_observations
 
 NO_EDITS: Mapping[str, str] = {}
 QUICK = {
@@ -64,7 +64,7 @@ def featured_run(
 
 
 def trained(run: Run) -> Run:
-    train.run(run)
+    carried("train", run)
     return run
 
 
@@ -74,14 +74,14 @@ def evaluated(run: Run) -> Evaluation:
 
 def measured(run: Run) -> Evaluation:
     """The evaluation of a run that is trained."""
-    evaluate.run(run)
+    carried("evaluate", run)
     return read_json(run.files.evaluation, Evaluation, made_by="evaluate")
 
 
-def registered(run: Run) -> register.Registered:
+def registered(run: Run) -> Registered:
     evaluated(run)
-    register.run(run)
-    return read_json(run.files.registered, register.Registered, made_by="register")
+    carried("register", run)
+    return read_json(run.files.registered, Registered, made_by="register")
 
 
 def copied(run: Run, root: Path) -> Run:

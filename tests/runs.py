@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,9 +10,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pandas as pd
+import pytest
 
+from clients.errors import DataRejected
 from forecasting.challenge.schema import Challenge, load_challenge
 from forecasting.drift.sensor_faults import relative_humidity
+from pipelines import validate
+from pipelines.carrier.__main__ import carry
 from pipelines.files import write_json
 from pipelines.run import Run, RunIdentity
 from records.stages import RunFiles
@@ -32,6 +37,30 @@ def make_run(root: Path, run_id: str = "manual__1", *, as_of: datetime = AS_OF) 
     files = RunFiles(root / "data" / "weather")
     write_json(files.run, identity)
     return Run(load_challenge(path), path, files, identity)
+
+
+def carried(step: str, run: Run) -> None:
+    """As the carrier does it, but for the process around a stage: what a stage raises comes out."""
+
+    def in_this_process(stage: str, run: Run) -> int:
+        importlib.import_module(f"pipelines.{stage}").run(run)
+        return 0
+
+    assert carry(step, run, in_this_process) == 0
+
+
+def rejection(run: Run) -> str:
+    """The data gate rejects the run's observations; its message."""
+    said: list[str] = []
+
+    def in_this_process(_: str, run: Run) -> int:
+        with pytest.raises(DataRejected) as raised:
+            validate.run(run)
+        said.append(str(raised.value))
+        return DataRejected.exit_code
+
+    assert carry("validate", run, in_this_process) == DataRejected.exit_code
+    return said[0]
 
 
 def made_up_weather(*, hours: int = 24 * 100, newest: datetime = AS_OF, seed: int = 1) -> pd.DataFrame:

@@ -318,4 +318,5 @@ def _data(require: Require, quality: QualityReport, evaluation: Evaluation, run:
         warnings=len(quality.violations) - errors,
         drift=evaluation.drift,
         drift_from=evaluation.drift_from,
+        sandbox=tags.get(RunTag.SANDBOX, ""),
     )

@@ -334,6 +334,9 @@ def _footer(judgement: Judgement) -> str:
     facts += [f"commit {code(judgement.git_sha[:12], _NAME)}"]
     facts += [f"run {code(judgement.run_id, 160)}"] if judgement.run_id else []
     facts += [f"model version {code(judgement.model_version, _NAME)}"] if judgement.model_version else []
+    if judgement.data and judgement.data.sandbox:
+        alone = "no sandbox: in processes without keys"
+        facts += [f"the stages ran in {alone if judgement.data.sandbox == 'process' else code(judgement.data.sandbox)}"]
     took = f"{wording.duration(judgement.seconds)}, tasks at work for {wording.duration(judgement.task_seconds)} of it"
     facts += [f"started {wording.moment(judgement.started)} UTC; took {took}"]
     return bullets(facts)

@@ -47,6 +47,10 @@ class Answer(Response, frozen=True, kw_only=True):
             found = f"{self.address}: the answer is no complete JSON ({error}); it is stored"
             raise PassingFault(f"{found}. Run the stage again.") from error
 
+    def require_whole(self) -> None:
+        """Raises PassingFault when the body breaks off."""
+        self.decoded(msgspec.Raw)
+
     def rejected(self, problem: str) -> DataRejected:
         return DataRejected(f"{self.address}: {problem}. The answer is stored unchanged; nothing of it was used.")
 

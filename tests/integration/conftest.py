@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from records.stages import STAGES
+from records.stages import STEPS
 from tests.replay_fixture import Replay
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ class Pipeline:
 
     def start(self, stage: str, **changes: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "pipelines", stage, "--challenge", "weather"],
+            [sys.executable, "-m", "pipelines.carrier", stage, "--challenge", "weather"],
             cwd=self.workspace,
             env={**self.environment, **changes},
             stdout=subprocess.PIPE,
@@ -45,7 +45,7 @@ class Pipeline:
         output, _ = process.communicate(timeout=180)
         return process.returncode, output
 
-    def run_all(self, stages: Iterable[str] = STAGES) -> None:
+    def run_all(self, stages: Iterable[str] = STEPS) -> None:
         for stage in stages:
             code, output = self.run(stage)
             assert code == 0, f"{stage}: {output}"

@@ -10,8 +10,11 @@ import msgspec
 import pandas as pd
 import pytest
 
-from pipelines.__main__ import main
-from pipelines.history import Collection, accept_history
+from clients.store import open_store
+from pipelines.__main__ import main as stages
+from pipelines.carrier.__main__ import main
+from pipelines.carrier.snapshot import accept_history
+from pipelines.history import Collection
 from pipelines.run import open_run
 from records.stages import RunFiles
 from tests.replay_fixture import ROOT
@@ -44,11 +47,17 @@ def change_challenge(workspace: Path, old: str, new: str) -> None:
 
 
 def ingest() -> int:
-    return main(["ingest", "--challenge", "weather"])
+    """Both steps of taking new data in; the exit code of the first that fails."""
+    return carried("ingest") or carried("merge")
+
+
+def carried(step: str) -> int:
+    """The exit code of a step that is carried, its stage in this process."""
+    return main([step, "--challenge", "weather"], lambda stage, run: stages([stage, "--challenge", run.challenge.name]))
 
 
 def accept() -> None:
-    accept_history(open_run("weather", starts=False))
+    accept_history(open_run("weather", starts=False), open_store())
 
 
 def collection() -> Collection:
@@ -60,5 +69,6 @@ def observations() -> pd.DataFrame:
 
 
 def outputs() -> list[str]:
-    """What lies in the run's directory, hidden scratch files included, but for the run's identity and its locks."""
-    return sorted(path.name for path in FILES.root.iterdir() if path != FILES.run and path.suffix != ".lock")
+    """What `merge` made, and hidden scratch files of both steps."""
+    before = {FILES.run, FILES.raw, FILES.stored, FILES.asked, FILES.accepted}
+    return sorted(path.name for path in FILES.root.iterdir() if path not in before and path.suffix != ".lock")

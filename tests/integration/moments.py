@@ -132,7 +132,7 @@ class _Watch:
         absolute = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - links are not to be followed
         if not absolute.startswith(self._root):
             return None
-        parts = absolute.removeprefix(self._root).split("/")
+        parts = _MOMENT.sub("…", absolute.removeprefix(self._root)).split("/")
         for place, part in enumerate(parts):
             if part.startswith("."):
                 scratch = re.sub(r"\.\d+(\.old)?$", "", part)
@@ -140,6 +140,8 @@ class _Watch:
         return "/".join(parts)
 
 
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
+"""In the name of an answer."""
 _MEANINGS = {
     "open": _Watch.open,
     "os.rename": _Watch.rename,

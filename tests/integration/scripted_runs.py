@@ -14,23 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import pytest
 from mlflow.tracking import MlflowClient
 
 from ci.__main__ import main
-from clients.errors import DataRejected
 from doubles.github.fixture import Double
-from pipelines import validate
+from pipelines.carrier.registry import Registered
+from pipelines.carrier.tracked_run import open_tracking
 from pipelines.data_rules import judge
 from pipelines.files import write_json
 from pipelines.history import Collection
-from pipelines.register import Registered
 from pipelines.run import Run
-from pipelines.tracked_run import open_tracking
 from scripts.services import ROOT
 from tests.integration.airflow_server import AirflowServer
 from tests.modelling import featured_run, registered
-from tests.runs import AS_OF, made_up_weather, write_observations
+from tests.runs import AS_OF, made_up_weather, rejection, write_observations
 
 
 def scripted_dags(stem: str, count: int) -> str:
@@ -164,8 +161,7 @@ class ScriptedRuns:
             raw_unreadable=(), rows=len(observations), rows_by_series={},
         )  # fmt: skip
         write_json(run.files.collection, collection)
-        with pytest.raises(DataRejected):
-            validate.run(run)
+        rejection(run)
 
     def release(self, version: str) -> None:
         self.mlflow.set_registered_model_alias(self.challenge, "production", version)

@@ -12,9 +12,8 @@ from unittest.mock import patch
 
 import pytest
 
-from pipelines.__main__ import main
 from tests.integration.conftest import Pipeline
-from tests.integration.ingesting import share_models_of_apis
+from tests.integration.ingesting import carried, share_models_of_apis
 
 SMALLER = (
     ("history_days = 365", "history_days = 100"),
@@ -39,7 +38,7 @@ class PipelineHere(Pipeline):
             redirect_stderr(output),
         ):
             share_models_of_apis(shared)
-            code = main([stage, "--challenge", "weather"])
+            code = carried(stage)
         return code, output.getvalue()
 
 

@@ -144,7 +144,7 @@ def judged_on(clone: PipelineHere) -> Evidence:
 def test_a_wrong_token_is_a_configuration_error_and_is_not_shown(clone: PipelineHere) -> None:
     code, output = clone.run("ingest", AWS_SECRET_ACCESS_KEY="wrong")
     assert (code, "AWS_SECRET_ACCESS_KEY" in output, "Traceback" in output) == (64, True, False), output
-    clone.run_all(("ingest", "validate", "transform"))
+    clone.run_all(("ingest", "merge", "validate", "transform"))
     code, output = clone.run("profile", MLFLOW_TRACKING_PASSWORD="wrong")
     assert (code, "MLFLOW_TRACKING_PASSWORD" in output, "Traceback" in output) == (64, True, False), output
     assert dagshub.TOKEN not in output

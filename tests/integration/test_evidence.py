@@ -38,11 +38,11 @@ from forecasting.judging.contests import Contest
 from forecasting.judging.evaluation import Evaluation, FoldErrors
 from forecasting.judging.verdict import Verdict
 from forecasting.models.manifest import Manifest, decoded_manifest, encoded_manifest
+from pipelines.carrier.tracked_run import open_tracking
 from pipelines.data_rules import judge
 from pipelines.evaluate import run_metrics
 from pipelines.files import write_json, write_text
 from pipelines.run import Run
-from pipelines.tracked_run import open_tracking
 from pipelines.validate import as_markdown
 from records.judgement import Judgement, Links
 from records.quality import QualityReport, Violation

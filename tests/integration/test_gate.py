@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from doubles.github.fixture import Double, add_commit, serving
-from pipelines.register import Registered
+from pipelines.carrier.registry import Registered
 from scripts.services import ROOT
 from tests.integration.airflow_server import AirflowServer
 from tests.integration.scripted_runs import Done, ScriptedRuns, scripted_dags

@@ -18,8 +18,10 @@ import pytest
 from clients.errors import ConfigurationError
 from clients.store import open_store
 from forecasting.challenge.schema import load_challenge
-from pipelines.history import fingerprint, snapshot_key
-from pipelines.raw import pack, raw_key, raw_keys, unpack
+from pipelines.carrier.answers import raw_keys, store_raw
+from pipelines.carrier.snapshot import snapshot_key
+from pipelines.history import fingerprint
+from pipelines.raw import pack, raw_key, unpack
 from pipelines.sources.source import Answer
 from tests.integration.ingesting import (
     FILES,
@@ -258,7 +260,7 @@ def test_another_runs_leftovers_are_not_accepted(monkeypatch: pytest.MonkeyPatch
     assert ingest() == 0
     identity = json.loads(FILES.run.read_text())
     FILES.run.write_text(json.dumps({**identity, "run_id": "another"}))
-    with pytest.raises(ConfigurationError, match="run the stage 'ingest' again"):
+    with pytest.raises(ConfigurationError, match="run the stage 'merge' again"):
         accept()
 
 
@@ -318,8 +320,6 @@ def test_a_stored_answer_that_cannot_be_read_is_reported_and_does_not_stop_the_r
 
 
 def test_two_answers_of_one_microsecond_both_stay() -> None:
-    from pipelines.raw import store_raw
-
     answer = Answer(
         collected_at=datetime(2026, 1, 1, tzinfo=UTC),
         as_of=datetime(2026, 1, 1, tzinfo=UTC),

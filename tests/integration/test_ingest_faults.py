@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 from clients.store import open_store
-from pipelines.raw import raw_key, raw_keys, unpack
+from pipelines.carrier.answers import raw_keys
+from pipelines.raw import answer_file, answer_files, raw_key, unpack
 from scripts.services import free_ports
 from tests.integration.ingesting import (
     FILES,
     accept,
+    carried,
     change_challenge,
     collection,
     ingest,
@@ -109,7 +111,8 @@ def test_a_failed_ingest_leaves_no_earlier_runs_observations_behind(replay: Repl
     assert ingest() == 0
     replay.fault("server_error")
     assert ingest() == 75
-    assert not FILES.observations.exists()
+    assert carried("merge") == 64
+    assert outputs() == []
 
 
 @pytest.mark.parametrize("kind", ["repeated", "out_of_order"])
@@ -215,6 +218,21 @@ def test_an_answer_that_is_dated_days_ahead_is_reported_and_stops_nothing(capsys
     )
     assert set(raw_keys(store, "weather")) == {*before, ahead, *collection().raw_keys}
     assert collection().raw_keys
+
+
+def test_what_is_no_answer_is_not_stored_and_an_answer_that_was_left_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ingest() == 0
+    (left, *_), store = answer_files(FILES.raw), open_store()
+    before = raw_keys(store, "weather")
+    content = left.read_bytes()
+    left.rename(answer_file(FILES.raw, datetime.now(UTC)))  # as a killed attempt leaves one that is not stored yet
+    answer_file(FILES.raw, datetime.now(UTC)).write_bytes(b"rubbish")
+    (FILES.raw / "2026-13-41T00:00:00.000000Z.json.gz").write_bytes(b"of no day")
+    assert ingest() == 0
+    assert "is not stored: a raw object cannot be unpacked" in capsys.readouterr().out
+    added = [key for key in raw_keys(store, "weather") if key not in before]
+    assert len(added) == 1 + len(collection().raw_keys)
+    assert unpack(store.get(added[0]) or b"").body == unpack(content).body
 
 
 def test_a_clock_that_is_a_little_behind_still_collects_in_order() -> None:

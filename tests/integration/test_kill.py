@@ -10,7 +10,7 @@ import hashlib
 import json
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from forecasting.models.bundle import read_bundle
-from records.stages import STAGES
+from records.stages import STEPS
 from tests.integration.conftest import Pipeline, new_pipeline
 from tests.integration.killing import Killing, kill_at_pushes, killing
 from tests.integration.moments import APPEARED, CUT, PUSHED, RECEIVED, STARTED, UNANSWERED, WRITTEN, Moments
@@ -99,13 +99,23 @@ stage_timeout_minutes = 30
 """
 """Small, so that a run is cheap; it writes what every challenge writes."""
 
+BROUGHT = {"accepted.parquet", "stored", "production"}
+"""What the carrier brings from the services."""
 LOCAL = {WRITTEN, APPEARED}
 REMOTE = {CUT, UNANSWERED}
-MET = dict.fromkeys(STAGES, LOCAL | REMOTE) | {
+MET = dict.fromkeys(STEPS, LOCAL | REMOTE) | {
+    "merge": LOCAL,
     "transform": LOCAL,
     "version": LOCAL | REMOTE | {STARTED, RECEIVED, PUSHED},
 }
 """The kinds of moments that the first run of each stage must have met, so that no kill is left out unseen."""
+
+
+def answers(pipeline: Pipeline) -> object:
+    """Every answer of the run is stored as it lies here, and none twice."""
+    here = sorted(path.name for path in (pipeline.data / "raw").iterdir())
+    stored = [key.rsplit("/", 1)[-1] for key in _stored(pipeline, "raw/weather/")]
+    return json.loads((pipeline.data / "asked.json").read_text())["until"], set(here) <= set(stored)
 
 
 def observations(pipeline: Pipeline) -> object:
@@ -152,7 +162,8 @@ def registered(pipeline: Pipeline) -> object:
 
 
 STATES: dict[str, Callable[[Pipeline], object]] = {
-    "ingest": observations,
+    "ingest": answers,
+    "merge": observations,
     "validate": judged,
     "transform": features,
     "profile": profile,
@@ -171,7 +182,7 @@ class Journey:
     pipeline: Pipeline
     states: dict[str, object] = field(default_factory=dict)
 
-    def complete(self, stages: tuple[str, ...]) -> None:
+    def complete(self, stages: Iterable[str]) -> None:
         """Run those of the stages that have not run yet; nothing is killed."""
         for stage in stages:
             if stage not in self.states:
@@ -222,7 +233,7 @@ def interrupted(new_journey: Callable[[], Journey]) -> Journey:
     return new_journey()
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STEPS)
 def test_a_first_run_that_is_killed_at_each_write_ends_like_one_that_is_not(
     stage: str,
     whole: Journey,
@@ -231,7 +242,7 @@ def test_a_first_run_that_is_killed_at_each_write_ends_like_one_that_is_not(
     replay: Replay,
     tmp_path: Path,
 ) -> None:
-    before = tuple(STAGES)[: list(STAGES).index(stage)]
+    before = tuple(STEPS)[: list(STEPS).index(stage)]
     whole.complete((*before, stage))
     journey = interrupted if stage not in interrupted.states else new_journey()
     journey.complete(before)
@@ -249,11 +260,11 @@ def test_a_first_run_that_is_killed_at_each_write_ends_like_one_that_is_not(
     assert len(_mlflow_runs(journey.pipeline)) <= 1
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STEPS)
 def test_a_run_over_earlier_outputs_that_is_killed_at_each_write_changes_nothing(
     stage: str, whole: Journey, replay: Replay, tmp_path: Path
 ) -> None:
-    whole.complete(STAGES)
+    whole.complete(STEPS)
     moments = Moments(tmp_path / "moments", coarse=True)
     tables, outputs = _tables(whole.pipeline), _outputs(whole.pipeline)
     for moment in whole.killing.kills(whole.pipeline, stage, moments):
@@ -289,12 +300,14 @@ def _leftovers(pipeline: Pipeline) -> list[str]:
 
 
 def _outputs(pipeline: Pipeline) -> set[str]:
-    return {path.name for path in pipeline.data.glob("[!.]*") if path.suffix != ".lock"}
+    """What the steps have made, without what the carrier has brought."""
+    return {path.name for path in pipeline.data.glob("[!.]*") if path.suffix != ".lock"} - BROUGHT
 
 
 def _tables(pipeline: Pipeline) -> dict[str, str]:
-    """The tables that are there, by their contents; but for the history, which knows when it was collected."""
-    return {path.name: _table(path) for path in pipeline.data.glob("[!.]*.parquet") if path.name != "history.parquet"}
+    """The tables that are there, by their contents; but for the histories, which know when they were collected."""
+    tables = {path.name: path for path in pipeline.data.glob("[!.]*.parquet")}
+    return {name: _table(path) for name, path in tables.items() if name not in {"history.parquet", *BROUGHT}}
 
 
 def _table(path: Path) -> str:

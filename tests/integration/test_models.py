@@ -23,12 +23,12 @@ from forecasting.drift.distances import population_stability_index
 from forecasting.features.spec import feature_spec
 from forecasting.judging.evaluation import Evaluation
 from forecasting.models.bundle import read_bundle
-from pipelines import evaluate, register, train
+from pipelines.carrier.registry import Registered
 from pipelines.files import read_json
 from pipelines.run import Run
 from pipelines.transform import read_features
 from tests.modelling import NO_EDITS, copied, evaluated, featured_run, measured, registered, trained, with_learner
-from tests.runs import AS_OF, made_up_weather
+from tests.runs import AS_OF, carried, made_up_weather
 
 OTHER_SHA = "b" * 40
 LAST_WEEKS = {"count = 12": "count = 1"}
@@ -53,7 +53,7 @@ class Finished:
 
     run: Run
     evaluation: Evaluation
-    made: register.Registered
+    made: Registered
     version: ModelVersion
     """As `register` has left it."""
     aliases: dict[str, str]
@@ -357,7 +357,7 @@ def test_drift_is_against_productions_training_when_it_knows_these_features(tmp_
     run = featured_run(tmp_path / "b", name, "manual__2", observations=weather)
     evaluation = evaluated(run)
     assert evaluation.production is not None
-    known = run.files.production if features == "the same" else run.files.bundle
+    known = run.files.production / "bundle" if features == "the same" else run.files.bundle
     assert evaluation.drift_from == ("production" if features == "the same" else "candidate")
     assert evaluation.drift == pytest.approx(expected_drift(run, evaluation, known))
     assert evaluation.drift["wind_speed_lag_0"] > evaluation.drift["humidity_lag_0"]
@@ -478,25 +478,25 @@ def test_a_production_bundle_that_cannot_be_read_is_reported(candidate, tmp_path
 def test_a_wrong_parameter_is_reported_with_file_and_key(tmp_path, name, client, parameters, shown):
     run = with_learner(featured_run(tmp_path, name), kind="hist_gradient_boosting", parameters=parameters)
     with pytest.raises(ConfigurationError, match=rf"{name}\.toml: {shown}"):
-        train.run(run)
+        carried("train", run)
     assert not run.files.bundle.exists()
 
 
 def test_other_settings_within_one_run_are_refused_before_anything_is_logged(fitted, tmp_path, client):
     run = copied(fitted, tmp_path)
     with pytest.raises(ConfigurationError, match=r"learner\.seed from 20131 to 7.*'ingest'"):
-        train.run(with_learner(run, seed=7))
+        carried("train", with_learner(run, seed=7))
 
 
 def test_stages_in_the_wrong_order_name_the_one_to_run(tmp_path, name, client):
     run = featured_run(tmp_path, name)
     with pytest.raises(ConfigurationError, match="run the stage 'train'"):
-        evaluate.run(run)
+        carried("evaluate", run)
     with pytest.raises(ConfigurationError, match="run the stage 'evaluate'"):
-        register.run(run)
+        carried("register", run)
     run.files.features.unlink()
     with pytest.raises(ConfigurationError, match="run the stage 'transform' first"):
-        train.run(run)
+        carried("train", run)
 
 
 def test_a_bundle_of_another_run_is_not_evaluated(fitted, tmp_path, client):
@@ -504,7 +504,7 @@ def test_a_bundle_of_another_run_is_not_evaluated(fitted, tmp_path, client):
     later = featured_run(tmp_path, run.challenge.name, "another")
     assert later.files.bundle == run.files.bundle
     with pytest.raises(ConfigurationError, match="run the stage 'train'"):
-        evaluate.run(later)
+        carried("evaluate", later)
 
 
 def test_a_dataset_record_of_another_run_is_not_put_into_a_bundle(tmp_path, name, client):
@@ -512,13 +512,13 @@ def test_a_dataset_record_of_another_run_is_not_put_into_a_bundle(tmp_path, name
     run = featured_run(tmp_path, name, "manual__2")
     run.files.dataset.write_bytes(dataset)
     with pytest.raises(ConfigurationError, match="run the stage 'version'"):
-        train.run(run)
+        carried("train", run)
 
 
 def test_an_evaluation_of_another_run_is_not_registered(finished, tmp_path, client):
     run = copied(finished.run, tmp_path)
     with pytest.raises(ConfigurationError, match="run the stage 'evaluate'"):
-        register.run(featured_run(tmp_path, run.challenge.name, "another"))
+        carried("register", featured_run(tmp_path, run.challenge.name, "another"))
 
 
 def test_a_damaged_candidate_is_refused(fitted, tmp_path, client):
@@ -526,7 +526,7 @@ def test_a_damaged_candidate_is_refused(fitted, tmp_path, client):
     with (run.files.bundle / "h4.json").open("ab") as file:
         file.write(b"x")
     with pytest.raises(ConfigurationError, match=r"h4\.json: expected SHA-256"):
-        evaluate.run(run)
+        carried("evaluate", run)
 
 
 def test_an_mlflow_that_is_down_passes_and_leaves_no_bundle(tmp_path, name, monkeypatch):
@@ -534,5 +534,5 @@ def test_an_mlflow_that_is_down_passes_and_leaves_no_bundle(tmp_path, name, monk
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(PassingFault, match="Is it up"):
-        train.run(run)
+        carried("train", run)
     assert not run.files.bundle.exists()

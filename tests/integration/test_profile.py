@@ -13,11 +13,10 @@ from mlflow.tracking import MlflowClient
 
 from clients.errors import ConfigurationError, DataRejected, PassingFault
 from doubles.connection import answering
-from pipelines import profile
+from pipelines.carrier.tracked_run import open_tracking
 from pipelines.files import write_text
 from pipelines.run import Run
-from pipelines.tracked_run import open_tracking
-from tests.runs import ROOT, made_up_weather, make_run, write_observations
+from tests.runs import ROOT, carried, made_up_weather, make_run, write_observations
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_the_page_is_logged_beside_the_quality_report_and_needs_no_network(tracking_env: str, run: Run) -> None:
-    profile.run(run)
+    carried("profile", run)
     found = MlflowClient(tracking_env).list_artifacts(open_tracking(run).run_id, "profile")
     assert {each.path for each in found} == {"profile/profile.html", "profile/quality.json", "profile/quality.md"}
     page = run.files.profile.read_text()
@@ -73,23 +72,23 @@ def test_a_tracking_server_that_is_down_is_a_passing_fault_that_keeps_the_page(
     with answering(503) as url:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
         with pytest.raises(PassingFault):
-            profile.run(run)
+            carried("profile", run)
     assert run.files.profile.exists()
 
 
 def test_missing_observations_are_reported_with_the_stage_that_makes_them(run: Run) -> None:
     run.files.observations.unlink()
-    with pytest.raises(ConfigurationError, match="ingest"):
-        profile.run(run)
+    with pytest.raises(ConfigurationError, match="merge"):
+        carried("profile", run)
 
 
 def test_damaged_observations_are_reported_with_the_stage_that_makes_them(run: Run) -> None:
     run.files.observations.write_bytes(b"garbage")
-    with pytest.raises(ConfigurationError, match=r"cannot be read .*'ingest' again"):
-        profile.run(run)
+    with pytest.raises(ConfigurationError, match=r"cannot be read .*'merge' again"):
+        carried("profile", run)
 
 
 def test_a_table_without_rows_has_no_profile(run: Run) -> None:
     write_observations(run, made_up_weather(hours=0))
     with pytest.raises(DataRejected, match="found none"):
-        profile.run(run)
+        carried("profile", run)

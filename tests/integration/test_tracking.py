@@ -13,8 +13,8 @@ from mlflow.tracking import MlflowClient
 
 from clients.errors import ConfigurationError, PassingFault
 from doubles.connection import answering
+from pipelines.carrier.tracked_run import RunAddress, open_tracking
 from pipelines.run import Run
-from pipelines.tracked_run import RunAddress, open_tracking
 from tests.runs import ROOT, make_run
 
 
@@ -64,7 +64,7 @@ def test_a_run_that_was_deleted_is_made_anew(tmp_path: Path) -> None:
 def test_stages_that_start_at_the_same_time_make_one_run(tracking_env: str, tmp_path: Path) -> None:
     run = new_run(tmp_path)
     program = (
-        "from pipelines.run import open_run; from pipelines.tracked_run import open_tracking\n"
+        "from pipelines.run import open_run; from pipelines.carrier.tracked_run import open_tracking\n"
         "print(open_tracking(open_run('weather', starts=False)).run_id)"
     )
     stages = [

@@ -8,16 +8,15 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from ci.gate.evidence import rejected_data
-from clients.errors import ConfigurationError, DataRejected
+from clients.errors import ConfigurationError
 from clients.settings import MlflowSettings
 from doubles.connection import answering
-from pipelines import ingest, validate
+from pipelines.carrier.tracked_run import open_tracking
 from pipelines.run import Run, open_run
-from pipelines.tracked_run import open_tracking
 from records.quality import QualityReport
 from tests.integration.ingesting import change_challenge, share_models_of_apis
 from tests.replay_fixture import Replay
-from tests.runs import make_run
+from tests.runs import carried, make_run, rejection
 
 
 @pytest.fixture
@@ -32,7 +31,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ingested() -> Run:
     """A new run as of the replay's clock, with what the replay sent."""
     run = open_run("weather", starts=True)
-    ingest.run(run)
+    carried("ingest", run)
+    carried("merge", run)
     return run
 
 
@@ -41,12 +41,11 @@ def report_of(run: Run) -> QualityReport:
 
 
 def broken_rules(run: Run) -> set[str]:
-    with pytest.raises(DataRejected) as rejected:
-        validate.run(run)
+    message = rejection(run)
     report = report_of(run)
     assert not report.passed
     for violation in report.errors:
-        assert violation.message in str(rejected.value)
+        assert violation.message in message
         assert violation.rule in run.files.quality_report.read_text()
     return {violation.rule for violation in report.errors}
 
@@ -54,7 +53,7 @@ def broken_rules(run: Run) -> set[str]:
 @pytest.mark.usefixtures("store_env", "workspace", "replay")
 def test_the_recorded_year_passes_and_is_accepted_into_the_history() -> None:
     run = ingested()
-    validate.run(run)
+    carried("validate", run)
     report = report_of(run)
     assert report.passed
     assert report.rows > 26_000
@@ -75,7 +74,7 @@ def test_a_fault_of_the_source_is_rejected_and_mended_data_pass_afterwards(
 ) -> None:
     change_challenge(workspace, "history_days = 365", "history_days = 100")
     replay.move_clock("2013-12-30T11:00:00Z")
-    validate.run(ingested())
+    carried("validate", ingested())
     replay.move_clock("2013-12-30T23:00:00Z")
     replay.fault(fault, **options)
     rejected = ingested()
@@ -85,7 +84,7 @@ def test_a_fault_of_the_source_is_rejected_and_mended_data_pass_afterwards(
     assert kept() == before, "the rejected data stays for inspection"
     replay.clear_faults()
     mended = ingested()
-    validate.run(mended)
+    carried("validate", mended)
     assert report_of(mended).passed
 
 
@@ -124,7 +123,7 @@ def test_a_run_whose_data_were_rejected_can_still_end_well(rejected: Run, tracki
     replay.clear_faults()
     again = ingested()
     assert again.identity == rejected.identity
-    validate.run(again)
+    carried("validate", again)
     open_tracking(again).finish()
     assert tracked(MlflowClient(tracking_env), again).info.status == "FINISHED"
 
@@ -150,5 +149,5 @@ def test_an_mlflow_that_refuses_us_does_not_change_the_verdict_on_the_data(
 
 @pytest.mark.usefixtures("workspace")
 def test_missing_observations_are_reported_with_the_stage_that_makes_them() -> None:
-    with pytest.raises(ConfigurationError, match="ingest"):
-        validate.run(open_run("weather", starts=False))
+    with pytest.raises(ConfigurationError, match="merge"):
+        carried("validate", open_run("weather", starts=False))

@@ -14,12 +14,10 @@ from mlflow.tracking import MlflowClient
 from clients.errors import ConfigurationError, DataRejected, PassingFault
 from clients.git import Git, data_repository, open_branch
 from doubles.connection import CutConnection
-from pipelines import version
 from pipelines.files import write_json
-from pipelines.run import Run
-from pipelines.version import Dataset
+from pipelines.run import Dataset, Run
 from records.quality import QualityReport
-from tests.runs import ROOT, made_up_weather, make_run, write_observations
+from tests.runs import ROOT, carried, made_up_weather, make_run, write_observations
 
 BRANCH = "data/weather"
 
@@ -68,7 +66,7 @@ def state_of(repository: Path) -> list[str]:
 
 
 def start_stage(workspace: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipelines", "version", "--challenge", "weather"]
+    command = [sys.executable, "-m", "pipelines.carrier", "version", "--challenge", "weather"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -78,7 +76,7 @@ def start_stage(workspace: Path) -> subprocess.Popen[str]:
 @pytest.mark.usefixtures("store_env")
 def test_a_recorded_dataset_comes_back_byte_for_byte(remote: Path, tracking_env: str, tmp_path: Path) -> None:
     run = checked_run(tmp_path)
-    version.run(run)
+    carried("version", run)
     dataset = recorded(run)
     got = tmp_path / "got"
     fetch = ["get", str(remote), "dataset", "--rev", dataset.rev, "--out", str(got)]
@@ -99,7 +97,7 @@ def test_a_recorded_dataset_comes_back_byte_for_byte(remote: Path, tracking_env:
 
 @pytest.mark.usefixtures("tracking_env")
 def test_no_secret_is_recorded(remote: Path, store_env: dict[str, str], tmp_path: Path) -> None:
-    version.run(checked_run(tmp_path))
+    carried("version", checked_run(tmp_path))
     paths = git(remote, "ls-tree", "-r", "--name-only", BRANCH).split()
     held = "".join(git(remote, "show", f"{BRANCH}:{path}") for path in paths)
     assert store_env["AWS_ENDPOINT_URL"] in held
@@ -110,15 +108,15 @@ def test_no_secret_is_recorded(remote: Path, store_env: dict[str, str], tmp_path
 @pytest.mark.usefixtures("store_env", "tracking_env")
 def test_a_repeated_run_adds_no_commit_and_another_run_adds_one_on_top(remote: Path, tmp_path: Path) -> None:
     first = checked_run(tmp_path / "first")
-    version.run(first)
+    carried("version", first)
     before = recorded(first)
-    version.run(first)
+    carried("version", first)
     assert recorded(first) == before
     second = checked_run(tmp_path / "second", "manual__10")
-    version.run(second)
+    carried("version", second)
     assert recorded(second).md5 == before.md5, "the same data has the same hash"
     assert commits(remote) == [recorded(second).rev, before.rev]
-    version.run(first)
+    carried("version", first)
     assert recorded(first) == before, "an older commit of the run is found below newer ones"
     assert len(commits(remote)) == 2
 
@@ -171,9 +169,9 @@ def test_a_push_that_rules_forbid_is_reported_as_configuration(remote: Path, tmp
     hook.write_text("#!/bin/sh\necho only people may push >&2\nexit 1\n")
     hook.chmod(0o755)
     with pytest.raises(ConfigurationError, match="only people may push"):
-        version.run(checked_run(tmp_path))
+        carried("version", checked_run(tmp_path))
     hook.unlink()
-    version.run(checked_run(tmp_path))
+    carried("version", checked_run(tmp_path))
     assert len(commits(remote)) == 1
 
 
@@ -181,7 +179,7 @@ def test_a_push_that_rules_forbid_is_reported_as_configuration(remote: Path, tmp
 def test_a_repository_that_is_not_there_is_reported_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RPS_REPOSITORY", str(tmp_path / "nowhere.git"))
     with pytest.raises(ConfigurationError, match=r"nowhere\.git.*RPS_REPOSITORY"):
-        version.run(checked_run(tmp_path))
+        carried("version", checked_run(tmp_path))
 
 
 def test_a_host_that_is_down_is_a_passing_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +197,7 @@ def test_wrong_keys_are_reported_by_name_and_record_nothing(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(ConfigurationError, match="AWS_SECRET_ACCESS_KEY"):
-        version.run(checked_run(tmp_path))
+        carried("version", checked_run(tmp_path))
     assert commits(remote) == []
 
 
@@ -211,18 +209,18 @@ def test_a_store_lost_half_way_is_a_passing_fault_and_the_next_attempt_succeeds(
     with CutConnection(store_env["AWS_ENDPOINT_URL"], after_bytes=200_000) as cut:
         monkeypatch.setenv("AWS_ENDPOINT_URL", cut.url)
         with pytest.raises(PassingFault):
-            version.run(run)
+            carried("version", run)
     assert cut.was_cut
     assert commits(remote) == []
     monkeypatch.setenv("AWS_ENDPOINT_URL", store_env["AWS_ENDPOINT_URL"])
-    version.run(run)
+    carried("version", run)
     assert commits(remote) == [recorded(run).rev]
 
 
 @pytest.mark.usefixtures("store_env")
 def test_data_that_failed_the_gate_is_not_recorded(remote: Path, tmp_path: Path) -> None:
     with pytest.raises(DataRejected):
-        version.run(checked_run(tmp_path, passed=False))
+        carried("version", checked_run(tmp_path, passed=False))
     assert commits(remote) == []
 
 
@@ -240,11 +238,11 @@ def test_the_current_repository_serves_and_its_working_tree_is_left_alone(
     before = state_of(own)
     monkeypatch.delenv("RPS_REPOSITORY")
     monkeypatch.chdir(own)
-    version.run(run)
+    carried("version", run)
     assert git(own, "rev-parse", BRANCH) == recorded(run).rev
     assert state_of(own) == before
     git(own, "remote", "add", "origin", "../remote.git")
-    version.run(run)
+    carried("version", run)
     assert commits(remote) == [recorded(run).rev], "origin goes before the repository itself"
 
 
@@ -259,6 +257,6 @@ def test_what_a_killed_attempt_has_left_is_cleared_away(remote: Path, tmp_path: 
     (scratch / ".dvc" / "tmp" / "rwlock").write_text("{ half")
     git(scratch, "init", "--quiet")
     (scratch / ".git" / "index.lock").touch()
-    version.run(run)
+    carried("version", run)
     assert commits(remote) == [recorded(run).rev]
     assert not list(run.files.root.glob(".dvc-scratch*"))

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from forecasting.challenge.schema import Schedule
-from records.stages import STAGES, dag_id
+from records.stages import STEPS, dag_id
 from tests.conftest import wait_while
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,7 +133,8 @@ def test_the_stages_follow_each_other_and_the_profile_stands_aside(loaded: dict[
     assert loaded["tasks"] == {
         "workspace": [],
         "ingest": ["workspace"],
-        "validate": ["ingest"],
+        "merge": ["ingest"],
+        "validate": ["merge"],
         "transform": ["validate"],
         "profile": ["transform"],
         "version": ["transform"],
@@ -145,12 +146,12 @@ def test_the_stages_follow_each_other_and_the_profile_stands_aside(loaded: dict[
 
 def test_the_dag_runs_every_stage_after_those_whose_files_it_reads(loaded: dict[str, Any]) -> None:
     earlier: dict[str, set[str]] = {}
-    assert set(loaded["tasks"]) == {"workspace", *STAGES}
-    for name in ("workspace", *STAGES):
+    assert set(loaded["tasks"]) == {"workspace", *STEPS}
+    for name in ("workspace", *STEPS):
         before = loaded["tasks"][name]
         earlier[name] = {*before, *(each for task in before for each in earlier[task])}
-    for name, stage in STAGES.items():
-        written = {path for task in earlier[name] - {"workspace"} for path in STAGES[task].writes}
+    for name, stage in STEPS.items():
+        written = {path for task in earlier[name] - {"workspace"} for path in STEPS[task].writes}
         assert written.issuperset(stage.reads), name
 
 

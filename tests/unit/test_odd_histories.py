@@ -21,7 +21,6 @@ from pipelines.out_of_sample import corrections_of, known_rows, out_of_sample
 from pipelines.run import Run, RunIdentity
 from pipelines.train import describe, fit_horizon, fold_fit, served_models
 from pipelines.transform import feature_frame, observation_table
-from pipelines.version import Dataset
 from records.stages import RunFiles
 from service.model.served import Model, check_example
 from service.state.series import SeriesState
@@ -77,8 +76,7 @@ def trained(root: Path, challenge: Challenge, rows: pd.DataFrame) -> tuple[pd.Da
     known = known_rows(feature_frame(spec, observations), challenge, as_of)
     judged = out_of_sample(known, challenge, fold_fit(run, spec), lambda _: None)
     fits = {horizon: fit_horizon(run, spec, known, horizon) for horizon in spec.horizons}
-    dataset = Dataset(md5="0" * 32 + ".dir", rev="", branch="", rows=0, bytes=0, run_id="r")
-    description = describe(run, known, judged, dataset, "m")
+    description = describe(run, known, judged)
     recent = recent_windows(spec, observations)
     windows = {unique_id: recent.get(unique_id, EMPTY) for unique_id in description.series}
     write_bundle(root / "bundle", description, served_models(challenge, fits, judged), windows)

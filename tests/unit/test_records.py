@@ -25,18 +25,18 @@ from forecasting.judging.losses import LOSSES
 from forecasting.models.bundle import read_bundle
 from monitoring.alerts import alerts
 from monitoring.exporter.mlflow_records import MlflowRecords, Records
-from pipelines import register
+from pipelines.carrier.production import fetch_production
+from pipelines.carrier.tracked_run import open_tracking
 from pipelines.data_rules import judge
 from pipelines.evaluate import run_metrics
 from pipelines.files import write_json
-from pipelines.production import fetch_production
+from pipelines.production import read_production
 from pipelines.run import Run
-from pipelines.tracked_run import open_tracking
 from records.drift_kinds import EVENT_TYPE, KINDS
 from records.mlflow_names import LOSS, Artifact, Reason, reason_of
 from records.stages import RunFiles
 from tests.judgements import evaluation, passing
-from tests.runs import ROOT, made_up_weather, make_run
+from tests.runs import ROOT, carried, made_up_weather, make_run
 from tests.unit.test_retrain_trigger import GIVEN, NOW
 
 RUN_ID = "gate__weather__1"
@@ -80,7 +80,7 @@ def run(settings: MlflowSettings, tmp_path: Path) -> Run:
     tracking = open_tracking(made)
     tracking.log_params({LOSS: made.challenge.target.loss})
     tracking.log_metrics(dict(run_metrics(shown)))
-    register.run(made)
+    carried("register", made)
     return made
 
 
@@ -142,7 +142,8 @@ def test_the_promoted_version_is_production_for_gate_pipeline_and_exporter(
     models.promote(1)
     assert connect(settings, 0.0).production("weather") == "1"
     assert exported(settings).production == 1
-    fetched = fetch_production(run, tracking)
+    fetch_production(run, tracking)
+    fetched = read_production(run)
     assert fetched is not None
     assert fetched.version == "1"
 

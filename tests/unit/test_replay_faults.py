@@ -198,6 +198,24 @@ def test_wrong_use_is_64_with_what_was_expected(wrong: list[str]) -> None:
     assert "expected" in done.stderr
 
 
+def test_a_command_is_run_on_the_recorded_data_and_gives_its_exit_code() -> None:
+    asks = (
+        "import json, os, sys, urllib.request;"
+        "print(json.load(urllib.request.urlopen(os.environ['RPS_CLOCK_URL']))['now'],"
+        " os.environ['OPEN_METEO_URL'] == os.environ['OPEN_METEO_ARCHIVE_URL']); sys.exit(7)"
+    )
+    replay = [sys.executable, "-m", "doubles.replay", "--as-of", "2013-05-01T00:00:00Z", "--speed", "0", "--"]
+    done = subprocess.run(
+        [*replay, sys.executable, "-c", asks], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (7, "2013-05-01T00:00:00Z True\n"), done.stderr
+    absent = subprocess.run(
+        [*replay, "no-such-program"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert absent.returncode == 64
+    assert "no-such-program: no such command" in absent.stderr
+
+
 def test_carrying_the_same_table_gives_the_same_bytes(tmp_path: Path) -> None:
     original = tmp_path / "weather.csv"
     original.write_text(

@@ -294,6 +294,18 @@ def test_drift_is_largest_first_and_in_words():
     assert "what the candidate saw in training" in render(passing(data=data(drift_from="candidate")))
 
 
+@pytest.mark.parametrize(
+    ("sandbox", "shown"),
+    [
+        ("bubblewrap", "the stages ran in `bubblewrap`"),
+        ("process", "the stages ran in no sandbox: in processes without keys"),
+    ],
+)
+def test_the_report_says_what_surrounded_the_stages(sandbox: str, shown: str):
+    assert shown in render(passing(data=data(sandbox=sandbox)))
+    assert "the stages ran" not in render(passing(data=data(sandbox="")))
+
+
 def test_a_failed_task_is_named_with_its_reason_and_its_log():
     report = render(task_failed())
     assert "the task transform failed: KeyError: 'dew\\_point'" in report

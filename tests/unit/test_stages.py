@@ -33,7 +33,9 @@ def test_dvc_runs_a_stage_on_what_it_reads_and_keeps_what_it_writes(dvc: dict[st
     stage, entry = STAGES[name], dvc[name]["do"]
     assert entry["cmd"] == f"python -m pipelines {name} --challenge ${{item}}"
     assert paths(entry["deps"]) == CODE | {f"data/${{item}}/{path}" for path in stage.reads}
-    assert paths(entry["outs"]) == {f"data/${{item}}/{path}" for path in stage.writes}
+    assert paths([*entry["outs"], *entry.get("metrics", ()), *entry.get("plots", ())]) == {
+        f"data/${{item}}/{path}" for path in stage.writes
+    }
 
 
 def test_a_stage_reads_only_what_an_earlier_one_has_written() -> None:

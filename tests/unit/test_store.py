@@ -13,7 +13,7 @@ import pytest
 from clients.errors import ConfigurationError, PassingFault
 from clients.store import Store, open_store
 from doubles.scripted_http import scripted
-from pipelines.__main__ import main as pipelines
+from pipelines.carrier.__main__ import main as carrier
 from tests.runs import ROOT
 
 CONDITION, CHECKSUM = "If-None-Match", "x-amz-checksum"
@@ -134,7 +134,7 @@ def test_ingest_ends_with_64_before_it_asks_the_source(
     with scripted() as source:
         for name in ("OPEN_METEO_URL", "OPEN_METEO_ARCHIVE_URL"):
             monkeypatch.setenv(name, source.url)
-        assert pipelines(["ingest", "--challenge", "weather"]) == 64
+        assert carrier(["ingest", "--challenge", "weather"]) == 64
     assert source.asked == []
     assert "needs conditional writes" in capsys.readouterr().err
 

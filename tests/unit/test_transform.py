@@ -75,10 +75,10 @@ def test_the_same_observations_give_the_same_file(tmp_path: Path) -> None:
 
 def test_missing_and_damaged_observations_name_the_stage_to_run(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    with pytest.raises(ConfigurationError, match=r"observations\.parquet is missing: run the stage 'ingest' first"):
+    with pytest.raises(ConfigurationError, match=r"observations\.parquet is missing: run the stage 'merge' first"):
         transform.run(run)
     run.files.observations.write_bytes(b"PAR1 no more")
-    with pytest.raises(ConfigurationError, match=r"cannot be read .* run the stage 'ingest' again"):
+    with pytest.raises(ConfigurationError, match=r"cannot be read .* run the stage 'merge' again"):
         transform.run(run)
     write_observations(run, made_up_weather(hours=50).drop(columns="pressure"))
     with pytest.raises(ConfigurationError, match="pressure missing"):

@@ -1,4 +1,4 @@
-"""The one MLflow run of a pipeline run, found or made by the first stage that needs it."""
+"""The one MLflow run of a pipeline run, found or made when it is first needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clients.errors import ConfigurationError
 from clients.settings import mlflow_settings
 from clients.tracking import faults, open_client
 from pipelines.files import write_json
-from pipelines.run import Run
+from pipelines.run import Run, RunAddress
 from records.mlflow_names import RunTag
 
 if TYPE_CHECKING:
@@ -33,15 +33,6 @@ _CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-
-
-class RunAddress(msgspec.Struct, frozen=True):
-    """`mlflow.json`: where the MLflow run of this pipeline run is."""
-
-    rps_run_id: str
-    mlflow_run_id: str
-    experiment_id: str
-    url: str
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from clients.disk import scratch_path
 from clients.errors import ConfigurationError, DataRejected, PassingFault
 from clients.git import RecordBranch, data_repository, open_branch
 from clients.store import Store, open_store
+from pipelines.carrier.tracked_run import open_tracking
 from pipelines.files import read_json, require_files, write_json
-from pipelines.run import Run
-from pipelines.tracked_run import open_tracking
+from pipelines.run import Dataset, Run
 from records.mlflow_names import RunTag
 from records.quality import QualityReport
 from records.stages import data_branch
@@ -46,19 +46,7 @@ class DatasetRecord(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class Dataset(msgspec.Struct, frozen=True, kw_only=True):
-    """`data/<challenge>/dataset.json`: where to fetch the dataset of this run from."""
-
-    md5: str
-    rev: str
-    """The commit on ``branch``."""
-    branch: str
-    rows: int
-    bytes: int
-    run_id: str
-
-
-def run(run: Run) -> None:
+def record_dataset(run: Run) -> None:
     """Store, record and tag the dataset; a repetition on the same data changes nothing."""
     contents, identity, branch_name = _contents(run), run.identity, data_branch(run.challenge.name)
     store, remote = open_store(), data_repository()
@@ -92,7 +80,7 @@ def run(run: Run) -> None:
 def _contents(run: Run) -> list[Path]:
     """The files of the dataset; only data that passed the gate is recorded."""
     files = run.files
-    made_by = {files.observations: "ingest", files.features: "transform", files.quality: "validate"}
+    made_by = {files.observations: "merge", files.features: "transform", files.quality: "validate"}
     require_files(made_by)
     report = read_json(files.quality, QualityReport, made_by="validate")
     if report.as_of != run.identity.as_of:
@@ -166,7 +154,7 @@ def _write_metadata(scratch: Path, run: Run, record: DatasetRecord, repository: 
     """The files of the commit, in ``scratch``; returns their names."""
     readme = f"""# Datasets of the challenge `{run.challenge.name}`
 
-One commit per pipeline run, added by the stage `version`; nothing here is merged into a code branch.
+One commit per pipeline run, added by `version`; nothing here is merged into a code branch.
 `dataset.json` says which run recorded what, `quality.json` what was checked. To fetch a dataset (with
 `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` of the store in the environment), name its commit:
 

@@ -9,9 +9,9 @@ import msgspec
 
 from clients.errors import PassingFault
 from forecasting.judging.evaluation import Evaluation
+from pipelines.carrier.tracked_run import TrackedRun, open_tracking, tolerated
 from pipelines.files import read_json, write_json
 from pipelines.run import Run
-from pipelines.tracked_run import TrackedRun, open_tracking, tolerated
 from records.mlflow_names import Artifact, GateTag, VersionTag
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
     url: str
 
 
-def run(run: Run) -> None:
+def register(run: Run) -> None:
     """Register the bundle that is logged to this run; a repetition finds the version and leaves it alone."""
     evaluation = read_json(run.files.evaluation, Evaluation, made_by="evaluate")
     run.require_own(run.files.evaluation, evaluation.run_id, made_by="evaluate")
