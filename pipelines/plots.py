@@ -9,9 +9,9 @@ import pandas as pd
 
 from forecasting.judging.losses import Loss
 from pipelines.files import write_text
+from records.mlflow_names import MODELS
 from records.stages import RunFiles
 
-MODELS = ("candidate", "production", "baseline")
 SHOWN_DAYS = 14
 
 

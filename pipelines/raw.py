@@ -41,7 +41,8 @@ def answer_file(directory: Path, collected_at: datetime) -> Path:
 
 def answer_files(directory: Path) -> list[Path]:
     """The answers in a directory, in the order of their collection, nothing else; none if it is not there."""
-    found = (path for path in directory.glob(f"[!.]*{_SUFFIX}") if is_stamped(path.name))
+    names = (path for path in directory.glob(f"[!.]*{_SUFFIX}") if is_stamped(path.name))
+    found = (path for path in names if path.is_file() and not path.is_symlink())  # reading a pipe would not end
     return sorted(found, key=lambda path: collected_at_of(path.name))
 
 

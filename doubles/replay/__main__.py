@@ -6,12 +6,11 @@ import argparse
 import os
 import subprocess
 import sys
-import threading
 
 from doubles.replay.recording import load
 from doubles.replay.replay_clock import parse_moment, written
 from doubles.replay.replay_server import NotLoopback, ReplayServer
-from doubles.threaded_server import serve_until_signal
+from doubles.threaded_server import serve_until_signal, serving_in_thread
 
 
 def main() -> int:
@@ -46,16 +45,12 @@ def run_on(server: ReplayServer, command: list[str]) -> int:
         "OPEN_METEO_ARCHIVE_URL": server.url,
         "RPS_CLOCK_URL": f"{server.url}/replay/clock",
     }
-    serving = threading.Thread(target=server.serve_forever, daemon=True)
-    serving.start()
-    try:
-        return subprocess.run(command, env={**os.environ, **served}, check=False).returncode
-    except FileNotFoundError:
-        print(f"replay: {command[0]}: no such command", file=sys.stderr)
-        return 64
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving_in_thread(server):
+        try:
+            return subprocess.run(command, env={**os.environ, **served}, check=False).returncode
+        except FileNotFoundError:
+            print(f"replay: {command[0]}: no such command", file=sys.stderr)
+            return 64
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 Factor = Callable[["FloatArray", "FloatArray"], float]
+"""Of truths and forecasts, (n,) each: by what the latter are best multiplied."""
 ScaleName = Literal["identity", "log"]
 """The entries of ``SCALES``, for a challenge's check."""
 

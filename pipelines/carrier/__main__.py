@@ -60,9 +60,10 @@ def _ingest(run: Run, run_stage: RunStage) -> int:
     check_clock(store, run.challenge.name)
     deliver_answers(run, store)
     fetch_snapshot(run, store)
-    code = run_stage("ingest", run)
-    deliver_answers(run, store)
-    return code
+    try:
+        return run_stage("ingest", run)
+    finally:
+        deliver_answers(run, store)
 
 
 def _merge(run: Run, run_stage: RunStage) -> int:

@@ -18,6 +18,7 @@ from typing import Literal
 
 from clients.errors import ConfigurationError, PassingFault
 from pipelines.run import Run
+from pipelines.sources import make_source
 
 Sandbox = Literal["bubblewrap", "process"]
 
@@ -28,11 +29,10 @@ _PASSED_ON = (
 )
 _PASSED_ON_PREFIXES = ("LC_",)
 _TO_INGEST = (
-    *("RPS_CLOCK_URL", "OPEN_METEO_URL", "OPEN_METEO_ARCHIVE_URL", "OPENWEATHERMAP_URL", "OPENWEATHERMAP_API_KEY"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("RPS_CLOCK_URL", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
 )
-"""The source's address and key, and the way there: of no use to any other stage."""
+"""The way to the source, besides the source's own variables: of no use to any other stage."""
 _HIDDEN = ("/home", "/root", "/run", "/tmp", "/var/tmp")  # noqa: S108 - hidden, not used
 _ALONE = ("--die-with-parent", "--new-session", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL")
 _EVERYTHING = ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc")
@@ -40,7 +40,9 @@ _EVERYTHING = ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc")
 
 def stage_environment(stage: str, run: Run, environment: Mapping[str, str]) -> dict[str, str]:
     """What a stage may know of this process's variables, and the identity of its run."""
-    names = {*_PASSED_ON, *(_TO_INGEST if stage == "ingest" else ())}
+    names = {*_PASSED_ON}
+    if stage == "ingest":
+        names |= {*_TO_INGEST, *make_source(run.challenge).environment}
     kept = {name: value for name, value in environment.items() if name in names or name.startswith(_PASSED_ON_PREFIXES)}
     return {**kept, "RPS_RUN_ID": run.identity.run_id}
 

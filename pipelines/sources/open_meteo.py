@@ -48,6 +48,7 @@ class _Place(msgspec.Struct, frozen=True):
 class OpenMeteo:
     """The source kind `open-meteo`."""
 
+    environment = (_ARCHIVE[0], _FORECAST[0])
     # The free plan allows 600 calls a minute.
     pause_seconds = 0.1
 

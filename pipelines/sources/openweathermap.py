@@ -19,6 +19,7 @@ from clients.settings import address, require
 from forecasting.challenge.schema import Challenge
 from pipelines.sources.source import Answer, series_by_coordinates
 
+ADDRESS_VARIABLE = "OPENWEATHERMAP_URL"
 KEY_VARIABLE = "OPENWEATHERMAP_API_KEY"
 CURRENT, FORECAST = "/data/2.5/weather", "/data/2.5/forecast"
 
@@ -43,14 +44,13 @@ _ABSENT |= dict.fromkeys(["wind.gust", "main.sea_level", "main.grnd_level", "vis
 
 
 class OpenWeatherMap:
-    """The source kind `openweathermap`. Raises ConfigurationError when its key is not in the environment."""
+    """The source kind `openweathermap`. Only requests need its key; they raise ConfigurationError without it."""
 
+    environment = (ADDRESS_VARIABLE, KEY_VARIABLE)
     # The free plan allows 60 calls a minute.
     pause_seconds = 1.0
 
     def __init__(self, challenge: Challenge) -> None:
-        require(os.environ, KEY_VARIABLE)
-        self._secret = Secret("appid", os.environ[KEY_VARIABLE], KEY_VARIABLE)
         self._variables = challenge.source.variables
         self._series = series_by_coordinates(challenge)
         for column, variable in self._variables.items():
@@ -60,11 +60,13 @@ class OpenWeatherMap:
                 raise ConfigurationError(f"{where}: expected one of {offered}; found {variable.name} ({variable.unit})")
 
     def requests(self, since: datetime, until: datetime, now: datetime) -> Iterator[Request]:  # noqa: ARG002 - only now can be asked for
-        base = address(os.environ, "OPENWEATHERMAP_URL", KEY_VARIABLE, default="https://api.openweathermap.org")
+        require(os.environ, KEY_VARIABLE)
+        secret = Secret("appid", os.environ[KEY_VARIABLE], KEY_VARIABLE)
+        base = address(os.environ, ADDRESS_VARIABLE, KEY_VARIABLE, default="https://api.openweathermap.org")
         for path in (CURRENT, FORECAST):
             for latitude, longitude in self._series:
                 query = {"lat": latitude, "lon": longitude, "units": "metric"}
-                yield Request(base + path, query, "OPENWEATHERMAP_URL", self._secret)
+                yield Request(base + path, query, ADDRESS_VARIABLE, secret)
 
     def parse(self, answer: Answer) -> pd.DataFrame:
         weather = answer.decoded(dict[str, Any])

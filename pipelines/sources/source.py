@@ -56,8 +56,10 @@ class Answer(Response, frozen=True, kw_only=True):
 
 
 class Source(Protocol):
-    """What `ingest` needs to know of an API."""
+    """What `ingest` and `merge` need to know of an API."""
 
+    environment: tuple[str, ...]
+    """The variables of its addresses and its key, which `ingest` alone is given."""
     pause_seconds: float
     """At least this long between two requests: the API's rate limit."""
 

@@ -28,15 +28,12 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "secret-1",
     "GITHUB_TOKEN": "token-1",
     "MLFLOW_TRACKING_PASSWORD": "mlflow-1",
+    "OPENWEATHERMAP_API_KEY": "another source's",
     "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
     "RPS_REPOSITORY": "https://bot:password-1@host/x.git",
     "RPS_STORE": "s3://rps",
 }
-SOURCE = {
-    "OPENWEATHERMAP_API_KEY": "weather-1",
-    "OPEN_METEO_URL": "http://127.0.0.1:9",
-    "HTTPS_PROXY": "http://proxy:1",
-}
+SOURCE = {"OPEN_METEO_URL": "http://127.0.0.1:9", "HTTPS_PROXY": "http://proxy:1"}
 SPY = """
 import json, os, pathlib, sys
 name = "carrier" if "pipelines.carrier" in sys.orig_argv else "stage"

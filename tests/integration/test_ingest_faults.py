@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -228,6 +229,7 @@ def test_what_is_no_answer_is_not_stored_and_an_answer_that_was_left_is(capsys: 
     left.rename(answer_file(FILES.raw, datetime.now(UTC)))  # as a killed attempt leaves one that is not stored yet
     answer_file(FILES.raw, datetime.now(UTC)).write_bytes(b"rubbish")
     (FILES.raw / "2026-13-41T00:00:00.000000Z.json.gz").write_bytes(b"of no day")
+    os.mkfifo(answer_file(FILES.raw, datetime.now(UTC)))
     assert ingest() == 0
     assert "is not stored: a raw object cannot be unpacked" in capsys.readouterr().out
     added = [key for key in raw_keys(store, "weather") if key not in before]

@@ -46,6 +46,7 @@ print(json.dumps({
     "tasks": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
     "retries": {task.task_id: task.retries for task in dag.tasks},
     "timeouts": {task.task_id: task.execution_timeout.total_seconds() for task in dag.tasks},
+    "ended": sorted(task.task_id for task in dag.tasks if task.on_failure_callback),
     "params": sorted(dag.params),
     "schedule": dag.schedule,
     "catchup": dag.catchup,
@@ -161,6 +162,10 @@ def test_schedule_retries_and_time_limits_are_the_challenges(loaded: dict[str, A
     assert loaded["catchup"] is False
     assert set(loaded["retries"].values()) == {schedule["retries"]}
     assert set(loaded["timeouts"].values()) == {schedule["stage_timeout_minutes"] * 60.0}
+
+
+def test_every_step_that_fails_for_good_ends_the_run_in_mlflow(loaded: dict[str, Any]) -> None:
+    assert loaded["ended"] == sorted(STEPS)
 
 
 def test_a_run_takes_the_parameters_of_the_design(loaded: dict[str, Any]) -> None:

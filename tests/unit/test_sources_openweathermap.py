@@ -121,7 +121,16 @@ def test_a_missing_key_is_reported_by_name_before_anything_is_asked(
 ) -> None:
     monkeypatch.delenv("OPENWEATHERMAP_API_KEY")
     with pytest.raises(ConfigurationError, match="OPENWEATHERMAP_API_KEY"):
-        make_source(challenge)
+        next(make_source(challenge).requests(NOW, NOW, NOW))
+
+
+def test_reading_an_answer_needs_no_key(challenge: Challenge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENWEATHERMAP_API_KEY")
+    assert len(current(challenge)) == 1
+
+
+def test_a_source_names_the_variables_that_ingest_is_given(challenge: Challenge) -> None:
+    assert make_source(challenge).environment == ("OPENWEATHERMAP_URL", "OPENWEATHERMAP_API_KEY")
 
 
 @pytest.mark.parametrize("wrong", [SourceVariable("main.temp", "°F"), SourceVariable("main.warmth", "°C")])
